@@ -1,0 +1,1 @@
+"""tom-connect: dial a node by its public key, wherever it is."""

@@ -1,0 +1,244 @@
+"""The contracts between the core and its plugins, with defaults that do nothing.
+
+A hook (see `tom_connect.hookspecs`) is a synchronous factory; it returns objects of these classes. The endpoint calls
+`start()` once after it has bound and `aclose()` once before it goes; all that is asynchronous happens in between, in
+tasks that the object owns or gives to `PluginContext.create_task`.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import logging
+import pathlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import attrs
+
+from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
+from tom_connect.keys import NodeId
+from tom_connect.watch import Watch
+
+if TYPE_CHECKING:
+    from tom_connect.record import SignedRecord
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Time as plugins see it, so that tests can turn it."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow; only differences mean something."""
+
+    def wall(self) -> float:
+        """Seconds since 1970-01-01 UTC, as the system believes."""
+
+
+class Signer(Protocol):
+    """Signs typed things with the node's key; never bare bytes, so that no plugin can sign what it likes."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """The key that signs."""
+
+    def sign_record(self, addr: NodeAddr, timestamp_us: int) -> SignedRecord:
+        """Sign our address record. `timestamp_us`: microseconds since 1970, higher than the last one published."""
+
+    def sign_mutable_item(self, salt: bytes, seq: int, value: bytes) -> bytes:
+        """The 64-byte BEP 44 signature of an item with a salt of ours (1 to 64 bytes).
+
+        `value` is the bencoded value. The unsalted item is the address record, for which `sign_record` is.
+        """
+
+
+class SharedSocket(Protocol):
+    """The endpoint's UDP sockets, as a datagram protocol may use them."""
+
+    def send(self, data: bytes, addr: SocketAddr) -> bool:
+        """Send one datagram now; False if it was dropped (no socket of that family, or buffers full). Never raises."""
+
+    @property
+    def local_addrs(self) -> Sequence[SocketAddr]:
+        """The addresses that the sockets are bound to, one a family; hosts may be wildcards."""
+
+
+@attrs.frozen
+class PluginContext:
+    """What a plugin gets from the endpoint that it serves."""
+
+    node_id: NodeId
+    signer: Signer
+    config: Any
+    """The plugin's own configuration: an instance of the class it registered, or None if it registered none."""
+    clock: Clock
+    logger: logging.Logger
+    local_addrs: Watch[NodeAddr]
+    """Our own address as we know it now, before any publishing filter."""
+    socket: SharedSocket
+    data_dir: pathlib.Path | None
+    """A directory of the plugin's own for what should survive a restart; None: keep nothing."""
+    allow_local: bool
+    """Whether private, loopback and link-local addresses may be published and dialed."""
+    create_task: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+    """Runs a coroutine under the endpoint's care: cancelled at close, its failure reported as this plugin's."""
+    report_external_addr: Callable[[SocketAddr], None]
+    """Tells the endpoint the address at which others see its shared socket."""
+    shared: dict[str, Any]
+    """The plugin's own, one for each endpoint: where its factories find what they have in common."""
+
+
+class PluginObject(abc.ABC):
+    """Base of everything that a hook returns."""
+
+    name: str = ""
+    """How reports and events call this object; the plugin's name if empty."""
+
+    async def start(self) -> None:  # noqa: B027 - a default that does nothing
+        """Begin to work; the endpoint's sockets are bound. An error leaves this object out."""
+
+    async def aclose(self) -> None:  # noqa: B027 - a default that does nothing
+        """Stop and let go of everything; called once, also after a failed start."""
+
+
+@attrs.frozen
+class FoundAddr:
+    """An address that a discovery source found.
+
+    `timestamp_us`: when its owner signed it, microseconds since 1970, None if unsigned; of two, the newer is right.
+    """
+
+    addr: NodeAddr
+    source: str
+    timestamp_us: int | None = None
+
+
+class Discovery(PluginObject):
+    """Finds where a node is."""
+
+    serverless: bool = False
+    """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
+    stage: float = 0.0
+    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others."""
+
+    @abc.abstractmethod
+    def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
+        """What is found, as it is found, better things later; ends when nothing more will come.
+
+        Closing the iterator cancels the work. Raise DiscoveryError with a reason where nothing could be asked.
+        """
+
+
+@attrs.frozen
+class PublishReport:
+    """What publishing reached: `by`, the publisher's name; `nodes`, how many servers or DHT nodes stored it."""
+
+    by: str
+    nodes: int
+
+
+class Publisher(PluginObject):
+    """Tells the world where we are."""
+
+    serverless: bool = False
+    republish_after: float = 3600.0
+    """Seconds after which the core publishes again although nothing changed."""
+    timeout: float = 30.0
+    """Seconds after which the core gives an attempt up."""
+
+    @abc.abstractmethod
+    async def publish(self, record: SignedRecord) -> PublishReport:
+        """Store the record. The core owns task, time-out, retry and newest-wins; raise NetworkError on failure."""
+
+
+class DatagramProtocol(PluginObject):
+    """Shares the magic socket: gets the datagrams that it claims, through a bounded queue of its own."""
+
+    priority: int = 0
+    """Higher ones are asked first."""
+
+    @abc.abstractmethod
+    def claims(self, head: bytes) -> bool:
+        """Whether a datagram that begins with these (up to 8) bytes is ours. Called for each one: be quick."""
+
+    @abc.abstractmethod
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, SocketAddr]]) -> None:
+        """Take a batch. Must not block; what it raises is counted and reported, never passed on."""
+
+
+class RelayTransport(PluginObject):
+    """Carries datagrams through relays of the URL schemes that it claims."""
+
+    schemes: frozenset[str] = frozenset()
+
+    @abc.abstractmethod
+    def send(self, relay: RelayUrl, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:
+        """Queue datagrams for a node at a relay; False if they were dropped."""
+
+    @abc.abstractmethod
+    def set_receiver(self, receive: Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]) -> None:
+        """Say who takes what arrives: relay, sender, datagrams, ECN bits."""
+
+    @abc.abstractmethod
+    def home_relay(self) -> Watch[RelayUrl | None]:
+        """The relay at which we are reachable now."""
+
+
+class AddressSource(PluginObject):
+    """Knows further addresses of ours: port mappings, reflexive addresses."""
+
+    @abc.abstractmethod
+    def watch(self) -> Watch[tuple[SocketAddr, ...]]:
+        """The addresses now and later."""
+
+
+class Rendezvous(PluginObject):
+    """Carries a sealed call-me-maybe to a node where no path to it exists yet."""
+
+    @abc.abstractmethod
+    async def call(self, node_id: NodeId, sealed: bytes) -> None:
+        """Leave a call of ours for a node; raises NetworkError if it could not be left."""
+
+    @abc.abstractmethod
+    def calls(self) -> AsyncIterator[bytes]:
+        """The sealed calls that others left for us."""
+
+
+class ConnectionGuard(PluginObject):
+    """Accepts or refuses connections."""
+
+    def before_handshake(self, remote: SocketAddr | RelayUrl) -> bool:
+        """Whether a handshake from this address may begin; no key is known yet."""
+        return True
+
+    def after_handshake(self, node_id: NodeId, alpn: str) -> bool:
+        """Whether a node that proved its key may speak this protocol with us."""
+        return True
+
+
+@attrs.frozen
+class PathInfo:
+    """One path to a node as the magic socket knows it.
+
+    `addr`: the UDP address or relay; `kind`: "direct" or "relay"; `rtt`: seconds, None before the first answer;
+    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there.
+    """
+
+    addr: SocketAddr | RelayUrl
+    kind: str
+    rtt: float | None
+    active: bool
+    last_heard: float | None
+    mtu: int = 1200
+
+
+class PathSelector(PluginObject):
+    """Chooses the path that carries traffic."""
+
+    @abc.abstractmethod
+    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
+        """The path to use now, or None to leave the choice to the next selector or the core."""
+
+
+Diagnostics = Mapping[str, object]
