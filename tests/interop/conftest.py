@@ -1,0 +1,54 @@
+"""Fixtures: real peers, started once a test run. One that is missing skips its tests, and fails them where CI=true."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NoReturn, TypeVar
+
+import pytest
+
+from tests.interop.peers import BittorrentDhtNet, IrohPeer, LibtorrentNet, PeerMissing
+
+Peer = TypeVar("Peer", LibtorrentNet, BittorrentDhtNet, IrohPeer)
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip the test and say what it needs, or fail it where everything must be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must run this test: {what}")
+    pytest.skip(what)
+
+
+def running(start: Callable[[], Peer]) -> Iterator[Peer]:
+    """Start a peer and end it when the fixture ends."""
+    try:
+        peer = start()
+    except PeerMissing as missing:
+        lacking(str(missing))
+    with peer:
+        yield peer
+
+
+@pytest.fixture(scope="session")
+def libtorrent_net() -> Iterator[LibtorrentNet]:
+    """Twenty libtorrent nodes that know one another."""
+    yield from running(lambda: LibtorrentNet.start(20))
+
+
+@pytest.fixture(scope="session")
+def bittorrent_dht_net() -> Iterator[BittorrentDhtNet]:
+    """Twenty bittorrent-dht nodes that know one another."""
+    yield from running(lambda: BittorrentDhtNet.start(20))
+
+
+@pytest.fixture(scope="session")
+def iroh_peer() -> Iterator[IrohPeer]:
+    """An iroh endpoint that echoes."""
+    yield from running(IrohPeer.start)
+
+
+@pytest.fixture(scope="session")
+def second_iroh_peer() -> Iterator[IrohPeer]:
+    """Another iroh endpoint that echoes, with a secret key that was given to it."""
+    yield from running(lambda: IrohPeer.start(secret_key=bytes(31) + b"\x01"))
