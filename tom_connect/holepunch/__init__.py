@@ -1,0 +1,1 @@
+"""Paths between two nodes: the disco codec and the path state machines, without any I/O."""
