@@ -1,0 +1,12 @@
+"""What holds for every test of this repository: see tests/leaks.py and tests/peers_in_ci.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Last, so that an installed wheel of tom_connect wins over the source beside this file; for `import tests`.
+if (root := str(Path(__file__).parent)) not in sys.path:
+    sys.path.append(root)
+
+pytest_plugins = ["tests.leaks", "tests.peers_in_ci"]

@@ -1,0 +1,46 @@
+"""A pytest plugin: interop tests carry the marker `interop`, and where CI is set none of them may be skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+_INTEROP = Path(__file__).parent / "interop"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if _INTEROP in item.path.parents:
+        item.add_marker("interop")
+
+
+def in_ci() -> bool:
+    """Whether the environment says that this is a CI run (CI=true, as the common services set it)."""
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and in_ci() and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"CI must have every interop peer, but this was skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if item.get_closest_marker("interop") is not None:
+        _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if _INTEROP in collector.path.parents:
+        _fail_if_skipped(report)
+    return report

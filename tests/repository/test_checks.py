@@ -1,0 +1,62 @@
+"""The checks that every test of this repository runs under can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+ROOT = Path(__file__).parents[2]
+
+
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, plugin: str, body: str) -> pytest.RunResult:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile(f"import asyncio, socket, pytest\nKEPT = []\n{body}")
+    return pytester.runpytest_subprocess("-p", plugin, "-p", "no:xdist", timeout=30)
+
+
+def test_leaked_task_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that leaves a task running fails; one that cancels its task or whose fixture does so passes."""
+    body = """
+async def test_leaks(): KEPT.append(asyncio.create_task(asyncio.sleep(60)))
+async def test_cancels(): asyncio.create_task(asyncio.sleep(60)).cancel()
+@pytest.fixture
+async def task():
+    task = asyncio.create_task(asyncio.sleep(60))
+    yield
+    task.cancel()
+async def test_fixture_cancels(task): pass
+@pytest.mark.leaks("on purpose")
+async def test_means_to(): KEPT.append(asyncio.create_task(asyncio.sleep(60)))
+"""
+    result = run(pytester, monkeypatch, "tests.leaks", body)
+    result.assert_outcomes(passed=4, errors=1)
+    result.stdout.fnmatch_lines(["*the test left tasks running*"])
+
+
+def test_open_socket_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that leaves a socket open fails, synchronous or not; one that closes it passes."""
+    body = """
+def test_leaks(): KEPT.append(socket.socket())
+async def test_leaks_too(): KEPT.append(socket.socket())
+def test_closes(): socket.socket().close()
+async def test_closes_too(): socket.socket().close()
+"""
+    result = run(pytester, monkeypatch, "tests.leaks", body)
+    result.assert_outcomes(passed=4, errors=2)
+
+
+@pytest.mark.parametrize(("ci", "passed", "skipped", "failed"), [("true", 1, 0, 1), ("", 1, 1, 0)])
+def test_missing_peer_fails_in_ci(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, passed: int, skipped: int, failed: int
+) -> None:
+    """A skipped interop test fails where CI is set, and nowhere else."""
+    monkeypatch.setenv("CI", ci)
+    body = """
+pytestmark = pytest.mark.interop
+def test_peer_is_missing(): pytest.skip("no peer")
+def test_peer_is_there(): pass
+"""
+    run(pytester, monkeypatch, "tests.peers_in_ci", body).assert_outcomes(passed=passed, skipped=skipped, failed=failed)
