@@ -67,7 +67,7 @@ def open_sockets() -> set[str]:
         found = set()
         for name in os.listdir(_FDS):  # noqa: PTH208 - one call each test: speed
             try:
-                target = os.readlink(_FDS / name)
+                target = os.readlink(_FDS / name)  # noqa: PTH115
             except OSError:
                 continue
             if target.startswith("socket:"):
