@@ -1,0 +1,211 @@
+"""Runs the blocks of one page in order, as a reader would: in one folder, with programs left running meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import attrs
+
+from tests.docs.markdown import Block
+
+TIMEOUT = 60.0
+_CHECKER = doctest.OutputChecker()
+
+
+def matches(want: str, got: str) -> bool:
+    """Whether `got` is what a page promises: `...` stands for anything, runs of white space are alike."""
+    return _CHECKER.check_output(want, got, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """The commands of a console block (after `$ `) with the output that the page shows for each."""
+    if block.language in {"sh", "bash"}:
+        yield block.text, ""
+        return
+    command, shown = "", ""
+    for line in block.text.splitlines(keepends=True):
+        if line.startswith("$ "):
+            if command:
+                yield command, shown
+            command, shown = line[2:], ""
+        elif command.endswith("\\\n"):
+            command += line
+        else:
+            shown += line
+    if not command:
+        raise AssertionError(f"{block}: a console block needs a line that begins with '$ '")
+    yield command, shown
+
+
+@attrs.define(eq=False)
+class Background:
+    """A program that a page leaves running."""
+
+    name: str
+    process: subprocess.Popen[str]
+    output: str = ""
+    _changed: threading.Condition = attrs.field(factory=threading.Condition)
+    _reader: threading.Thread | None = None
+    _ended: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self.output += line
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, pattern: str, timeout: float = TIMEOUT) -> None:
+        """Return when the output matches; AssertionError if the program ends or time is up before."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not re.search(pattern, self.output):
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    why = "it ended" if self._ended else f"{timeout:.0f} s went by"
+                    raise AssertionError(f"{self.name}: {why} before {pattern!r} was printed:\n{self.output}")
+                self._changed.wait(left)
+
+    def stop(self) -> None:
+        """Interrupt it as Ctrl-C does, and require that it leaves cleanly and soon."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{self.name} did not leave within 5 s of Ctrl-C:\n{self.output}") from None
+        finally:
+            if self._reader is not None:
+                self._reader.join(5)
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+        assert code in {0, 130, -signal.SIGINT}, f"{self.name} left with status {code}:\n{self.output}"
+        assert "Traceback" not in self.output, f"{self.name}:\n{self.output}"
+
+
+@attrs.define(eq=False)
+class PageRun:
+    """A folder, an environment and the programs of one page."""
+
+    folder: Path
+    names: dict[str, str] = attrs.field(factory=dict)
+    background: dict[str, Background] = attrs.field(factory=dict)
+    last_output: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """This process's, but with a home, a configuration and a Python of the page's own."""
+        home = self.folder / ".home"
+        home.mkdir(exist_ok=True)
+        scripts = f"{Path(sys.executable).parent}{os.pathsep}{sysconfig.get_path('scripts')}"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT_", "XDG_"))}
+        return kept | {
+            "HOME": str(home),
+            "APPDATA": str(home),
+            "LOCALAPPDATA": str(home),
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "120",
+        }
+
+    def filled_in(self, text: str) -> str:
+        """The text with the words that earlier blocks have set."""
+        for name, value in self.names.items():
+            text = re.sub(rf"\b{name}\b", lambda _match, value=value: value, text)
+        return text
+
+    def run(self, block: Block) -> None:
+        """Run one block, or raise AssertionError with what differs from the page."""
+        if name := block.get("file"):
+            (self.folder / name).write_text(self.filled_in(block.text), encoding="utf-8")
+        elif block.get("output") is not None:
+            assert matches(block.text, self.last_output), f"{block}: the page differs from:\n{self.last_output}"
+        elif name := block.get("shows"):
+            for line in filter(None, map(str.strip, block.text.splitlines())):
+                pattern = ".*".join(re.escape(part) for part in line.split("..."))
+                self.background[name].wait_for(pattern)
+        elif block.language == "python":
+            script = self.folder / f"line_{block.line}.py"
+            script.write_text(self.filled_in(block.text), encoding="utf-8")
+            self.execute(block, f'"{sys.executable}" {script.name}', "")
+        else:
+            for command, shown in commands(block):
+                self.execute(block, command, shown)
+        if name := block.get("stop"):
+            self.background.pop(name).stop()
+
+    def execute(self, block: Block, command: str, shown: str) -> None:
+        """Run one command line and check its status and output."""
+        command = self.filled_in(command).strip()
+        if name := block.get("background"):
+            # exec: the signal then reaches the program and not a shell around it.
+            process = subprocess.Popen(
+                f"exec {command}" if os.name == "posix" else command,
+                shell=True,
+                cwd=self.folder,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+            )
+            program = self.background[name] = Background(name, process)
+            program.wait_for(block.get("wait") or ".")
+            self.last_output = program.output
+        else:
+            done = subprocess.run(
+                command,
+                shell=True,
+                cwd=self.folder,
+                env=self.environment(),
+                input=(block.get("stdin") or "").encode().decode("unicode_escape"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                timeout=TIMEOUT,
+                check=False,
+            )
+            self.last_output = done.stdout
+            expected = int(block.get("code") or 0)
+            assert done.returncode == expected, f"{block}: status {done.returncode}\n$ {command}\n{done.stdout}"
+        if shown.strip():
+            assert matches(shown, self.last_output), f"{block}: the page differs from:\n{self.last_output}"
+        for setting in block.directions.get("set", []):
+            name, _, pattern = setting.partition("=")
+            found = re.search(pattern, self.last_output)
+            assert found, f"{block}: {pattern!r} is not in:\n{self.last_output}"
+            self.names[name] = found[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            for program in self.background.values():
+                stack.callback(program.stop)

@@ -1,0 +1,59 @@
+"""Every command and snippet of the documentation does what its page says."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import ROOT, Block, blocks, pages
+from tests.docs.runner import PageRun
+
+RUN = {"python", "console", "sh", "bash"}
+CHECKED = {"toml", "json"}
+SHOWN = {"text", "mermaid"}
+
+PAGES = [page for page in pages() if blocks(page)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def runs(block: Block) -> bool:
+    return "skip" not in block.directions and (
+        block.language in RUN or bool({"file", "output", "shows"} & block.directions.keys())
+    )
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if any(map(runs, blocks(p)))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    """The blocks of a page, run in order in an empty folder, print what the page shows."""
+    with PageRun(tmp_path) as run:
+        for block in filter(runs, blocks(page)):
+            run.run(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_are_run_or_say_why_not(page: Path) -> None:
+    """No block escapes: each has a language that is run or checked, is plain text, or gives a reason."""
+    for block in blocks(page):
+        assert block.language in RUN | CHECKED | SHOWN, f"{block}: language {block.language!r}"
+        if "skip" in block.directions:
+            assert len(block.get("skip") or "") > 10, f"{block}: a block that is not run says why"
+
+
+@pytest.mark.parametrize(
+    "block", [b for p in PAGES for b in blocks(p) if b.language in CHECKED and not runs(b)], ids=str
+)
+def test_data_blocks_parse(block: Block) -> None:
+    """TOML blocks are TOML, JSON blocks hold one JSON value a line."""
+    if block.language == "toml":
+        tomllib.loads(block.text)
+    else:
+        for line in filter(None, block.text.splitlines()):
+            json.loads(line)
