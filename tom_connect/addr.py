@@ -7,7 +7,6 @@ import re
 import socket
 from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -17,13 +16,23 @@ from tom_connect.keys import NodeId
 MAX_USER_DATA = 245
 MAX_RELAY_URL = 245
 _PORT = re.compile(r"[0-9]{1,5}")
+_SCOPE = re.compile(r"[A-Za-z0-9._-]{1,32}")
+# What RFC 3986 section 3 calls scheme, host, port and path-abempty; a host has no percent-encoding here.
+_RELAY_URL = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*)://"
+    r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(?::([0-9]{1,5}))?"
+    r"((?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*)"
+)
+_SHOWN = 80  # characters of bad input that a message repeats
 
 
 class SocketAddr(NamedTuple):
     """An IP address and UDP port; `str()` gives `1.2.3.4:5` or `[2001:db8::1]:5`.
 
-    `host` is the canonical text of the address (a scope id of a link-local one included), `port` 0 to 65535.
-    It is a tuple, so that it serves wherever `(host, port)` does.
+    `host` is the canonical text of the address (a scope id of a link-local one included), `port` 0 to 65535. An
+    IPv4-mapped IPv6 address is the IPv4 address that it stands for. It is a tuple, so that it serves
+    wherever `(host, port)` does.
     """
 
     host: str
@@ -32,18 +41,24 @@ class SocketAddr(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> SocketAddr:
         """Read `ip:port` or `[ipv6]:port`; names are not resolved. Raises InvalidAddrError."""
+        shown = repr(text[:_SHOWN])
         host, sep, port = text.strip().rpartition(":")
         if not sep or not _PORT.fullmatch(port) or int(port) > 65535:
-            raise InvalidAddrError(f"not a socket address: {text!r} (expected IP:PORT or [IPV6]:PORT)")
+            raise InvalidAddrError(f"not a socket address: {shown} (expected IP:PORT or [IPV6]:PORT)")
         bracketed = host.startswith("[") and host.endswith("]")
         if bracketed:
             host = host[1:-1]
         try:
             ip = ipaddress.ip_address(host)
         except ValueError:
-            raise InvalidAddrError(f"not an IP address: {host!r} in {text!r}") from None
+            raise InvalidAddrError(f"not a socket address: {shown} (expected IP:PORT or [IPV6]:PORT)") from None
         if (ip.version == 6) != bracketed:
-            raise InvalidAddrError(f"not a socket address: {text!r} (IPv6, and only it, stands in brackets)")
+            raise InvalidAddrError(f"not a socket address: {shown} (IPv6, and only it, stands in brackets)")
+        if ip.version == 6:
+            if ip.ipv4_mapped is not None:
+                return cls(str(ip.ipv4_mapped), int(port))
+            if ip.scope_id is not None and not _SCOPE.fullmatch(ip.scope_id):
+                raise InvalidAddrError(f"not a socket address: {shown} (a strange IPv6 scope)")
         return cls(str(ip), int(port))
 
     @property
@@ -58,6 +73,11 @@ class SocketAddr(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_shareable(addr: SocketAddr) -> bool:
+    """Whether an address can be told to others: a scope id is one machine's name for an interface, port 0 is none."""
+    return "%" not in addr.host and addr.port != 0
 
 
 def is_local(addr: SocketAddr) -> bool:
@@ -93,23 +113,25 @@ class RelayUrl:
         Scheme and host are lowered, an empty path becomes `/`; user names, queries and fragments are refused.
         """
         text = text.strip()
-        if len(text.encode()) > MAX_RELAY_URL or not text.isascii() or not text.isprintable() or " " in text:
-            raise InvalidAddrError(
-                f"not a relay URL: {text[:80]!r} (at most {MAX_RELAY_URL} printable ASCII characters)"
-            )
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
-        except ValueError as exc:
-            raise InvalidAddrError(f"not a relay URL: {text!r} ({exc})") from None
-        if not parts.scheme or not host:
-            raise InvalidAddrError(f"not a relay URL: {text!r} (expected SCHEME://HOST)")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise InvalidAddrError(f"not a relay URL: {text!r} (no user, query or fragment is allowed)")
-        if ":" in host:
-            host = f"[{host}]"
-        netloc = host if port is None else f"{host}:{port}"
-        return cls(f"{parts.scheme.lower()}://{netloc}{parts.path or '/'}")
+        shown = repr(text[:_SHOWN])
+        if len(text) > MAX_RELAY_URL:
+            raise InvalidAddrError(f"not a relay URL: {shown} (at most {MAX_RELAY_URL} characters)")
+        match = _RELAY_URL.fullmatch(text)
+        if match is None:
+            raise InvalidAddrError(f"not a relay URL: {shown} (expected SCHEME://HOST[:PORT][/PATH] and no more)")
+        scheme, host, port, path = match[1].lower(), match[2].lower(), match[3], match[4]
+        if host.startswith("["):
+            try:
+                host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+            except ValueError:
+                raise InvalidAddrError(f"not a relay URL: {shown} (not an IPv6 address in brackets)") from None
+        if port is not None and not 0 < int(port) <= 65535:
+            raise InvalidAddrError(f"not a relay URL: {shown} (a port is 1 to 65535)")
+        netloc = host if port is None else f"{host}:{int(port)}"
+        url = f"{scheme}://{netloc}{path or '/'}"
+        if len(url) > MAX_RELAY_URL:
+            raise InvalidAddrError(f"not a relay URL: {shown} (at most {MAX_RELAY_URL} characters)")
+        return cls(url)
 
     @property
     def scheme(self) -> str:
@@ -145,8 +167,14 @@ def _socket_addr(value: SocketAddr | tuple[str, int] | str) -> SocketAddr:
 
 
 def _user_data(value: str | None) -> str | None:
-    if value is not None and len(value.encode()) > MAX_USER_DATA:
-        raise InvalidAddrError(f"user data has {len(value.encode())} bytes of UTF-8; at most {MAX_USER_DATA} fit")
+    if value is None:
+        return None
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidAddrError("user data is not text: it holds half of a surrogate pair") from None
+    if size > MAX_USER_DATA:
+        raise InvalidAddrError(f"user data has {size} bytes of UTF-8; at most {MAX_USER_DATA} fit")
     return value
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import functools
 import hashlib
+import hmac
 import re
 
 import attrs
@@ -173,7 +174,7 @@ class SecretKey:
         return bytes(scalar)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SecretKey) and other._seed == self._seed
+        return isinstance(other, SecretKey) and hmac.compare_digest(other._seed, self._seed)
 
     def __hash__(self) -> int:
         return hash(self._node_id)

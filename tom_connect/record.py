@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from tom_connect.addr import MAX_USER_DATA, NodeAddr, RelayUrl, SocketAddr
+from tom_connect.addr import MAX_USER_DATA, NodeAddr, RelayUrl, SocketAddr, is_shareable
 from tom_connect.exceptions import InvalidAddrError, InvalidKeyError, RecordError
 from tom_connect.keys import KEY_SIZE, SIGNATURE_SIZE, NodeId, SecretKey
 
@@ -235,19 +235,11 @@ def _readable_addrs(texts: Iterable[str]) -> tuple[SocketAddr, ...]:
             found.append(SocketAddr.parse(text))
         except InvalidAddrError:
             continue
-    return _recordable(found)
-
-
-def _recordable(addrs: Iterable[SocketAddr]) -> tuple[SocketAddr, ...]:
-    # A scope id is one machine's name for an interface, and port 0 is no port: neither means anything to others.
-    return tuple(addr for addr in addrs if "%" not in addr.host and addr.port)
+    return tuple(filter(is_shareable, found))
 
 
 def _fitting(addr: NodeAddr, room: int, overhead: int) -> _Facts:
     """What fits into `room` bytes by the priority that the module states, `overhead` bytes going with each text."""
-    relays: list[RelayUrl] = []
-    addrs: list[SocketAddr] = []
-    user_data: str | None = None
 
     def take(text: str) -> bool:
         nonlocal room
@@ -257,18 +249,13 @@ def _fitting(addr: NodeAddr, room: int, overhead: int) -> _Facts:
         room -= size
         return True
 
-    for url in addr.relay_urls[:1]:
-        if take(f"relay={url}"):
-            relays.append(url)
-    if addr.user_data is not None and take(f"user-data={addr.user_data}"):
-        user_data = addr.user_data
-    for direct in _recordable(addr.direct_addrs):
-        if take(f"addr={direct}"):
-            addrs.append(direct)
-    for url in addr.relay_urls[1:]:
-        if take(f"relay={url}"):
-            relays.append(url)
-    return _Facts(tuple(relays), tuple(addrs), user_data)
+    home = [url for url in addr.relay_urls[:1] if take(f"relay={url}")]
+    user_data = addr.user_data
+    if user_data is not None and not take(f"user-data={user_data}"):
+        user_data = None
+    addrs = [direct for direct in filter(is_shareable, addr.direct_addrs) if take(f"addr={direct}")]
+    others = [url for url in addr.relay_urls[1:] if take(f"relay={url}")]
+    return _Facts((*home, *others), tuple(addrs), user_data)
 
 
 @attrs.frozen
