@@ -1,0 +1,19 @@
+"""Configuration: `EndpointConfig`, options that plugins declare, and `load_config`, which layers their sources."""
+
+from __future__ import annotations
+
+from tom_connect.config.endpoint import EndpointConfig
+from tom_connect.config.layers import Argument, ConfigEntry, LoadedConfig, default_config_file, load_config
+from tom_connect.config.options import option
+from tom_connect.config.schema import OptionSpec
+
+__all__ = [
+    "Argument",
+    "ConfigEntry",
+    "EndpointConfig",
+    "LoadedConfig",
+    "OptionSpec",
+    "default_config_file",
+    "load_config",
+    "option",
+]

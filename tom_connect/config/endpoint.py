@@ -1,0 +1,215 @@
+"""EndpointConfig: everything that an application may say about an endpoint."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+from attrs.validators import optional
+
+from tom_connect.addr import SocketAddr
+from tom_connect.config.options import option
+from tom_connect.exceptions import ConfigError, InvalidAddrError
+from tom_connect.keys import SecretKey
+
+MAX_ALPN_BYTES = 255
+
+
+def _fail(field: attrs.Attribute[Any], value: object, expected: str) -> ConfigError:
+    return ConfigError(f"{field.name}: {value!r} is not allowed; expected {expected}")
+
+
+def _tuple(value: object) -> object:
+    """A tuple of any iterable but a text, of which a tuple would hold the letters."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
+
+
+def _path(value: object) -> object:
+    return pathlib.Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+def _texts(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
+        raise _fail(field, value, "a sequence of non-empty texts, such as ('name',)")
+
+
+def _alpns(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    _texts(self, field, value)
+    assert isinstance(value, tuple)
+    for alpn in value:
+        if len(alpn.encode()) > MAX_ALPN_BYTES:
+            raise _fail(field, alpn, f"at most {MAX_ALPN_BYTES} bytes of UTF-8 (RFC 7301 section 3.1)")
+    if len(set(value)) != len(value):
+        raise _fail(field, value, "each ALPN once")
+
+
+def _bind(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    _texts(self, field, value)
+    assert isinstance(value, tuple)
+    if not value:
+        raise _fail(field, value, "at least one address to bind, such as '0.0.0.0:0'")
+    families = set()
+    for text in value:
+        try:
+            addr = SocketAddr.parse(text)
+        except InvalidAddrError as exc:
+            raise ConfigError(f"{field.name}: {exc}") from None
+        if addr.family in families:
+            raise _fail(field, value, "at most one IPv4 and one IPv6 address: an endpoint has one socket a family")
+        families.add(addr.family)
+
+
+def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise _fail(field, value, "True or False")
+
+
+def _seconds(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < 1e9:  # type: ignore[operator]
+        raise _fail(field, value, "a number of seconds above 0")
+
+
+def _seconds_or_none(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _seconds(self, field, value)
+
+
+def _count(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _fail(field, value, "a whole number of at least 1")
+
+
+def _of(kind: type, expected: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise _fail(field, value, expected)
+
+    return check
+
+
+def _secret_key(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, SecretKey):
+        # The value may be the secret itself in another form, so it is not shown.
+        raise ConfigError(f"{field.name}: a {type(value).__name__} is not allowed; expected a SecretKey")
+
+
+def _configs(value: object) -> object:
+    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+
+
+@attrs.frozen(kw_only=True)
+class EndpointConfig:
+    """What an endpoint is to do; every field has a default. Raises ConfigError that names the field.
+
+    The fields that people rather than programs choose can also come from a file, the environment and the command
+    line, in that order of precedence: see `tom_connect.config.load_config`.
+    """
+
+    alpns: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_alpns,
+        metadata=option("application protocols that are accepted", program_only=True),
+    )
+    bind: tuple[str, ...] = attrs.field(
+        default=("0.0.0.0:0", "[::]:0"),
+        converter=_tuple,
+        validator=_bind,
+        metadata=option("UDP address to bind, IP:PORT or [IPV6]:PORT, one for each family; port 0: any free one"),
+    )
+    secret_key: SecretKey | None = attrs.field(
+        default=None, validator=optional(_secret_key), metadata=option("our identity", program_only=True)
+    )
+    secret_key_file: pathlib.Path | None = attrs.field(
+        default=None,
+        converter=_path,
+        validator=optional(_of(pathlib.Path, "a path")),
+        metadata=option("file with our secret key, made if it is missing"),
+    )
+    data_dir: pathlib.Path | None = attrs.field(
+        default=None,
+        converter=_path,
+        validator=optional(_of(pathlib.Path, "a path")),
+        metadata=option("directory for what should survive a restart; default: the platform's"),
+    )
+    persist: bool = attrs.field(
+        default=True, validator=_flag, metadata=option("keep routing tables and the like between runs")
+    )
+    allow_local: bool = attrs.field(
+        default=False, validator=_flag, metadata=option("publish and dial private, loopback and link-local addresses")
+    )
+    dht_only: bool = attrs.field(
+        default=False,
+        validator=_flag,
+        metadata=option("find nodes through serverless discovery alone: no server of anyone's is asked"),
+    )
+    plugins: tuple[str, ...] | None = attrs.field(
+        default=None,
+        converter=_tuple,
+        validator=optional(_texts),
+        metadata=option("installed plugins that may be used, by name or pattern; default: all", cli=False),
+    )
+    disable_plugins: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_texts,
+        metadata=option("plugins that may not be used, by name or pattern", cli=False),
+    )
+    extra_plugins: tuple[object, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_of(tuple, "a sequence of plugins"),
+        metadata=option("plugin objects", program_only=True),
+    )
+    """Plugins of the application itself: objects, or (name, object) pairs, beside those that are installed."""
+    plugin_configs: Mapping[str, Any] = attrs.field(
+        factory=dict,
+        converter=_configs,
+        validator=_of(Mapping, "a mapping"),
+        hash=False,
+        metadata=option("options of plugins", program_only=True),
+    )
+    """Instances of the classes that plugins registered, by section name; a missing one means its defaults."""
+    connect_timeout: float = attrs.field(
+        default=30.0, validator=_seconds, metadata=option("seconds after which a dial is given up")
+    )
+    # Above 60 s, so that a connection outlives an outage of a minute or a laptop that slept for one.
+    idle_timeout: float = attrs.field(
+        default=75.0, validator=_seconds, metadata=option("seconds of silence after which a connection is lost")
+    )
+    # NATs drop UDP bindings after 30 s at the earliest in practice (RFC 4787 asks for two minutes).
+    keep_alive: float | None = attrs.field(
+        default=20.0,
+        validator=_seconds_or_none,
+        metadata=option("seconds of silence after which a connection sends a ping; none: never"),
+    )
+    early_data_alpns: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_alpns,
+        metadata=option("protocols that may use 0-RTT", program_only=True),
+    )
+    """Only protocols that bear replay (RFC 9001 section 9.2) should be named here."""
+    max_incoming: int = attrs.field(
+        default=256,
+        validator=_count,
+        metadata=option("incoming connections at most that are not yet accepted; more are refused"),
+    )
+
+    @property
+    def bind_addrs(self) -> tuple[SocketAddr, ...]:
+        """`bind`, read."""
+        return tuple(SocketAddr.parse(text) for text in self.bind)
+
+    def __attrs_post_init__(self) -> None:
+        if self.keep_alive is not None and self.keep_alive >= self.idle_timeout:
+            raise ConfigError(
+                f"keep_alive: {self.keep_alive!r} is not allowed; "
+                f"expected less than idle_timeout, which is {self.idle_timeout!r}"
+            )
+        if self.secret_key is not None and self.secret_key_file is not None:
+            raise ConfigError("secret_key: give either secret_key or secret_key_file, not both")

@@ -1,0 +1,69 @@
+"""The installed plugins: entry points, scanned once."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import attrs
+import importlib_metadata
+
+ENTRY_POINT_GROUP = "tom_connect"
+
+
+class Loader(Protocol):
+    """Imports a plugin."""
+
+    def __call__(self) -> object:
+        """The plugin: a module or an object. May raise anything."""
+
+
+@attrs.frozen
+class InstalledPlugin:
+    """An entry point of the group `tom_connect`; `load` imports what it names."""
+
+    name: str
+    package: str | None
+    version: str | None
+    load: Loader
+
+
+def scan_entry_points() -> tuple[InstalledPlugin, ...]:
+    """Read the metadata of all installed distributions; imports no plugin."""
+    found = []
+    for entry in importlib_metadata.entry_points(group=ENTRY_POINT_GROUP):
+        package, version = _distribution(entry)
+        found.append(InstalledPlugin(entry.name, package, version, entry.load))
+    return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.package or "")))
+
+
+def _distribution(entry: importlib_metadata.EntryPoint) -> tuple[str | None, str | None]:
+    """Name and version of the distribution; None where its metadata are damaged, which is no reason to fail."""
+    try:
+        return (None, None) if entry.dist is None else (entry.dist.name, entry.dist.version)
+    except Exception:
+        return None, None
+
+
+class PluginCatalog:
+    """Remembers one scan, so that endpoints after the first don't read the disk again. Safe to share by threads."""
+
+    def __init__(self, scan: Callable[[], Iterable[InstalledPlugin]] = scan_entry_points) -> None:
+        self._scan = scan
+        self._lock = threading.Lock()
+        self._found: tuple[InstalledPlugin, ...] | None = None
+
+    def installed(self) -> tuple[InstalledPlugin, ...]:
+        """The plugins that the scan found, ordered by name, then package."""
+        with self._lock:
+            if self._found is None:
+                self._found = tuple(self._scan())
+            return self._found
+
+
+@functools.cache
+def process_catalog() -> PluginCatalog:
+    """The catalog that endpoints use unless they are given another: one scan a process."""
+    return PluginCatalog()

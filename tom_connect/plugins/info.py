@@ -1,0 +1,43 @@
+"""What is known about each plugin, whether it could be used or not."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+API_VERSION = (1, 0)
+"""The plugin API of this core. Minor grows when hooks or arguments are added, major when one changes or goes."""
+OLDEST_API_VERSION = (1, 0)
+"""The oldest plugin API that this core still serves."""
+
+
+class PluginState(enum.StrEnum):
+    """Where a plugin stands."""
+
+    LOADED = "loaded"
+    """In use."""
+    BLOCKED = "blocked"
+    """Installed, not wanted: named by a block list, or not named by an allow list. It was not imported."""
+    FAILED = "failed"
+    """Could not be used, or a part of it failed and was left out; the reason says which."""
+    INCOMPATIBLE = "incompatible"
+    """Written for another version of the plugin API."""
+    DUPLICATE = "duplicate"
+    """Another plugin has the same name, and came first."""
+
+
+@attrs.frozen
+class PluginInfo:
+    """One plugin as `tom-connect plugins` shows it.
+
+    `package` and `version` are those of the distribution that brought it, None for an object given by the
+    application; `hooks` the names of the hooks it implements; `reason` one line, empty while it is loaded.
+    """
+
+    name: str
+    package: str | None = None
+    version: str | None = None
+    hooks: tuple[str, ...] = ()
+    state: PluginState = PluginState.LOADED
+    reason: str = ""
