@@ -203,9 +203,7 @@ class PageRun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with contextlib.ExitStack() as stack:
             for program in self.background.values():
                 stack.callback(program.stop)
