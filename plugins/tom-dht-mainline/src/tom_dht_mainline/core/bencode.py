@@ -9,6 +9,13 @@ from .errors import BencodeError
 Bencodable = Any
 """bytes, int, list of Bencodable, or dict with bytes keys and Bencodable values."""
 
+
+class Raw(bytes):
+    """Bytes that are bencoded already, put into a message as they are."""
+
+    __slots__ = ()
+
+
 MAX_DEPTH = 16
 """KRPC needs 3; BEP 44 values are free-form but at most 1000 bytes."""
 MAX_ITEMS = 2048
@@ -110,6 +117,8 @@ def _encode(value: Any, write: Any, depth: int) -> None:
         write(value)
     elif kind is int:
         write(b"i%de" % value)
+    elif kind is Raw:
+        write(value)
     elif depth == 0:
         raise BencodeError("nested too deeply")
     elif kind is dict:

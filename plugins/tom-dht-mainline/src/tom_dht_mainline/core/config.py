@@ -47,6 +47,8 @@ class DhtConfig:
     """A get ends when this many closest nodes have answered; all known implementations store on at least 8."""
     replicas: int = 20
     """A put goes to this many closest nodes: some vanish before the hourly republish."""
+    announce_replicas: int = 8
+    """An announce goes to this many closest nodes (BEP 5's k)."""
     quorum: int = 6
     """Acknowledgements after which a put reports `Stored`; the rest are repaired behind it."""
     alpha: int = 10

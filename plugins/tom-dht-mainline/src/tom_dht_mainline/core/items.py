@@ -70,7 +70,10 @@ class ImmutableItem:
 
 @attrs.frozen
 class MutableItem:
-    """A signed value of one key; `encoded` is its bencoded form (at most 1000 bytes), `seq` 0..2**63-1, `salt` 0..64 bytes."""
+    """A signed value of one key.
+
+    `encoded` is its bencoded form (at most 1000 bytes), `seq` lies in 0..2**63-1, `salt` has at most 64 bytes.
+    """
 
     public_key: bytes
     encoded: bytes = attrs.field(repr=False)

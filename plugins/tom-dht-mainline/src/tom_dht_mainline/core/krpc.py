@@ -30,8 +30,8 @@ KNOWN_ERRORS = frozenset((201, 202, 203, 204, 205, 206, 207, 301, 302))
 class Message:
     """A decoded KRPC message.
 
-    `kind` is `q`, `r` or `e`; `body` the dict of arguments or results (empty for errors), of which only `id` is checked;
-    `node_id` its 20 bytes (empty for errors, which carry none).
+    `kind` is `q`, `r` or `e`; `body` the dict of arguments or results (empty for errors), of which only `id` is
+    checked; `node_id` its 20 bytes (empty for errors, which carry none).
     """
 
     __slots__ = ("body", "code", "ip", "kind", "method", "node_id", "read_only", "text", "tid", "version")

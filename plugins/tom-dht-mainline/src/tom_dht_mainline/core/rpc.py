@@ -19,10 +19,14 @@ _PACE_INTERVAL = 0.25
 _PACE_BURST = 1.0
 """libtorrent goes silent towards an address that sends over 5 packets a second: 4 a second, 4 at once."""
 _MAX_PACED = 4096
+_MAX_CONTACTED = 8192
 
 
 class QueryHandler(Protocol):
     """Who sent a query, and wants to know how it went."""
+
+    search: int
+    """Number of the search that the query belongs to, 0 for none: votes on our address must come from several."""
 
     def on_reply(self, query: Query, reply: Message, now: float) -> None:
         """The node answered, maybe after `on_stall`."""
@@ -105,6 +109,7 @@ class Rpc:
         self._queries: dict[bytes, Query] = {}
         self._by_address: dict[Address, int] = {}
         self._pace: dict[Address, float] = {}
+        self._contacted: dict[Address, None] = {}
         self.read_only = True
         self.on_timeout: Callable[[Query, float], None] = lambda query, now: None
         """Told of every query that stalled, for the routing table."""
@@ -121,9 +126,14 @@ class Rpc:
         """Whether any query to an address is under way."""
         return address in self._by_address
 
-    def is_own(self, tid: bytes) -> bool:
-        """Whether a transaction id is one of ours under way: then a query that carries it is our own, come back."""
-        return tid in self._queries
+    def contacted(self, address: Address) -> bool:
+        """Whether we have ever sent to an address (the last 8192 are remembered)."""
+        return address in self._contacted
+
+    def is_own(self, tid: bytes, address: Address) -> bool:
+        """Whether a query with this transaction id, from this address, is one that we sent to ourselves."""
+        query = self._queries.get(tid)
+        return query is not None and query.address == address
 
     def query(
         self,
@@ -137,7 +147,7 @@ class Rpc:
         resend: int = 0,
         resend_after: tuple[float, ...] = (),
     ) -> Query:
-        """Send a query. It is repeated `resend` times, one time-out after another, or at the times of `resend_after`."""
+        """Send a query; it is repeated `resend` times, with growing gaps, or at the times of `resend_after`."""
         tid = self._rng.randbytes(4)
         while tid in self._queries:
             tid = self._rng.randbytes(4)
@@ -171,6 +181,10 @@ class Rpc:
             self._counters.retransmits += 1
         query.sends += 1
         query.sent_at = now
+        if query.address not in self._contacted:
+            if len(self._contacted) >= _MAX_CONTACTED:
+                self._contacted = dict.fromkeys(list(self._contacted)[_MAX_CONTACTED // 2 :])
+            self._contacted[query.address] = None
         self._counters.queries_out[query.method.decode("ascii")] += 1
         self._send(query.datagram, query.address)
         if query.sends <= len(query.resend_after):

@@ -9,7 +9,8 @@ import attrs
 from .address import Address, Family, family_of, is_usable, pack_ip
 from .errors import DhtUsageError
 
-_MAX_NODES = 2000
+MAX_SAVED_NODES = 500
+"""Nodes saved a family: many times what a restart needs."""
 
 
 @attrs.frozen
@@ -63,7 +64,7 @@ def _family(family: Family, part: Any) -> FamilySnapshot:
         raise ValueError("a node id has 20 bytes")
     external = part["external"]
     nodes = []
-    for raw_id, raw_ip, raw_port in part["nodes"][:_MAX_NODES]:
+    for raw_id, raw_ip, raw_port in part["nodes"][:MAX_SAVED_NODES]:
         other, (ip, port) = bytes.fromhex(raw_id), _address(family, raw_ip, raw_port)
         if len(other) == 20 and is_usable((ip, port)):
             nodes.append((other, ip, port))

@@ -83,7 +83,13 @@ class RoutingTable:
         self._prefixes = {}
 
     def __len__(self) -> int:
+        """Nodes held, bad ones included."""
         return len(self._nodes)
+
+    @property
+    def alive(self) -> int:
+        """Nodes that have answered and are not bad."""
+        return sum(node.answered and node.failures < _MAX_FAILURES for node in self._nodes.values())
 
     @property
     def own_id(self) -> bytes:
@@ -91,7 +97,7 @@ class RoutingTable:
         return self._own_id
 
     def nodes(self) -> list[Node]:
-        """All nodes that have answered and are not bad, in no order."""
+        """All nodes, bad ones included, in no order."""
         return list(self._nodes.values())
 
     def find(self, address: Address) -> Node | None:
@@ -120,6 +126,11 @@ class RoutingTable:
         if node.answered and node.failures == 0 and now - node.last_seen < self._config.refresh_interval:
             return State.GOOD
         return State.QUESTIONABLE
+
+    def restore(self, node_id: bytes, address: Address, compact: bytes) -> None:
+        """Take a node saved by an earlier run: questionable, and gone at its first silence."""
+        if node_id != self._own_id and node_id not in self._nodes and address not in self._by_address:
+            self._insert(Node(node_id, address, compact))
 
     def responded(self, node_id: bytes, address: Address, compact: bytes, now: float) -> bool:
         """Note a reply; True if the node is new in the table."""
@@ -179,7 +190,9 @@ class RoutingTable:
                 self.forget(node_id, address)
         else:
             node.failures += 1
-            if node.failures >= _MAX_FAILURES:
+            if not node.answered:
+                self._remove(node)
+            elif node.failures >= _MAX_FAILURES:
                 bucket = self._bucket(node.key)
                 ready = next((other for other in bucket.candidates.values() if other.answered), None)
                 if ready is not None:

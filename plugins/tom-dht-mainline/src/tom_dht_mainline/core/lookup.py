@@ -1,0 +1,433 @@
+"""The iterative lookup (BEP 5) of one target in one family.
+
+Of the closest `width` nodes known, all that were not asked yet are asked at once, up to `alpha` in flight. A node that
+stays silent past its RTT-based time-out is no longer waited for, and the next closest takes its place; its late reply
+still counts. The lookup ends when the closest `width` nodes that are not silent have answered.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import insort
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Protocol
+
+from .address import Address, Family, family_of, host_key, pack_address, prefix_key
+from .bencode import Bencodable
+from .context import Context, FamilyState
+from .krpc import METHOD_UNKNOWN, Message, parse_nodes
+from .nodeid import as_int
+from .rpc import Query
+from .targets import MAX_TOKEN, CachedNode
+
+_SEEDS = 20
+_MAX_CANDIDATES = 128
+_CACHED_NODES = 40
+_by_distance = attrgetter("distance")
+
+
+class Progress(enum.Enum):
+    """How far a lookup has come with one node."""
+
+    NEW = enum.auto()
+    SENT = enum.auto()
+    STALLED = enum.auto()
+    REPLIED = enum.auto()
+    FAILED = enum.auto()
+
+
+class Candidate:
+    """A node as one lookup sees it."""
+
+    __slots__ = (
+        "address",
+        "compact",
+        "distance",
+        "node_id",
+        "plain",
+        "progress",
+        "refreshed",
+        "seq",
+        "token",
+        "token_at",
+    )
+
+    def __init__(self, node_id: bytes, address: Address, compact: bytes, distance: int) -> None:
+        self.node_id = node_id
+        self.address = address
+        self.compact = compact
+        self.distance = distance
+        self.progress = Progress.NEW
+        self.token: bytes | None = None
+        self.token_at = float("-inf")
+        self.seq: int | None = None
+        """The sequence number that it says it holds (BEP 44)."""
+        self.plain = False
+        """Asked with find_node, since it doesn't know the lookup's own method."""
+        self.refreshed = False
+        """Asked a second time, for a fresh token or an item of sequence number 0."""
+
+
+class LookupClient(Protocol):
+    """What a lookup is done for."""
+
+    takes_late_answers: bool
+    """Whether answers that come after the lookup's end are of use."""
+
+    def lookup_query(self, lookup: Lookup, candidate: Candidate) -> tuple[bytes, dict[bytes, Bencodable]]:
+        """Method and arguments (without `id`) to ask a node with."""
+
+    def on_answer(self, lookup: Lookup, candidate: Candidate, reply: Message, now: float) -> None:
+        """A node answered; its nodes and token have been noted. May mark the candidate FAILED."""
+
+    def on_progress(self, lookup: Lookup, now: float) -> None:
+        """A reply, error or time-out was dealt with, and the next queries are on their way."""
+
+    def on_lookup_done(self, lookup: Lookup, now: float) -> None:
+        """The closest `width` nodes that answer are known."""
+
+    def on_without_items(self) -> None:
+        """A node doesn't know BEP 44 (error 204)."""
+
+    def on_sent(self, lookup: Lookup) -> None:
+        """A query was sent."""
+
+    def on_timeout(self, lookup: Lookup) -> None:
+        """A query stalled."""
+
+
+class Lookup:
+    """One lookup under way."""
+
+    def __init__(
+        self, context: Context, state: FamilyState, target: bytes, client: LookupClient, width: int, *, items: bool
+    ) -> None:
+        self._context = context
+        self.state = state
+        self.target = target
+        self.width = width
+        self.done = False
+        self.search = context.new_search()
+        self.sent = 0
+        self._client = client
+        self._items = items
+        self._target = as_int(target)
+        self._order: list[Candidate] = []
+        self._by_id: dict[bytes, Candidate] = {}
+        self._by_query: dict[Query, Candidate | None] = {}
+        self._addresses: set[Address] = set()
+        self._hosts: set[bytes] = set()
+        self._prefixes: dict[bytes, int] = {}
+        self._in_flight = 0
+        self._seeds_in_flight = 0
+        self._stepping = False
+
+    # Candidates
+
+    def start(self, now: float, seeds: Sequence[Address] = ()) -> None:
+        """Ask the closest nodes of cache and table, `seeds`, and the bootstrap addresses where there are few nodes."""
+        state, targets = self.state, self._context.targets
+        for cached in targets.nodes(state.family, self.target):
+            candidate = self._add(cached.node_id, cached.address, cached.compact, None, now)
+            token = targets.fresh_token(cached, now)
+            if candidate is not None and token is not None:
+                candidate.progress = Progress.REPLIED
+                candidate.token, candidate.token_at, candidate.seq = token, cached.token_at, cached.seq
+        proven = state.table.closest(self._target, _SEEDS)
+        for node in proven:
+            self._add(node.node_id, node.address, node.compact, None, now)
+        if len(self._order) < _SEEDS:
+            for node in state.table.closest(self._target, _SEEDS, include_candidates=True):
+                self._add(node.node_id, node.address, node.compact, None, now)
+        state.lookups.append(self)
+        self.add_seeds(seeds, now)
+        if len(proven) < self._context.config.get_width:
+            self.add_seeds(state.bootstrap, now)
+        self.step(now)
+
+    def add_seeds(self, addresses: Sequence[Address], now: float) -> None:
+        """Ask addresses whose node id is not known, retransmitting."""
+        for address in addresses:
+            if (
+                address not in self._addresses
+                and self._context.rpc.has_room
+                and self._context.may_query(self.state, address, None)
+            ):
+                self._addresses.add(address)
+                self._seeds_in_flight += 1
+                self._send(None, address, now)
+
+    def offer(self, node_id: bytes, address: Address, compact: bytes, now: float) -> None:
+        """Take a node that answered someone else's query, if this lookup knows few."""
+        if not self.done and len(self._order) < self.width and self._add(node_id, address, compact, None, now):
+            self.step(now)
+
+    def _add(
+        self, node_id: bytes, address: Address, compact: bytes, named_by: Address | None, now: float
+    ) -> Candidate | None:
+        context = self._context
+        if node_id in self._by_id or address in self._addresses or node_id == self.state.table.own_id:
+            return None
+        distance = as_int(node_id) ^ self._target
+        if len(self._order) >= _MAX_CANDIDATES and distance >= self._order[-1].distance:
+            return None
+        if self._items and len(self._order) >= self.width and context.lacks_items(address, now):
+            return None
+        if not context.may_query(self.state, address, named_by):
+            return None
+        ip = address[0]
+        if ip not in context.trusted:
+            host, prefix = host_key(ip), prefix_key(ip)
+            held = self._prefixes.get(prefix, 0)
+            if host in self._hosts or held >= context.config.max_nodes_per_prefix:
+                return None
+            self._hosts.add(host)
+            self._prefixes[prefix] = held + 1
+        candidate = Candidate(node_id, address, compact, distance)
+        candidate.plain = self._items and context.lacks_items(address, now)
+        self._by_id[node_id] = candidate
+        self._addresses.add(address)
+        insort(self._order, candidate, key=_by_distance)
+        if len(self._order) > _MAX_CANDIDATES and self._order[-1].progress is Progress.NEW:
+            del self._by_id[self._order.pop().node_id]
+        return candidate
+
+    @property
+    def is_starving(self) -> bool:
+        """Whether fewer nodes are known than wanted."""
+        return len(self._order) < self.width
+
+    def answered(self) -> list[Candidate]:
+        """Nodes that answered the lookup's own method, nearest first."""
+        return [c for c in self._order if c.progress is Progress.REPLIED]
+
+    def is_settled(self, candidate: Candidate) -> bool:
+        """Whether every known node nearer to the target has been asked."""
+        for other in self._order:
+            if other is candidate:
+                return True
+            if other.progress is Progress.NEW:
+                return False
+        return False
+
+    # Asking
+
+    def step(self, now: float) -> None:
+        """Ask whom there is to ask; end if all of the closest have answered."""
+        if self.done or self._stepping:
+            return
+        self._stepping = True
+        config, rpc = self._context.config, self._context.rpc
+        left = self.width
+        pending = False
+        for candidate in list(self._order):
+            progress = candidate.progress
+            if progress is Progress.FAILED or progress is Progress.STALLED:
+                continue
+            if left == 0:
+                break
+            left -= 1
+            if progress is Progress.NEW:
+                if self._in_flight >= config.alpha:
+                    pending = True
+                elif self.sent < config.max_lookup_queries and rpc.has_room:
+                    pending = True
+                    self._ask(candidate, now)
+            elif progress is Progress.SENT:
+                pending = True
+        self._stepping = False
+        if not pending and not (left and self._seeds_in_flight):
+            self._finish(now)
+
+    def _ask(self, candidate: Candidate, now: float) -> None:
+        candidate.progress = Progress.SENT
+        self._in_flight += 1
+        self._send(candidate, candidate.address, now)
+
+    def ask_again(self, candidate: Candidate, now: float) -> bool:
+        """Ask a node a second time, once; whether it was."""
+        if candidate.refreshed or self.sent >= self._context.config.max_lookup_queries:
+            return False
+        candidate.refreshed = True
+        candidate.token = None
+        self._ask(candidate, now)
+        return True
+
+    def _send(self, candidate: Candidate | None, address: Address, now: float) -> None:
+        context = self._context
+        if candidate is None:
+            # An address of unknown id: worth several tries, as nothing goes on without the first hop.
+            method, args = self._client.lookup_query(self, Candidate(b"", address, b"", 0))
+            node_id, resend, resend_after = None, 0, context.config.bootstrap_retransmits
+        else:
+            if candidate.plain:
+                method, args = b"find_node", {b"target": self.target}
+            else:
+                method, args = self._client.lookup_query(self, candidate)
+            # Where others can take a silent node's place, they do; among few, a lost packet must be repeated.
+            resend = 1 if len(self._order) <= self.width // 2 else 0
+            node_id, resend_after = candidate.node_id, ()
+        if len(context.families) > 1 and any(
+            len(other.table) < context.config.get_width
+            for other in context.families.values()
+            if other is not self.state
+        ):
+            args[b"want"] = [b"n4", b"n6"]
+        query = context.query(
+            self.state,
+            address,
+            method,
+            args,
+            self,
+            now,
+            node_id=node_id,
+            resend=resend,
+            resend_after=resend_after,
+        )
+        self._by_query[query] = candidate
+        self.sent += 1
+        self._client.on_sent(self)
+
+    # Answers
+
+    def _settle(self, query: Query, *, keep: bool = False) -> Candidate | None:
+        candidate = self._by_query.get(query)
+        if not keep:
+            self._by_query.pop(query, None)
+        if not query.stalled or keep:
+            if candidate is None:
+                self._seeds_in_flight -= 1
+            else:
+                self._in_flight -= 1
+        return candidate
+
+    def on_reply(self, query: Query, reply: Message, now: float) -> None:
+        """See `QueryHandler`."""
+        candidate = self._settle(query)
+        if self.done and not self._client.takes_late_answers:
+            return
+        if candidate is None:
+            candidate = self._adopt_seed(query, reply)
+        elif reply.node_id != candidate.node_id:
+            self._context.counters.dropped["bad-node-id"] += 1
+            self.state.table.forget(candidate.node_id, candidate.address)
+            candidate.progress = Progress.FAILED
+            self._after(now)
+            return
+        self._take_nodes(query.address, reply, now)
+        if candidate is not None:
+            if candidate.plain:
+                candidate.progress = Progress.FAILED
+            else:
+                candidate.progress = Progress.REPLIED
+                token = reply.body.get(b"token")
+                if type(token) is bytes and 0 < len(token) <= MAX_TOKEN:
+                    candidate.token, candidate.token_at = token, now
+                self._client.on_answer(self, candidate, reply, now)
+        self._after(now)
+
+    def _adopt_seed(self, query: Query, reply: Message) -> Candidate | None:
+        """The candidate for an address whose id has just become known."""
+        if reply.node_id == self.state.table.own_id or reply.node_id in self._by_id:
+            return None
+        distance = as_int(reply.node_id) ^ self._target
+        candidate = Candidate(reply.node_id, query.address, reply.node_id + pack_address(query.address), distance)
+        candidate.plain = query.method == b"find_node" and self._items
+        self._by_id[reply.node_id] = candidate
+        insort(self._order, candidate, key=_by_distance)
+        return candidate
+
+    def _take_nodes(self, source: Address, reply: Message, now: float) -> None:
+        for family, key in ((Family.IPV4, b"nodes"), (Family.IPV6, b"nodes6")):
+            state = self._context.families.get(family)
+            raw = reply.body.get(key)
+            if state is None or type(raw) is not bytes:
+                continue
+            size = 20 + family.compact_size
+            own = state is self.state
+            for index, (node_id, address) in enumerate(parse_nodes(raw, family)):
+                if family_of(address[0]) is not family or not self._context.may_query(state, address, source):
+                    continue
+                compact = raw[index * size : (index + 1) * size]
+                state.table.heard_of(node_id, address, compact)
+                if own:
+                    self._add(node_id, address, compact, source, now)
+
+    def on_error(self, query: Query, error: Message, now: float) -> None:
+        """See `QueryHandler`."""
+        candidate = self._settle(query)
+        if self._items and error.code == METHOD_UNKNOWN and query.method != b"find_node":
+            self._context.mark_without_items(query.address, now)
+            self._client.on_without_items()
+        if self.done:
+            return
+        if candidate is None:
+            if query.method != b"find_node" and self._context.rpc.has_room:
+                # A bootstrap node that can't do this may still name others.
+                self._seeds_in_flight += 1
+                self._send_plain_seed(query.address, now)
+        elif error.code == METHOD_UNKNOWN and not candidate.plain and len(self.answered()) < 3:
+            candidate.plain = True
+            self._ask(candidate, now)
+        else:
+            candidate.progress = Progress.FAILED
+        self._after(now)
+
+    def _send_plain_seed(self, address: Address, now: float) -> None:
+        args: dict[bytes, Bencodable] = {b"target": self.target}
+        query = self._context.query(self.state, address, b"find_node", args, self, now, resend=2)
+        self._by_query[query] = None
+        self.sent += 1
+        self._client.on_sent(self)
+
+    def on_stall(self, query: Query, now: float) -> None:
+        """See `QueryHandler`."""
+        candidate = self._settle(query, keep=True)
+        if candidate is not None and candidate.progress is Progress.SENT:
+            candidate.progress = Progress.STALLED
+        self._client.on_timeout(self)
+        self._after(now)
+
+    def on_lost(self, query: Query, now: float) -> None:
+        """See `QueryHandler`."""
+        candidate = self._settle(query)
+        if candidate is not None and candidate.progress is Progress.STALLED:
+            candidate.progress = Progress.FAILED
+
+    def _after(self, now: float) -> None:
+        self.step(now)
+        self._client.on_progress(self, now)
+
+    # Ending
+
+    def widen(self, width: int, now: float) -> None:
+        """Look for more nodes, after the end too."""
+        self.width = width
+        if self.done:
+            self.done = False
+            self.state.lookups.append(self)
+        self.step(now)
+
+    def abort(self) -> None:
+        """Ask no more; what is under way is ignored."""
+        if not self.done:
+            self.done = True
+            self.state.lookups.remove(self)
+
+    def remember(self) -> None:
+        """Put what was found into the target cache."""
+        nodes = [CachedNode(c.node_id, c.address, c.compact, c.token, c.token_at, c.seq) for c in self.answered()][
+            :_CACHED_NODES
+        ]
+        if nodes:
+            self._context.targets.store(self.state.family, self.target, nodes)
+
+    def _finish(self, now: float) -> None:
+        self.done = True
+        self.state.lookups.remove(self)
+        nearest = self.answered()[: self.width]
+        self.state.size.add([candidate.distance for candidate in nearest])
+        self.state.table.mark_refreshed(self.target, now)
+        self.remember()
+        self._client.on_lookup_done(self, now)
