@@ -1,0 +1,64 @@
+"""`python -m benchmarks`: list the benchmarks, or run some or all of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from benchmarks import bench_latency, bench_memory, bench_throughput
+from benchmarks.report import Bench, Options
+
+BENCHES: dict[str, Bench] = {
+    module.BENCH.name: module.BENCH for module in (bench_throughput, bench_latency, bench_memory)
+}
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, or `all`; none lists them")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of tables")
+    parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
+    parser.add_argument("--rounds", type=int, help="rounds of each benchmark; the median counts")
+    parser.add_argument("--without", action="append", default=[], metavar="CONTENDER", help="leave a contender out")
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.names) - BENCHES.keys() - {"all"}
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    if chosen.rounds is not None and chosen.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return chosen
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for and return the exit code."""
+    chosen = parse(sys.argv[1:] if arguments is None else arguments)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    if not chosen.names:
+        for bench in BENCHES.values():
+            console.print(f"{bench.name:16}{bench.title}")
+        console.print("\npython -m benchmarks NAME ...    or    python -m benchmarks all")
+        return 0
+    names = list(BENCHES) if "all" in chosen.names else chosen.names
+    options = Options(chosen.tiny, chosen.rounds, frozenset(chosen.without))
+    if not chosen.json:
+        load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+        console.print(f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores{load}\n")
+    for name in names:
+        report = asyncio.run(BENCHES[name].run(options))
+        if chosen.json:
+            print(json.dumps(report.as_json()), flush=True)
+        else:
+            report.show(console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The same work over several QUIC programs: bulk transfer, connecting, small requests, idle connections."""
