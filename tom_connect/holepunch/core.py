@@ -1,0 +1,338 @@
+"""Disco for a whole endpoint, without I/O: datagrams, `now` and wishes in; datagrams, events and a timer out."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import Final
+
+import attrs
+
+from tom_connect.abc import PathInfo
+from tom_connect.addr import SocketAddr
+from tom_connect.holepunch import disco
+from tom_connect.holepunch.addrfilter import SOURCE_CALL, AddressFilter, normal
+from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Message, Ping, Pong
+from tom_connect.holepunch.events import PathEvent
+from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
+from tom_connect.holepunch.path import Path
+from tom_connect.holepunch.paths import RemotePaths
+from tom_connect.holepunch.pathstate import PathState
+from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
+from tom_connect.keys import NodeId, SecretKey
+
+PONG_TIME: Final = 10.0
+"""Seconds for which a ping waits for its pong; longer than any path that is worth using takes."""
+MAX_OUTSTANDING: Final = 8192
+PEER_RATE: Final = 10.0
+"""Pings a second to unproven addresses of one node, after `PEER_BURST` at once."""
+PEER_BURST: Final = 40.0
+ADDRESS_RATE: Final = 0.1
+"""Pings a second, in the long run, to one address that has not answered, whoever names it: a victim that forged
+records of many nodes point to gets ten packets of 106 bytes from us and then one every ten seconds."""
+ADDRESS_BURST: Final = 10.0
+ADDRESS_TABLE: Final = 4096
+STRANGER_PONGS: Final = 500.0
+"""Pongs a second to nodes that we have no business with; a pong is as large as its ping."""
+CALL_RATE: Final = 0.5
+"""Call-me-maybes a second that one node may make us act upon, after `CALL_BURST` at once."""
+CALL_BURST: Final = 4.0
+CALL_RETRY: Final = (0.5, 1.0, 2.0, 4.0)
+"""Seconds after each call-me-maybe until it is sent again, if no pong came."""
+IDLE_KEPT: Final = 60.0
+"""Seconds that a node's paths are remembered after its last user: a reconnection then needs no discovery."""
+MAX_IDLE: Final = 256
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """A ping or call-me-maybe that waits for its pong."""
+
+    remote: RemotePaths
+    state: PathState
+    tx: bytes
+    stamp: bytes
+    at: float
+
+
+@attrs.define(eq=False)
+class _Known:
+    """A node of the table, with what belongs to it besides paths."""
+
+    paths: RemotePaths
+    pings: TokenBucket = attrs.field(factory=lambda: TokenBucket(PEER_RATE, PEER_BURST))
+    calls: TokenBucket = attrs.field(factory=lambda: TokenBucket(CALL_RATE, CALL_BURST))
+    told: tuple[SocketAddr, ...] = ()
+    """The candidates of ours that it has confirmed to know."""
+    telling: tuple[SocketAddr, ...] = ()
+    call_tx: bytes | None = None
+    call_tries: int = 0
+    call_due: float = inf
+
+
+@attrs.frozen
+class Observed:
+    """`by` sees us at `addr`."""
+
+    addr: SocketAddr
+    by: NodeId
+
+
+class DiscoCore:
+    """The disco protocol and the paths of all remote nodes. After every call, take `outbox`, `events`, `next_due`."""
+
+    def __init__(
+        self,
+        secret_key: SecretKey,
+        *,
+        allow_local: bool = False,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.node_id = secret_key.node_id
+        self.filter = AddressFilter(allow_local)
+        self.sealer = Sealer(secret_key, random)
+        self.outbox: list[tuple[Path, bytes]] = []
+        self.events: list[PathEvent | Observed] = []
+        self.counters: Counter[str] = Counter()
+        self.selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None = None
+        self._random = random
+        self._known: dict[NodeId, _Known] = {}
+        self._idle: OrderedDict[NodeId, float] = OrderedDict()
+        self._asked: OrderedDict[bytes, _Asked] = OrderedDict()
+        self._stamps: dict[bytes, _Asked] = {}
+        self._heap: list[tuple[float, int, RemotePaths]] = []
+        self._order = itertools.count()
+        self._addresses: KeyedBuckets[Path] = KeyedBuckets(ADDRESS_RATE, ADDRESS_BURST, ADDRESS_TABLE)
+        self._stranger_pongs = TokenBucket(STRANGER_PONGS, STRANGER_PONGS)
+        self._own: tuple[SocketAddr, ...] = ()
+
+    # --- nodes ------------------------------------------------------------------------------------------------
+
+    def acquire(self, node_id: NodeId, now: float) -> RemotePaths:
+        """The paths of a node, held until `release`. Raises DiscoError for a key that allows no agreement."""
+        self._sweep(now)
+        known = self._known.get(node_id)
+        if known is None:
+            self.sealer.pin(node_id)
+            known = self._known[node_id] = _Known(RemotePaths(node_id, self))
+        self._idle.pop(node_id, None)
+        known.paths.hold(now)
+        return known.paths
+
+    def release(self, remote: RemotePaths, now: float) -> None:
+        """Undo one `acquire`; a node that nobody holds is forgotten later."""
+        remote.release()
+        if remote.holders == 0 and remote.node_id in self._known:
+            self._idle[remote.node_id] = now
+            self._idle.move_to_end(remote.node_id)
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        while self._idle:
+            node_id, since = next(iter(self._idle.items()))
+            if now - since < IDLE_KEPT and len(self._idle) <= MAX_IDLE:
+                return
+            del self._idle[node_id]
+            del self._known[node_id]
+            self.sealer.unpin(node_id)
+
+    def remotes(self) -> Iterable[RemotePaths]:
+        """The paths of every node in the table."""
+        return (known.paths for known in self._known.values())
+
+    def add_candidates(
+        self, remote: RemotePaths, addrs: Iterable[SocketAddr], source: str, now: float, *, trusted: bool
+    ) -> None:
+        """Pass candidates through the address filter and probe them."""
+        for raw in addrs:
+            addr = normal(raw)
+            if not self.filter.probeable(addr, source, trusted=trusted):
+                self.counters["candidate refused by the address filter"] += 1
+            elif remote.add(addr, source, now, given=trusted) is None:
+                self.counters["candidate beyond the limit"] += 1
+
+    def set_own_candidates(self, addrs: Iterable[SocketAddr], now: float) -> None:
+        """Say where we may be reached; every held node with a proven path is told, sealed."""
+        offered = dict.fromkeys(addr for addr in map(normal, addrs) if self.filter.offerable(addr))
+        self._own = tuple(offered)[: disco.MAX_CANDIDATES]
+        for known in self._known.values():
+            known.call_due = now
+            known.call_tries = 0
+            self.arm(known.paths, now)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def next_due(self) -> float | None:
+        """When `tick` is wanted next, None if never."""
+        heap = self._heap
+        while heap and heap[0][0] != heap[0][2].due:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def tick(self, now: float) -> None:
+        """Do all that is due."""
+        while (due := self.next_due()) is not None and due <= now:
+            remote = heapq.heappop(self._heap)[2]
+            remote.tick(now)
+            known = self._known.get(remote.node_id)
+            if known is not None and known.paths is remote and remote.holders:
+                self._call(known, now)
+        self._expire(now)
+        self._sweep(now)
+
+    def arm(self, remote: RemotePaths, due: float) -> None:
+        """Part of `PathsOwner`."""
+        if due < remote.due:
+            remote.due = due
+            heapq.heappush(self._heap, (due, next(self._order), remote))
+
+    def _expire(self, now: float) -> None:
+        while self._asked:
+            asked = next(iter(self._asked.values()))
+            if now - asked.at < PONG_TIME and len(self._asked) <= MAX_OUTSTANDING:
+                return
+            self._done(asked)
+
+    def _done(self, asked: _Asked) -> None:
+        self._asked.pop(asked.tx, None)
+        self._stamps.pop(asked.stamp, None)
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def emit(self, event: PathEvent) -> None:
+        """Part of `PathsOwner`."""
+        self.events.append(event)
+
+    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
+        """Part of `PathsOwner`."""
+        return self.selector(node_id, paths) if self.selector is not None else None
+
+    def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
+        """Part of `PathsOwner`."""
+        if not state.proven:
+            known = self._known.get(remote.node_id)
+            if known is not None and not known.pings.take(now):
+                self.counters["ping beyond the limit of a node"] += 1
+                return False
+            if not state.given and not state.ever_proven and not self._addresses.take(state.path, now):
+                self.counters["ping beyond the limit of an address"] += 1
+                return False
+        self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now)
+        return True
+
+    def _ask(self, remote: RemotePaths, state: PathState, message: Ping | CallMeMaybe, now: float) -> None:
+        cookie = state.cookie if now < state.cookie_until else None
+        packet, stamp = self.sealer.seal(remote.node_id, disco.encode_message(message), cookie)
+        asked = _Asked(remote, state, message.tx, stamp, now)
+        self._asked[asked.tx] = self._stamps[stamp] = asked
+        self.outbox.append((state.path, packet))
+
+    def _call(self, known: _Known, now: float) -> None:
+        """Tell a node our candidates, if it does not know them."""
+        remote = known.paths
+        active = remote.active
+        if self._own == known.told or not remote.speaks_disco or active is None or not active.proven:
+            return
+        if self._own != known.telling:
+            known.telling, known.call_tries, known.call_due = self._own, 0, now
+        if now >= known.call_due and known.call_tries < len(CALL_RETRY):
+            known.call_tx = self._random(disco.TX_SIZE)
+            known.call_due = now + CALL_RETRY[known.call_tries]
+            known.call_tries += 1
+            self._ask(remote, active, CallMeMaybe(known.call_tx, known.telling), now)
+        if known.call_tries < len(CALL_RETRY):
+            self.arm(remote, known.call_due)
+
+    # --- receiving --------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Path, now: float) -> None:
+        """Take a datagram whose first byte is 4 to 15. Never raises; what is refused is counted."""
+        try:
+            if data[0] == disco.KIND_CHALLENGE:
+                self._challenged(data, source, now)
+                return
+            opened = self.sealer.open(data, source, now)
+            if isinstance(opened, bytes):
+                self.counters["disco: challenged"] += 1
+                self.outbox.append((source, opened))
+                return
+            message = disco.decode_message(opened.plain)
+        except DiscoError as exc:
+            self.counters[f"disco: {exc.reason}"] += 1
+            return
+        if message is None:
+            self.counters["disco: unknown message"] += 1
+        else:
+            self._take(opened.sender, message, source, now)
+
+    def _take(self, sender: NodeId, message: Message, source: Path, now: float) -> None:
+        known = self._known.get(sender)
+        if known is not None and not known.paths.holders:
+            known = None
+        if isinstance(message, Pong):
+            self._pong(sender, message, source, now)
+            return
+        if known is None:
+            if not self._stranger_pongs.take(now):
+                self.counters["disco: pong beyond the limit"] += 1
+                return
+        elif isinstance(message, CallMeMaybe) and not known.calls.take(now):
+            self.counters["disco: call beyond the limit"] += 1
+            return
+        observed = source if isinstance(source, SocketAddr) else None
+        packet, _stamp = self.sealer.seal(sender, disco.encode_message(Pong(message.tx, observed)))
+        self.outbox.append((source, packet))
+        if known is None:
+            return
+        if isinstance(message, Ping):
+            if isinstance(source, SocketAddr) and not self.filter.sendable(source):
+                return
+            known.paths.ping_received(source, now)
+        else:
+            self.add_candidates(known.paths, message.candidates, SOURCE_CALL, now, trusted=False)
+        self._call_soon(known, now)
+
+    def _pong(self, sender: NodeId, pong: Pong, source: Path, now: float) -> None:
+        asked = self._asked.get(pong.tx)
+        if asked is None or asked.remote.node_id != sender:
+            self.counters["disco: pong for no ping"] += 1
+            return
+        if asked.state.path != source:
+            # Its transaction stays open: the pong from the right place may still come.
+            self.counters["disco: pong from elsewhere"] += 1
+            return
+        self._done(asked)
+        known = self._known.get(sender)
+        if known is None or known.paths is not asked.remote or not asked.remote.holders:
+            return
+        if known.call_tx == pong.tx:
+            known.told, known.call_tx = known.telling, None
+        asked.remote.pong_received(asked.state, max(0.0, now - asked.at), now)
+        if pong.observed is not None:
+            addr = normal(pong.observed)
+            if self.filter.sendable(addr):
+                self.events.append(Observed(addr, sender))
+        self._call_soon(known, now)
+
+    def _call_soon(self, known: _Known, now: float) -> None:
+        if self._own != known.told and known.paths.active is not None:
+            self._call(known, now)
+
+    def _challenged(self, data: bytes, source: Path, now: float) -> None:
+        challenge = disco.decode_challenge(data)
+        asked = self._stamps.get(challenge.stamp)
+        if asked is None or asked.state.path != source or not disco.challenge_is_from(data, asked.remote.node_id.raw):
+            raise DiscoError("challenge for no packet")
+        self._done(asked)
+        state = asked.state
+        if state.cookie_until > now + COOKIE_LIFE - 1.0:
+            # That was the answer to what we sent before the cookie came.
+            raise DiscoError("challenged again")
+        state.cookie, state.cookie_until = challenge.cookie, now + COOKIE_LIFE
+        if asked.remote.holders:
+            state.next_ping = now
+            self.arm(asked.remote, now)

@@ -1,0 +1,220 @@
+"""Disco packets: small sealed datagrams by which two nodes find, prove and keep paths (docs/reference/disco.md).
+
+This module is the codec alone: the outer envelope that travels in clear, and the messages sealed inside. Keys, replay
+and load are in `sealing`, what the messages mean is in `core` and `paths`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import socket
+import struct
+from typing import Final
+
+import attrs
+
+from tom_connect.addr import SocketAddr
+from tom_connect.exceptions import InvalidAddrError, ProtocolError
+
+VERSION: Final = 1
+KIND_SEALED: Final = 0x04
+KIND_SEALED_WITH_COOKIE: Final = 0x05
+KIND_CHALLENGE: Final = 0x06
+
+STAMP_SIZE: Final = 16
+COOKIE_SIZE: Final = 16
+TX_SIZE: Final = 12
+TAG_SIZE: Final = 16
+_HEADER: Final = struct.Struct("!BB16s8s32s")
+HEADER_SIZE: Final = _HEADER.size
+_CHALLENGE: Final = struct.Struct("!BB16s8s16s")
+CHALLENGE_SIZE: Final = _CHALLENGE.size
+PROBE_SIZE: Final = 32
+"""Bytes of a ping and of a pong before sealing: equal, so that an answer is never larger than its question."""
+MAX_CANDIDATES: Final = 24
+MAX_PACKET: Final = 1200
+
+_PING, _PONG, _CALL = 1, 2, 3
+_ADDR_SIZE = 18
+_NO_ADDR = bytes(_ADDR_SIZE)
+_V4_MAPPED = bytes(10) + b"\xff\xff"
+_PERSON_MASK = b"tom-disco-mask-1"
+_PERSON_CHALLENGE = b"tom-disco-chal-1"
+
+
+class DiscoError(ProtocolError):
+    """Bytes that are not a valid disco packet for us. `reason`: one word for counters."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a valid disco packet: {reason}")
+        self.reason = reason
+
+
+@attrs.frozen
+class Ping:
+    """Asks for a pong. `tx`: 12 random bytes."""
+
+    tx: bytes
+
+
+@attrs.frozen
+class Pong:
+    """Answers a ping or call-me-maybe. `observed`: where that came from, None if it came through a relay."""
+
+    tx: bytes
+    observed: SocketAddr | None
+
+
+@attrs.frozen
+class CallMeMaybe:
+    """Says where its sender may be reached, and asks to be pinged there; answered by a pong."""
+
+    tx: bytes
+    candidates: tuple[SocketAddr, ...]
+
+
+Message = Ping | Pong | CallMeMaybe
+
+
+def _pack_addr(addr: SocketAddr) -> bytes:
+    ip = addr.ip
+    raw = _V4_MAPPED + ip.packed if ip.version == 4 else ip.packed
+    return raw + addr.port.to_bytes(2, "big")
+
+
+def _unpack_addr(data: bytes) -> SocketAddr:
+    port = int.from_bytes(data[16:18], "big")
+    if data[:12] == _V4_MAPPED:
+        return SocketAddr(socket.inet_ntoa(data[12:16]), port)
+    return SocketAddr(str(ipaddress.IPv6Address(data[:16])), port)
+
+
+def encode_message(message: Message) -> bytes:
+    """The plaintext of a message; raises InvalidAddrError for more than MAX_CANDIDATES candidates."""
+    if len(message.tx) != TX_SIZE:
+        raise InvalidAddrError(f"a transaction id has {TX_SIZE} bytes")
+    if isinstance(message, Ping):
+        return bytes((_PING,)) + message.tx + bytes(PROBE_SIZE - 1 - TX_SIZE)
+    if isinstance(message, Pong):
+        observed = _NO_ADDR if message.observed is None else _pack_addr(message.observed)
+        return bytes((_PONG,)) + message.tx + observed + b"\0"
+    if len(message.candidates) > MAX_CANDIDATES:
+        raise InvalidAddrError(f"a call-me-maybe carries at most {MAX_CANDIDATES} candidates")
+    body = b"".join(map(_pack_addr, message.candidates))
+    plain = bytes((_CALL,)) + message.tx + bytes((len(message.candidates),)) + body
+    return plain.ljust(PROBE_SIZE, b"\0")
+
+
+def decode_message(plain: bytes) -> Message | None:
+    """Read a message; None for a type of a later version. Bytes after what is known are ignored. Raises DiscoError."""
+    if len(plain) < PROBE_SIZE:
+        raise DiscoError("short")
+    kind, tx = plain[0], plain[1 : 1 + TX_SIZE]
+    if kind == _PING:
+        return Ping(tx)
+    at = 1 + TX_SIZE
+    if kind == _PONG:
+        raw = plain[at : at + _ADDR_SIZE]
+        return Pong(tx, None if raw == _NO_ADDR else _unpack_addr(raw))
+    if kind == _CALL:
+        count = plain[at]
+        if count > MAX_CANDIDATES:
+            raise DiscoError("too many candidates")
+        at += 1
+        if len(plain) < at + count * _ADDR_SIZE:
+            raise DiscoError("short")
+        raws = (plain[i : i + _ADDR_SIZE] for i in range(at, at + count * _ADDR_SIZE, _ADDR_SIZE))
+        return CallMeMaybe(tx, tuple(dict.fromkeys(map(_unpack_addr, raws))))
+    return None
+
+
+@attrs.frozen
+class Envelope:
+    """A sealed packet, taken apart. `header` is what the AEAD authenticates besides `sealed`."""
+
+    header: bytes
+    stamp: bytes
+    """8 bytes session, 8 bytes counter (big-endian): unique for each packet of a sender."""
+    sender: bytes
+    """The 32 bytes that claim to be the sender's NodeId; not checked at all."""
+    cookie: bytes | None
+    sealed: bytes
+
+
+def _mask(start: bytes, receiver: bytes) -> bytes:
+    """8 bytes that show knowledge of the receiver's NodeId, then 32 bytes that hide the sender's."""
+    return hashlib.blake2b(start, key=receiver, digest_size=40, person=_PERSON_MASK).digest()
+
+
+def _xor32(a: bytes, b: bytes) -> bytes:
+    return (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).to_bytes(32, "big")
+
+
+def pack_header(stamp: bytes, sender: bytes, receiver: bytes, *, with_cookie: bool) -> bytes:
+    """The 58 bytes before the cookie or ciphertext."""
+    kind = KIND_SEALED_WITH_COOKIE if with_cookie else KIND_SEALED
+    mask = _mask(bytes((kind, VERSION)) + stamp, receiver)
+    return _HEADER.pack(kind, VERSION, stamp, mask[:8], _xor32(sender, mask[8:]))
+
+
+def read_envelope(data: bytes, receiver: bytes) -> Envelope:
+    """Take a sealed packet apart; raises DiscoError unless it was made for `receiver` (our 32-byte NodeId).
+
+    Costs one hash, so that noise and packets for others never reach a key agreement.
+    """
+    if len(data) > MAX_PACKET:
+        raise DiscoError("long")
+    if len(data) < HEADER_SIZE + PROBE_SIZE + TAG_SIZE:
+        raise DiscoError("short")
+    kind, version, stamp, check, masked = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise DiscoError("version")
+    if kind not in (KIND_SEALED, KIND_SEALED_WITH_COOKIE):
+        raise DiscoError("kind")
+    mask = _mask(data[:18], receiver)
+    if check != mask[:8]:
+        raise DiscoError("not for us")
+    cookie, at = None, HEADER_SIZE
+    if kind == KIND_SEALED_WITH_COOKIE:
+        at += COOKIE_SIZE
+        cookie = data[HEADER_SIZE:at]
+        if len(data) < at + PROBE_SIZE + TAG_SIZE:
+            raise DiscoError("short")
+    return Envelope(data[:HEADER_SIZE], stamp, _xor32(masked, mask[8:]), cookie, data[at:])
+
+
+@attrs.frozen
+class Challenge:
+    """A loaded node asks for a cookie. `stamp`: of the packet that it did not read; `cookie`: what to send along."""
+
+    stamp: bytes
+    cookie: bytes
+
+
+def _challenge_check(stamp: bytes, cookie: bytes, challenger: bytes) -> bytes:
+    return hashlib.blake2b(stamp + cookie, key=challenger, digest_size=8, person=_PERSON_CHALLENGE).digest()
+
+
+def encode_challenge(challenge: Challenge, challenger: bytes) -> bytes:
+    """The 42 bytes of a challenge by the node `challenger` (its 32-byte NodeId)."""
+    check = _challenge_check(challenge.stamp, challenge.cookie, challenger)
+    return _CHALLENGE.pack(KIND_CHALLENGE, VERSION, challenge.stamp, check, challenge.cookie)
+
+
+def decode_challenge(data: bytes) -> Challenge:
+    """Read a challenge; raises DiscoError. Who sent it is checked by `challenge_is_from`."""
+    if len(data) != CHALLENGE_SIZE:
+        raise DiscoError("short" if len(data) < CHALLENGE_SIZE else "long")
+    kind, version, stamp, _check, cookie = _CHALLENGE.unpack(data)
+    if kind != KIND_CHALLENGE:
+        raise DiscoError("kind")
+    if version != VERSION:
+        raise DiscoError("version")
+    return Challenge(stamp, cookie)
+
+
+def challenge_is_from(data: bytes, challenger: bytes) -> bool:
+    """Whether a challenge was made by someone who knows the challenger's NodeId."""
+    _kind, _version, stamp, check, cookie = _CHALLENGE.unpack(data)
+    return bool(check == _challenge_check(stamp, cookie, challenger))

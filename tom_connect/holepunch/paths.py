@@ -1,0 +1,515 @@
+"""The paths to one remote node: which are probed, proven, used, doubted and left.
+
+The life of a path:
+
+    candidate --pong, or QUIC on a given path--> proven --chosen by `best`--> active
+    active --silent under traffic--> doubted: pinged, its traffic doubled on another path
+    doubted --hears again--> active        doubted --another path answers--> lost (a candidate again)
+    standby --three pings unanswered--> lost        candidate --ten pings, never an answer--> forgotten
+
+Nothing is sent to a peer that nobody holds, and proven paths are pinged only while there is traffic. All of it is
+synchronous: `now` in; pings, events and the next time to `tick` out through `PathsOwner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Final, Protocol
+
+from tom_connect.abc import PathInfo
+from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
+from tom_connect.holepunch.events import PathAdded, PathEvent, PathLost, PathProven, PathRestored, PathSelected
+from tom_connect.holepunch.path import Path
+from tom_connect.holepunch.pathstate import PathState, best
+from tom_connect.keys import NodeId
+
+TRAFFIC: Final = 10.0
+"""Seconds after a send in which paths are kept proven; longer than a heartbeat, so that one always falls in."""
+HEARTBEAT: Final = 5.0
+"""Seconds between pings of a proven path: well below the 30 s after which NATs drop a mapping."""
+RETRY: Final = 1.0
+"""Seconds before a heartbeat that got no answer is sent again, at least; three RTT on slow paths."""
+SECOND_SAMPLE: Final = 0.3
+"""Seconds after the first pong until a second RTT sample is taken: the first includes route and ARP look-ups."""
+LOST_AFTER: Final = 3
+"""Unanswered pings after which a standby path is lost: at 5% loss one in 8,000 healthy ones."""
+STANDBY: Final = 3
+"""Proven paths kept ready besides the active one."""
+PROBES: Final = (0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds after each ping of a candidate: quick at first, since the dial waits; over after 6 s."""
+REPROBE: Final = 5.0
+"""Seconds between later pings of candidates that the caller named or that once answered; doubles up to 40."""
+UNPROVEN_PINGS: Final = 10
+"""Pings that an address which others named and which never answered gets in all."""
+ACTIVE_TICK: Final = 0.5
+"""Seconds between looks at a path under traffic."""
+DOUBT_AFTER: Final = (0.5, 0.9)
+"""Bounds of the silence after which a path under traffic is doubted; between them, three RTT."""
+DOUBT_PING: Final = 0.25
+"""Seconds between pings of a doubted path: three or four before the verdict, so that loss does not decide it."""
+LEAVE_AFTER: Final = (0.35, 0.9)
+"""Bounds of the doubt after which a path is left for one that answers; between them, two RTT. With `DOUBT_AFTER`
+and a tick this stays under 2 s."""
+OUTAGE: Final = 90.0
+"""Seconds for which a silent peer is searched on every path; QUIC gives up about then too."""
+MOVE_CREDIT: Final = 3
+"""Bytes sent to an unconfirmed address for each that came from there (RFC 9000 section 8.1)."""
+CONFIRMED_AFTER: Final = 3.0
+"""Seconds of authentic packets after which a moved peer without disco is taken to be where they come from."""
+FANOUT: Final = 6
+"""Given addresses that get the first packets at once."""
+MAX_PATHS: Final = 32
+MAX_OF_SOURCE: Final = 16
+"""Candidates of one source: a record that names a thousand victims reaches sixteen."""
+MAX_PEER_REFLEXIVE: Final = 8
+
+
+class PathsOwner(Protocol):
+    """What the paths of a node need from whoever gathers them."""
+
+    def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
+        """Send a ping; False if a limit forbids it."""
+
+    def emit(self, event: PathEvent) -> None:
+        """Report an event, after the present call."""
+
+    def arm(self, remote: RemotePaths, due: float) -> None:
+        """Call `tick` at `due`, unless it is due earlier already."""
+
+    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
+        """What a plugin chooses; None for the built-in rule."""
+
+
+def _clamp(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+class RemotePaths:
+    """All paths to one node, and the choice among them."""
+
+    def __init__(self, node_id: NodeId, owner: PathsOwner) -> None:
+        self.node_id = node_id
+        self.paths: dict[Path, PathState] = {}
+        self.active: PathState | None = None
+        self.targets: tuple[PathState, ...] = ()
+        """Where QUIC packets go now; more than one before the first answer and while in doubt."""
+        self.version = 0
+        """Grows whenever `targets` changes."""
+        self.holders = 0
+        self.speaks_disco: bool | None = None
+        self.due = inf
+        self._owner = owner
+        self._last_sent = -inf
+        self._unanswered_since: float | None = None
+        self._doubt_since: float | None = None
+        self._outage_since: float | None = None
+
+    # --- what the owner tells ---------------------------------------------------------------------------------
+
+    def hold(self, now: float) -> None:
+        """One more user. The first one after a pause finds only paths that are still fresh, and all are probed."""
+        self.holders += 1
+        if self.holders > 1:
+            return
+        for state in self.paths.values():
+            if state.heard is None or now - state.heard > HEARTBEAT * LOST_AFTER:
+                state.proven = False
+            self._probe(state, now)
+        if self.active is not None and not self.active.proven:
+            self.active = None
+        self._calm()
+        self._retarget()
+
+    def release(self) -> None:
+        """One user less; without any nothing is sent any more."""
+        self.holders -= 1
+
+    def add(self, path: Path, source: str, now: float, *, given: bool) -> PathState | None:
+        """Take a candidate that the address filter has passed and probe it; None if there are too many."""
+        state = self.paths.get(path)
+        if state is None:
+            if not self._room(source, given=given):
+                return None
+            state = self.paths[path] = PathState(path=path, source=source, given=given, added=now)
+            self._owner.emit(PathAdded(self.node_id, path, now, source))
+            self._probe(state, now)
+        elif given and not state.given:
+            state.given = True
+            self._probe(state, now)
+        elif state.next_ping == inf and not state.proven:
+            self._probe(state, now)
+        self._retarget()
+        return state
+
+    def sent(self, now: float) -> None:
+        """QUIC sent something to `targets`. Called for every batch."""
+        self._last_sent = now
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        if self.due > now + ACTIVE_TICK:
+            self._wake(now)
+
+    def quic_heard(self, path: Path, now: float, size: int) -> None:
+        """QUIC authenticated `size` bytes from `path`. Called for every batch."""
+        state = self.paths.get(path)
+        if state is not None and state is self.active:
+            state.heard = now
+            self._unanswered_since = None
+            if state.credit is not None:
+                self._earn(state, now, size)
+            if self._doubt_since is not None:
+                self._calm(now)
+                self._retarget()
+            return
+        if state is None:
+            state = self.add(path, SOURCE_QUIC, now, given=False)
+            if state is None:
+                return
+        self._quic_heard_elsewhere(state, now, size)
+
+    def quic_confirmed(self, path: Path) -> None:
+        """QUIC got an acknowledgment of what went to `path` alone: the peer does receive there."""
+        state = self.paths.get(path)
+        if state is not None:
+            state.credit = None
+
+    def ping_received(self, path: Path, now: float) -> None:
+        """An authentic ping came from `path`: if that is no proven path, it is one to try, at once."""
+        self.speaks_disco = True
+        state = self.paths.get(path)
+        if state is None:
+            self.add(path, SOURCE_PEER, now, given=False)
+            return
+        state.heard = now
+        pinged_lately = state.last_ping is not None and now - state.last_ping < PROBES[0]
+        if not state.proven and not pinged_lately and state.next_ping > now:
+            if state.next_ping == inf:
+                state.attempts = 0
+            state.next_ping = now
+            self._owner.arm(self, now)
+
+    def pong_received(self, state: PathState, rtt: float, now: float) -> None:
+        """The pong to a ping of `state` came from where the ping went; `rtt` in seconds."""
+        if self.paths.get(state.path) is not state:
+            return
+        self.speaks_disco = True
+        state.last_pong = state.heard = now
+        state.unanswered = state.attempts = 0
+        state.credit = None
+        first = state.rtt is None
+        state.measured(rtt)
+        state.next_ping = now + (SECOND_SAMPLE if first else HEARTBEAT)
+        self._prove(state, "disco", now)
+        if state is self.active:
+            self._unanswered_since = None
+            self._calm(now)
+            self._retarget()
+        else:
+            self._judge(now)
+        self._choose(now)
+        if self.holders:
+            self._owner.arm(self, state.next_ping)
+
+    def usable(self) -> bool:
+        """Whether there is somewhere to send."""
+        return bool(self.targets)
+
+    def infos(self) -> list[PathInfo]:
+        """All paths, the active one first."""
+        states = sorted(self.paths.values(), key=lambda s: (s is not self.active, not s.proven, s.score(), s.added))
+        return [state.info(active=state is self.active) for state in states]
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what is due, and arm for what comes next."""
+        self.due = inf
+        if not self.holders:
+            return
+        traffic = self._traffic(now)
+        if traffic:
+            self._judge(now)
+        for state in list(self.paths.values()):
+            if state.next_ping <= now:
+                self._ping_due(state, now, traffic=traffic)
+        self._choose(now)
+        due = min((state.next_ping for state in self.paths.values()), default=inf)
+        if traffic:
+            due = min(due, now + ACTIVE_TICK, self._next_verdict(now))
+        if due < inf:
+            self._owner.arm(self, max(due, now + 0.001))
+
+    def _traffic(self, now: float) -> bool:
+        if self._outage_since is not None:
+            return now - self._outage_since < OUTAGE
+        return now - self._last_sent < TRAFFIC
+
+    def _wake(self, now: float) -> None:
+        """Traffic after a pause: what was proven then may be gone."""
+        for state in self._kept():
+            if state.last_pong is None or now - state.last_pong > HEARTBEAT:
+                state.next_ping = min(state.next_ping, now)
+        self._owner.arm(self, now)
+
+    def _next_verdict(self, now: float) -> float:
+        if self._unanswered_since is None or self.active is None:
+            return inf
+        if self._doubt_since is None:
+            times: tuple[float, ...] = (self._unanswered_since + self._doubt_after(self.active),)
+        else:
+            times = (self._doubt_since + self._leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
+        return min((time for time in times if time > now), default=inf)
+
+    @staticmethod
+    def _doubt_after(state: PathState) -> float:
+        return _clamp(3 * (state.rtt or 0.2), DOUBT_AFTER)
+
+    @staticmethod
+    def _leave_after(state: PathState) -> float:
+        return _clamp(2 * (state.rtt or 0.2), LEAVE_AFTER)
+
+    # --- pings ------------------------------------------------------------------------------------------------
+
+    def _probe(self, state: PathState, now: float) -> None:
+        state.attempts = 0
+        state.next_ping = now
+        if self.holders:
+            self._owner.arm(self, now)
+
+    def _ping_due(self, state: PathState, now: float, *, traffic: bool) -> None:
+        state.next_ping = inf
+        if state.proven:
+            if not traffic and state.last_pong is not None and state.rtt is not None and state.unanswered == 0:
+                return
+            if not traffic and state.unanswered >= LOST_AFTER:
+                return
+            if self._lost_on_standby(state, now):
+                return
+        elif self._given_up(state, now, traffic=traffic):
+            return
+        state.attempts += 1
+        state.lifetime_pings += 1
+        state.unanswered += 1
+        state.last_ping = now
+        self._owner.ping(self, state, now)
+        state.next_ping = now + self._ping_interval(state, now)
+        if state.attempts > len(PROBES) and state.proven and self.speaks_disco is None:
+            self.speaks_disco = False
+
+    def _ping_interval(self, state: PathState, now: float) -> float:
+        if self._doubt_since is not None and state.proven and self.speaks_disco is not False:
+            return DOUBT_PING if self._outage_since is None else RETRY
+        if state.proven and self.speaks_disco:
+            return max(RETRY, 3 * (state.rtt or 0.0))
+        if state.attempts <= len(PROBES):
+            return PROBES[state.attempts - 1]
+        return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
+
+    def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
+        """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
+        if state.given or state.ever_proven:
+            # Searched on while somebody waits for a path or uses one.
+            return not (state.attempts < len(PROBES) or traffic or self.active is None)
+        if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and self._outage_since is None):
+            last = state.last_ping or state.added
+            if now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES):
+                self._forget(state)
+            return True
+        return False
+
+    def _lost_on_standby(self, state: PathState, now: float) -> bool:
+        if state is self.active or not self.speaks_disco:
+            return False
+        if state.unanswered >= LOST_AFTER:
+            self._lose(state, now, "no answer")
+            state.next_ping = now + REPROBE
+            self._owner.arm(self, state.next_ping)
+            return True
+        if self._doubt_since is None and state not in self._kept():
+            self._lose(state, now, "better ones are kept")
+            return True
+        return False
+
+    # --- proof, doubt, choice ---------------------------------------------------------------------------------
+
+    def _prove(self, state: PathState, by: str, now: float) -> None:
+        if state.proven:
+            return
+        state.proven = state.ever_proven = True
+        state.proven_at = now
+        self._owner.emit(PathProven(self.node_id, state.path, now, by, state.rtt))
+
+    def _lose(self, state: PathState, now: float, why: str) -> None:
+        state.proven = False
+        state.first_heard = None
+        state.attempts = len(PROBES)
+        state.forget_rtt()
+        self._owner.emit(PathLost(self.node_id, state.path, now, why))
+
+    def _quic_heard_elsewhere(self, state: PathState, now: float, size: int) -> None:
+        state.heard = now
+        newly = state.first_heard is None
+        if newly:
+            state.first_heard = now
+        if state.proven:
+            if self._doubt_since is not None:
+                self._judge(now)
+            return
+        active = self.active
+        if active is None:
+            # A handshake that went through, or an address of the caller's that answered.
+            self._prove(state, "quic", now)
+            self._choose(now)
+            self._owner.arm(self, now)
+            return
+        if newly:
+            if not state.given and not self.speaks_disco:
+                state.credit = 0
+            state.next_ping = min(state.next_ping, now)
+            self._doubt(now)
+        self._earn(state, now, size)
+        if not self.speaks_disco and (active.heard is None or active.heard < (state.first_heard or now) < now):
+            self._prove(state, "quic", now)
+            self._switch(state, "the peer moved", now)
+        self._retarget()
+        self._owner.arm(self, now)
+
+    def _earn(self, state: PathState, now: float, size: int) -> None:
+        if state.credit is None:
+            return
+        if state.proven and now - (state.first_heard or now) >= CONFIRMED_AFTER:
+            state.credit = None
+        else:
+            state.credit += MOVE_CREDIT * size
+
+    def _doubt(self, now: float) -> None:
+        """Begin to doubt the active path: ask it and all others whether they live."""
+        if self._doubt_since is not None or self.active is None:
+            return
+        self._doubt_since = now
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        for state in self.paths.values():
+            if state.proven:
+                state.next_ping = min(state.next_ping, now)
+        self._owner.arm(self, now)
+        self._retarget()
+
+    def _calm(self, now: float | None = None) -> None:
+        """The active path lives, or is another."""
+        outage, since = self._outage_since, self._unanswered_since
+        self._doubt_since = self._outage_since = None
+        self._unanswered_since = None
+        if now is not None and outage is not None and self.active is not None:
+            started = outage if since is None else min(since, outage)
+            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - started))
+
+    def _judge(self, now: float) -> None:
+        active = self.active
+        if active is None or self._unanswered_since is None:
+            return
+        if self._doubt_since is None:
+            if now - self._unanswered_since >= self._doubt_after(active) and self._traffic(now):
+                # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on
+                # (QUIC's retransmissions) without an answer means anything.
+                if self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]:
+                    self._doubt(now)
+            return
+        if now - self._doubt_since < self._leave_after(active):
+            return
+        since = self._doubt_since
+        alive = [s for s in self.paths.values() if s.proven and s is not active and (s.heard or -inf) >= since]
+        if self.speaks_disco:
+            alive = [s for s in alive if (s.last_pong or -inf) >= since]
+        winner, _why = best(None, alive, now)
+        if winner is not None:
+            outage = self._outage_since
+            self._switch(winner, "the path in use went silent", now)
+            self._lose(active, now, "silent")
+            active.next_ping = now + RETRY
+            self._owner.arm(self, active.next_ping)
+            if outage is not None:
+                self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
+        elif self._outage_since is None and now - self._doubt_since >= LEAVE_AFTER[1]:
+            self._outage_since = self._unanswered_since
+            for state in self.paths.values():
+                if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
+                    self._probe(state, now)
+            self._retarget()
+
+    def _choose(self, now: float) -> None:
+        if self._doubt_since is not None and self.active is not None:
+            return
+        chosen = self._chosen_by_plugin()
+        if chosen is not None:
+            winner, why = chosen, "chosen by plugin"
+        else:
+            found, why = best(self.active, self.paths.values(), now)
+            if found is None:
+                return
+            winner = found
+        if winner is not self.active:
+            self._switch(winner, why, now)
+
+    def _chosen_by_plugin(self) -> PathState | None:
+        proven = [state for state in self.paths.values() if state.proven]
+        if len(proven) < 2:
+            return None
+        infos = {state.info(active=state is self.active): state for state in proven}
+        choice = self._owner.select(self.node_id, list(infos))
+        return infos.get(choice) if choice is not None else None
+
+    def _switch(self, winner: PathState, why: str, now: float) -> None:
+        old = self.active
+        self.active = winner
+        self._calm()
+        self._retarget()
+        self._owner.emit(PathSelected(self.node_id, winner.path, now, old.path if old else None, why))
+
+    def _kept(self) -> list[PathState]:
+        """The active path and the best others, which are kept proven."""
+        others = [state for state in self.paths.values() if state.proven and state is not self.active]
+        others.sort(key=lambda state: (not state.direct, state.score(), state.added))
+        return ([self.active] if self.active is not None else []) + others[:STANDBY]
+
+    def _retarget(self) -> None:
+        active = self.active
+        targets: list[PathState]
+        if active is None:
+            targets = [state for state in self.paths.values() if state.given][:FANOUT]
+        elif self._doubt_since is None:
+            targets = [active]
+        else:
+            targets = [active, *(state for state in self._kept()[:2] if state is not active)]
+            if not self.speaks_disco:
+                moved = (s for s in self.paths.values() if s.given or s.credit is not None)
+                targets.extend(state for state in moved if state not in targets)
+        new = tuple(targets[:FANOUT])
+        if new != self.targets:
+            self.targets = new
+            self.version += 1
+
+    # --- bounds -----------------------------------------------------------------------------------------------
+
+    def _room(self, source: str, *, given: bool) -> bool:
+        limit = MAX_PEER_REFLEXIVE if source in (SOURCE_PEER, SOURCE_QUIC) else MAX_OF_SOURCE
+        same = [state for state in self.paths.values() if state.source == source]
+        if len(same) >= limit and not self._evict(
+            same, fresh=given or source in (SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC)
+        ):
+            return False
+        return len(self.paths) < MAX_PATHS or self._evict(list(self.paths.values()), fresh=given)
+
+    def _evict(self, states: list[PathState], *, fresh: bool) -> bool:
+        """Make room: an unproven path that gets no more pings goes; if need be (`fresh`) the oldest unproven."""
+        idle = [s for s in states if not s.proven and s is not self.active and (not s.given or fresh)]
+        quiet = [s for s in idle if s.next_ping == inf]
+        victims = quiet or (idle if fresh else [])
+        if not victims:
+            return False
+        self._forget(min(victims, key=lambda s: (s.given, s.ever_proven, s.added)))
+        return True
+
+    def _forget(self, state: PathState) -> None:
+        del self.paths[state.path]
