@@ -1,0 +1,165 @@
+"""How a dial goes: look-up, candidates and handshake side by side, and what to say when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from tom_connect.abc import Discovery, FoundAddr, PathInfo
+from tom_connect.addr import NodeAddr
+from tom_connect.connection import Connection
+from tom_connect.discovery import Lookup, SourceOutcome
+from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
+from tom_connect.quic.driver import Driver
+from tom_connect.quic.link import Link
+
+ASK_ANYWAY = 1.0
+"""Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
+
+
+@attrs.frozen
+class DialEvent:
+    """Something happened in a dial, `at` seconds after its start."""
+
+    at: float
+
+
+@attrs.frozen
+class Resolved(DialEvent):
+    """A source told where the node is."""
+
+    source: str
+    addr: NodeAddr
+
+
+@attrs.frozen
+class Connected(DialEvent):
+    """The handshake is done over `path` (None if it was closed in the same moment)."""
+
+    path: PathInfo | None
+
+
+DialListener = Callable[[DialEvent], None]
+
+
+class Dial:
+    """One dial of `target` with `alpn`; `run` it once.
+
+    `timeout`: seconds; `early_data`: return before the handshake is done where a ticket allows it (0-RTT).
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        target: NodeAddr,
+        alpn: str,
+        *,
+        sources: Sequence[tuple[str, Discovery]],
+        report: Callable[[str, BaseException], None],
+        timeout: float,
+        early_data: bool = False,
+        listener: DialListener | None = None,
+    ) -> None:
+        self._driver = driver
+        self._target = target
+        self._alpn = alpn
+        self._sources = sources
+        self._report = report
+        self._timeout = timeout
+        self._early_data = early_data
+        self._listener = listener
+        self._outcomes: Sequence[SourceOutcome] = ()
+        self._found: list[FoundAddr] = []
+
+    async def run(self) -> Connection:
+        """The connection; raises DialError, DiscoveryError, AlpnError, PeerIdentityError or ConnectionError."""
+        if self._target.is_empty() and not self._sources:
+            raise DiscoveryError(
+                f"nothing is known of where {self._target.node_id.short()} is: no discovery plugin is in use. Give an "
+                "address or ticket, or install one: pip install 'tom-connect[dht]'"
+            )
+        self._started = self._driver.now()
+        link = self._driver.connect(self._target.node_id, self._alpn, early_data=self._early_data)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._establish(link)
+        except TimeoutError:
+            error = DialError(self._describe(link, f"no connection within {self._timeout:g} s"))
+            self._driver.drop(link, error)
+            raise error from None
+        except ConnectionLostError:
+            raise DialError(self._describe(link, "nothing answered")) from None
+        except BaseException as exc:
+            self._driver.drop(
+                link, exc if isinstance(exc, Exception) else ConnectionLostError("the dial was cancelled")
+            )
+            raise
+        connection = Connection(link)
+        self._tell(Connected(self._elapsed(), next((path for path in link.paths() if path.active), None)))
+        return connection
+
+    async def _establish(self, link: Link) -> None:
+        assert link.remote is not None
+        if not self._target.is_empty():
+            link.remote.add_candidates(self._target.direct_addrs, "caller", trusted=True)
+            self._tell(Resolved(self._elapsed(), "caller", self._target))
+        finder = asyncio.create_task(self._find(link), name="finding a node")
+        shaker = asyncio.create_task(self._shake(link), name="a client's handshake")
+        try:
+            await asyncio.wait((finder, shaker), return_when=asyncio.FIRST_COMPLETED)
+            if finder.done() and not shaker.done():
+                finder.result()
+            await shaker
+        finally:
+            for task in (finder, shaker):
+                task.cancel()
+            await asyncio.gather(finder, shaker, return_exceptions=True)
+
+    async def _shake(self, link: Link) -> None:
+        assert link.remote is not None
+        await link.remote.wait_usable()
+        self._driver.start(link)
+        if not (self._early_data and link.engine.early_data_ready):
+            await asyncio.shield(link.ready)
+
+    async def _find(self, link: Link) -> None:
+        """Bring in what the sources know; raises DiscoveryError if there is nothing to try."""
+        given = not self._target.is_empty()
+        if given:
+            if not self._sources:
+                return
+            await asyncio.wait((link.ready,), timeout=ASK_ANYWAY)
+        async with Lookup(self._target.node_id, self._sources, report=self._report) as lookup:
+            self._outcomes = lookup.outcomes
+            async for found in lookup:
+                assert link.remote is not None
+                self._found.append(found)
+                link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
+                self._tell(Resolved(self._elapsed(), found.source, found.addr))
+        if not self._found and not given:
+            raise DiscoveryError(self._describe(link, "no source knows where it is"))
+
+    def _elapsed(self) -> float:
+        return self._driver.now() - self._started
+
+    def _tell(self, event: DialEvent) -> None:
+        if self._listener is not None:
+            self._listener(event)
+
+    def _describe(self, link: Link, what: str) -> str:
+        """What was tried, in one line."""
+        parts = [str(outcome) for outcome in self._outcomes]
+        tried = [f"{p.addr} ({'answered' if p.rtt is not None else 'no answer'})" for p in link.paths()]
+        listed = {str(addr) for found in self._found for addr in found.addr.direct_addrs}
+        unused = sorted(listed - {str(path.addr) for path in link.paths()})
+        if tried:
+            parts.append("tried " + ", ".join(tried))
+        if unused:
+            parts.append(f"not tried: {', '.join(unused)} (local addresses are left out without allow_local)")
+        detail = "; ".join(parts) if parts else "nothing was tried"
+        return f"could not reach {self._target.node_id.short()}…: {what} ({self._elapsed():.1f} s): {detail}"
+
+
+__all__ = ["Connected", "Dial", "DialEvent", "DialListener", "Resolved"]

@@ -1,0 +1,419 @@
+"""The endpoint: one node, its sockets, its connections and its plugins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from tom_connect.abc import (
+    AddressSource,
+    ConnectionGuard,
+    DatagramProtocol,
+    Discovery,
+    PluginObject,
+    Publisher,
+    PublishReport,
+)
+from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr, is_local
+from tom_connect.config import EndpointConfig
+from tom_connect.connection import Connection
+from tom_connect.dial import Dial, DialListener
+from tom_connect.discovery import PublishService
+from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
+from tom_connect.holepunch.path import Path
+from tom_connect.incoming import Incoming
+from tom_connect.keyfile import load_or_create_secret_key
+from tom_connect.keys import NodeId, SecretKey
+from tom_connect.magicsock.socket import MagicSocket
+from tom_connect.netreport.interfaces import expand_wildcards, interface_hosts
+from tom_connect.plugins import Facilities, PluginHost, PluginInfo
+from tom_connect.quic.driver import Driver
+from tom_connect.quic.link import Link
+from tom_connect.quic.settings import TransportSettings
+from tom_connect.signing import NodeSigner, SystemClock
+from tom_connect.tickets import parse_ticket
+from tom_connect.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+_TICKET = re.compile(r"\s*tom[0-9]", re.IGNORECASE)  # base32, the other form, has no 0, 1, 8 and 9
+
+Target = NodeId | NodeAddr | str
+"""Whom to dial: a key, an address, or the text of a key or of a ticket."""
+
+
+class Endpoint:
+    """A node: dials others by their key and accepts their connections. Made by `Endpoint.bind`.
+
+    It belongs to the event loop in which it was bound.
+    """
+
+    def __init__(self, config: EndpointConfig, secret_key: SecretKey) -> None:
+        """Use `Endpoint.bind`, which also opens the sockets."""
+        self._config = config
+        self._key = secret_key
+        self._signer = NodeSigner(secret_key)
+        self._clock = SystemClock()
+        self._magic = MagicSocket(secret_key, allow_local=config.allow_local)
+        self._host = PluginHost.load(config)
+        self._known_addr = Watch(NodeAddr(secret_key.node_id))
+        self._told_addr = Watch(NodeAddr(secret_key.node_id))
+        self._external: dict[str, SocketAddr] = {}
+        self._hosts: list[str] = []
+        self._objects: list[tuple[str, PluginObject]] = []
+        self._sources: list[tuple[str, Discovery]] = []
+        self._address_sources: list[tuple[str, AddressSource]] = []
+        self._guards: list[tuple[str, ConnectionGuard]] = []
+        self._waiting: deque[Link] = deque()
+        self._arrived = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+        self._driver: Driver
+        self._publishing: PublishService
+
+    @staticmethod
+    def bind(config: EndpointConfig | None = None) -> Binding:
+        """Open an endpoint: `await Endpoint.bind(config)`, or `async with Endpoint.bind(config) as endpoint`.
+
+        Without a key or key file in the config the node gets a fresh key. Raises ConfigError, KeyFileError, or
+        LocalError if no socket could be bound; a plugin that fails is reported in `plugins` and left out.
+        """
+        return Binding(config or EndpointConfig())
+
+    # Who and where we are
+
+    @property
+    def node_id(self) -> NodeId:
+        """Our public key, by which others dial us."""
+        return self._key.node_id
+
+    @property
+    def config(self) -> EndpointConfig:
+        """What it was bound with."""
+        return self._config
+
+    def node_addr(self) -> NodeAddr:
+        """Where we are as far as we know now; local addresses are in it only with `allow_local`."""
+        return self._told_addr.value
+
+    def watch_addr(self) -> Watch[NodeAddr]:
+        """`node_addr()` now and whenever it changes."""
+        return self._told_addr
+
+    def watch_published(self) -> Watch[tuple[PublishReport, ...]]:
+        """The newest success of each publisher, now and whenever one publishes."""
+        return self._publishing.published
+
+    @property
+    def local_addrs(self) -> tuple[SocketAddr, ...]:
+        """What our sockets are bound to, one address a family."""
+        return self._magic.local_addrs
+
+    @property
+    def plugins(self) -> list[PluginInfo]:
+        """Every plugin that was found, with its state."""
+        return self._host.infos
+
+    # Connections
+
+    async def connect(
+        self, target: Target, alpn: str, *, timeout: float | None = None, on_progress: DialListener | None = None
+    ) -> Connection:
+        """Dial a node by its key, address or ticket and speak `alpn` with it.
+
+        Its addresses are looked up through the discovery plugins, unless those given answer. Returns once the peer's
+        key is proven and it knows ours (for an ALPN in `early_data_alpns` at once, if it was met before). `timeout` in
+        seconds, else `connect_timeout` of the config; `on_progress(event)` hears of the dial's steps.
+
+        Raises InvalidInputError for a malformed target; DiscoveryError if nobody knows where the node is, DialError
+        if it can't be reached, each saying what was tried; PeerIdentityError, AlpnError, ConnectionRefusedError,
+        ConnectionError.
+        """
+        self._check_open()
+        addr = target_addr(target)
+        if addr.node_id == self.node_id:
+            raise InvalidInputError("can't dial ourselves: this is our own node id")
+        if not alpn or len(alpn.encode()) > 255:
+            raise InvalidInputError("the ALPN must have 1 to 255 bytes of UTF-8")
+        dial = Dial(
+            self._driver,
+            addr,
+            alpn,
+            sources=self._sources,
+            report=self._host.report_failure,
+            timeout=self._config.connect_timeout if timeout is None else timeout,
+            early_data=alpn in self._config.early_data_alpns,
+            listener=on_progress,
+        )
+        return await dial.run()
+
+    def accept(self) -> AsyncIterator[Incoming]:
+        """Those who dial us, as they come, until the endpoint is closed."""
+        return _Accepting(self._next_incoming)
+
+    async def _next_incoming(self) -> Incoming | None:
+        while not self._closed:
+            while self._waiting:
+                link = self._waiting.popleft()
+                if link.error is None:
+                    return Incoming(link)
+            self._arrived.clear()
+            await self._arrived.wait()
+        return None
+
+    def add_alpn(self, alpn: str) -> None:
+        """Accept one more application protocol from now on."""
+        if alpn not in self._driver.alpns:
+            self._driver.alpns = (*self._driver.alpns, alpn)
+
+    def _on_incoming(self, link: Link) -> None:
+        for name, guard in self._guards:
+            try:
+                welcome = guard.after_handshake(link.peer, link.alpn)
+            except Exception as exc:  # a guard that fails lets nobody in
+                self._host.report_failure(name, exc)
+                welcome = False
+            if not welcome:
+                link.refuse("refused")
+                return
+        if self._closed or len(self._waiting) >= self._config.max_incoming:
+            link.refuse("too many connections wait to be accepted")
+            return
+        self._waiting.append(link)
+        self._arrived.set()
+
+    def _before_handshake(self, path: Path) -> bool:
+        where: SocketAddr | RelayUrl = path if isinstance(path, SocketAddr) else path.url
+        for name, guard in self._guards:
+            try:
+                if not guard.before_handshake(where):
+                    return False
+            except Exception as exc:  # a guard that fails lets nobody in
+                self._host.report_failure(name, exc)
+                return False
+        return True
+
+    # Addresses
+
+    def _update_addr(self) -> None:
+        found = expand_wildcards(self._magic.local_addrs, self._hosts)
+        found += self._external.values()
+        for _name, source in self._address_sources:
+            found += source.watch().value
+        known = NodeAddr(self.node_id, (), found)
+        self._known_addr.set(known)
+        self._magic.set_own_candidates(known.direct_addrs)
+        told = [a for a in known.direct_addrs if self._config.allow_local or not is_local(a)]
+        # A reflexive address says more than an interface's: where space is short, the last ones are cut.
+        told.sort(key=lambda addr: addr not in self._external.values())
+        self._told_addr.set(NodeAddr(self.node_id, (), told))
+
+    def _report_external(self, name: str, addr: SocketAddr) -> None:
+        key = f"{name}/{addr.family.name}"
+        if self._external.get(key) != addr:
+            self._external[key] = addr
+            self._update_addr()
+
+    async def _follow(self, source: AddressSource) -> None:
+        async for _addrs in source.watch():
+            self._update_addr()
+
+    # Life
+
+    async def _open(self) -> None:
+        config = self._config
+        await self._magic.bind(config.bind_addrs)
+        self._hosts = interface_hosts() if any(a.ip.is_unspecified for a in self._magic.local_addrs) else []
+        self._driver = Driver(
+            self._magic,
+            self._key,
+            alpns=config.alpns,
+            settings=TransportSettings(
+                idle_timeout=config.idle_timeout,
+                keep_alive=config.keep_alive,
+                early_data_alpns=frozenset(config.early_data_alpns),
+            ),
+            max_handshakes=config.max_incoming,
+            guard=self._before_handshake,
+            on_incoming=self._on_incoming,
+        )
+        publishers = await self._start_plugins()
+        self._update_addr()
+        self._publishing = PublishService(
+            publishers,
+            signer=self._signer,
+            addr=self._told_addr,
+            clock=self._clock,
+            report=self._host.report_failure,
+            logger=logger,
+        )
+        if publishers:
+            self._spawn("tom-connect", self._publishing.run(), "publishing")
+        for name, source in self._address_sources:
+            self._spawn(name, self._follow(source), "following addresses")
+
+    async def _start_plugins(self) -> list[tuple[str, Publisher]]:
+        host = self._host
+        contexts = host.contexts(
+            Facilities(
+                node_id=self.node_id,
+                signer=self._signer,
+                clock=self._clock,
+                local_addrs=self._known_addr,
+                socket=self._magic,
+                create_task=self._spawn,
+                report_external_addr=self._report_external,
+            )
+        )
+        self._update_addr()
+        protocols = host.collect("tom_datagram_protocol", contexts)
+        for _name, protocol in protocols:
+            self._magic.add_protocol(protocol)
+        sources = host.collect("tom_discovery", contexts)
+        publishers = host.collect("tom_publisher", contexts)
+        if self._config.dht_only:
+            sources = [(name, source) for name, source in sources if source.serverless]
+            publishers = [(name, publisher) for name, publisher in publishers if publisher.serverless]
+        address_sources = host.collect("tom_address_source", contexts)
+        guards = host.collect("tom_connection_guard", contexts)
+        selectors = host.collect("tom_path_selector", contexts)
+        wanted: list[tuple[str, PluginObject]] = _once(
+            [*protocols, *sources, *publishers, *address_sources, *guards, *selectors]
+        )
+        self._objects = await host.start(wanted)
+        running = {id(obj) for _name, obj in self._objects}
+        for _name, protocol in protocols:
+            if id(protocol) not in running:
+                self._magic.remove_protocol(protocol)
+        self._sources = [pair for pair in sources if id(pair[1]) in running]
+        self._address_sources = [pair for pair in address_sources if id(pair[1]) in running]
+        # A guard that could not start must not leave the door open.
+        self._guards = guards
+        if selectors and id(selectors[0][1]) in running:
+            self._magic.set_path_selector(selectors[0][1])
+        return [pair for pair in publishers if id(pair[1]) in running]
+
+    def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._guarded(name, coroutine), name=f"{name}: {what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception as exc:  # a plugin's task may raise anything, and the others go on
+            self._host.report_failure(name, exc)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EndpointClosedError("the endpoint is closed")
+
+    async def close(self, reason: str = "") -> None:
+        """End every connection with code 0, stop every plugin, close the sockets; within about a second."""
+        if self._closing is None:
+            self._closed = True
+            self._arrived.set()
+            self._closing = asyncio.create_task(self._shut_down(reason), name="closing an endpoint")
+        # Who is cancelled while waiting must not leave half an endpoint behind.
+        await asyncio.shield(self._closing)
+
+    async def _shut_down(self, reason: str) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._magic.aclose)
+            driver = getattr(self, "_driver", None)
+            closings = [self._host.close(self._objects)]
+            if driver is not None:
+                closings.append(driver.aclose(reason))
+            await asyncio.gather(*closings)
+        self._known_addr.close()
+        self._told_addr.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.node_id.short()}, {'closed' if self._closed else 'open'}>"
+
+
+class Binding:
+    """What `Endpoint.bind` returns: await it, or enter it with `async with`."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self._config = config
+        self._endpoint: Endpoint | None = None
+
+    def __await__(self) -> Generator[Any, None, Endpoint]:
+        return self._bind().__await__()
+
+    async def _bind(self) -> Endpoint:
+        config = self._config
+        key = config.secret_key
+        if key is None:
+            file = config.secret_key_file
+            key = load_or_create_secret_key(file) if file is not None else SecretKey.generate()
+        endpoint = Endpoint(config, key)
+        try:
+            await endpoint._open()
+        except BaseException:
+            await endpoint.close()
+            raise
+        return endpoint
+
+    async def __aenter__(self) -> Endpoint:
+        self._endpoint = await self._bind()
+        return self._endpoint
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._endpoint is not None
+        await self._endpoint.close()
+
+
+class _Accepting(AsyncIterator[Incoming]):
+    # A class and not an async generator, so that one abandoned in the middle leaves nothing to be closed.
+
+    def __init__(self, take: Callable[[], Awaitable[Incoming | None]]) -> None:
+        self._take = take
+
+    async def __anext__(self) -> Incoming:
+        incoming = await self._take()
+        if incoming is None:
+            raise StopAsyncIteration
+        return incoming
+
+
+def target_addr(target: Target) -> NodeAddr:
+    """What to dial; raises InvalidInputError for a text that is neither a node id nor a ticket."""
+    if isinstance(target, NodeAddr):
+        return target
+    if isinstance(target, NodeId):
+        return NodeAddr(target)
+    if not isinstance(target, str):
+        raise LocalError(f"can't dial a {type(target).__name__}: give a NodeId, a NodeAddr or a ticket")
+    return parse_ticket(target) if _TICKET.match(target) else NodeAddr(NodeId.parse(target))
+
+
+def _once(objects: Sequence[tuple[str, PluginObject]]) -> list[tuple[str, PluginObject]]:
+    # One object may serve several hooks; it is started and closed once.
+    return list({id(obj): (name, obj) for name, obj in objects}.values())
+
+
+__all__ = ["Binding", "DatagramProtocol", "Endpoint", "Target", "target_addr"]

@@ -1,0 +1,47 @@
+"""What plugins may have signed with the node's key."""
+
+from __future__ import annotations
+
+import time
+
+from tom_connect.addr import NodeAddr
+from tom_connect.exceptions import InvalidInputError
+from tom_connect.keys import NodeId, SecretKey
+from tom_connect.record import SignedRecord, bep44_signable, sign_record
+
+MAX_SALT = 64
+"""BEP 44 limits a salt to 64 bytes."""
+
+
+class NodeSigner:
+    """`tom_connect.abc.Signer` of a secret key, which it does not give away."""
+
+    def __init__(self, secret_key: SecretKey) -> None:
+        self._key = secret_key
+
+    @property
+    def node_id(self) -> NodeId:
+        """See `Signer`."""
+        return self._key.node_id
+
+    def sign_record(self, addr: NodeAddr, timestamp_us: int) -> SignedRecord:
+        """See `Signer`."""
+        return sign_record(self._key, addr, timestamp_us)
+
+    def sign_mutable_item(self, salt: bytes, seq: int, value: bytes) -> bytes:
+        """See `Signer`. Raises InvalidInputError for an empty or too long salt."""
+        if not 1 <= len(salt) <= MAX_SALT:
+            raise InvalidInputError(f"the salt of a mutable item has 1 to {MAX_SALT} bytes, this has {len(salt)}")
+        return self._key.sign(bep44_signable(salt, seq, value))
+
+
+class SystemClock:
+    """The clock of the system (`tom_connect.abc.Clock`)."""
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """See `Clock`."""
+        return time.time()
