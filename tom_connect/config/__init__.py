@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tom_connect.config.endpoint import EndpointConfig
-from tom_connect.config.layers import Argument, ConfigEntry, LoadedConfig, default_config_file, load_config
+from tom_connect.config.layers import (
+    Argument,
+    ConfigEntry,
+    LoadedConfig,
+    default_config_file,
+    load_config,
+    plugin_selection,
+)
 from tom_connect.config.options import option
 from tom_connect.config.schema import OptionSpec
 
@@ -16,4 +23,5 @@ __all__ = [
     "default_config_file",
     "load_config",
     "option",
+    "plugin_selection",
 ]

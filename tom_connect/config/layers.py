@@ -28,11 +28,17 @@ MAX_FILE_BYTES = 1 << 20
 
 @attrs.frozen
 class ConfigEntry:
-    """One option as it is in effect. `origin`: "default", "file PATH, line N", "environment NAME" or an argument."""
+    """One option as it is in effect.
+
+    `origin`: "default", "file PATH, line N", "environment NAME", "argument", or the name of a command-line option;
+    `env` and `flag`: where else it can be given (`flag` is None for an option that is not on the command line).
+    """
 
     name: str
     value: Any
     origin: str
+    env: str
+    flag: str | None
 
 
 @attrs.frozen
@@ -94,6 +100,16 @@ def load_config(
     return layers.build(classes, fields)
 
 
+def plugin_selection(file: pathlib.Path | None, environ: Mapping[str, str]) -> EndpointConfig:
+    """What a file says of which plugins to use, read before any plugin is; raises ConfigError.
+
+    The environment's lists need not be read here: `PluginHost.load` heeds them itself.
+    """
+    layers = _Layers({spec.name: spec for spec in endpoint_options()}, frozenset(), frozenset())
+    layers.read_file(file, environ, only=frozenset({"plugins", "disable_plugins"}))
+    return layers.build({}, {}).endpoint
+
+
 class _Layers:
     """Gathers values, later ones over earlier ones."""
 
@@ -107,7 +123,9 @@ class _Layers:
 
     # File
 
-    def read_file(self, file: pathlib.Path | None, environ: Mapping[str, str]) -> None:
+    def read_file(
+        self, file: pathlib.Path | None, environ: Mapping[str, str], only: frozenset[str] | None = None
+    ) -> None:
         if file is None and environ.get(CONFIG_VARIABLE):
             file = pathlib.Path(environ[CONFIG_VARIABLE]).expanduser()
         path = file or default_config_file()
@@ -116,6 +134,8 @@ class _Layers:
             return
         text, tree = document
         for key, value in tree.items():
+            if only is not None and key not in only:
+                continue
             if isinstance(value, dict) and key not in self._options:
                 self._read_table(path, text, key, value)
             else:
@@ -177,7 +197,8 @@ class _Layers:
         try:
             self._values[spec.name] = (read(value), origin)
         except ConfigError as exc:
-            raise ConfigError(f"{origin.removeprefix('file ')}: {spec.name}: {exc}") from None
+            where = origin if origin.startswith("--") else f"{origin.removeprefix('file ')}: {spec.name}"
+            raise ConfigError(f"{where}: {exc}") from None
 
     # Outcome
 
@@ -189,7 +210,8 @@ class _Layers:
         for spec in self._options.values():
             owner = plugin_configs[spec.section] if spec.section else endpoint
             origin = "argument" if not spec.section and spec.field in fields else self._origin(spec.name)
-            entries.append(ConfigEntry(spec.name, getattr(owner, spec.field), origin))
+            flag = spec.flag if spec.on_cli else None
+            entries.append(ConfigEntry(spec.name, getattr(owner, spec.field), origin, spec.env, flag))
         return LoadedConfig(endpoint, tuple(entries))
 
     def _origin(self, name: str) -> str:
@@ -206,7 +228,9 @@ class _Layers:
             origins = origins or [self._origin(spec.name) for spec in specs if spec.field in given]
             where = ", ".join(origin.removeprefix("file ") for origin in origins[:3])
             text = " ".join(str(exc).split())
-            if section and not isinstance(exc, ConfigError):
+            if len(origins) == 1 and origins[0].startswith("--"):
+                text = re.sub(r"^[a-z_]+: ", "", text)  # the option's name says which field it is
+            elif section and not isinstance(exc, ConfigError):
                 text = f"[{section}] {text}"
             raise ConfigError(f"{where}: {text}" if where else text) from None
 
