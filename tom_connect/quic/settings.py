@@ -24,6 +24,8 @@ def _check(settings: TransportSettings) -> None:
             raise ConfigError(f"{name} must be 0 to 65536")
     if not BASE_MTU <= settings.max_mtu <= 9000:
         raise ConfigError(f"max_mtu must be {BASE_MTU} to 9000 bytes")
+    if not 1 <= settings.datagram_queue <= 65_536:
+        raise ConfigError("datagram_queue must be 1 to 65536")
     if settings.congestion not in ("reno", "cubic"):
         raise ConfigError("congestion must be 'reno' or 'cubic'")
 
@@ -54,8 +56,8 @@ class TransportSettings:
     """Unidirectional streams, counted in the same way."""
     max_datagram_frame_size: int = 65_535
     """Largest DATAGRAM frame that we take (RFC 9221 section 3); 0 takes none."""
-    datagram_queue: int = 256 * 1024
-    """Bytes of datagrams that wait to be sent; when it is full the oldest one is dropped."""
+    datagram_queue: int = 256
+    """Datagrams that wait to be sent; when the queue is full the oldest one is dropped."""
     max_mtu: int = 1452
     """Largest UDP payload that the path MTU search tries: 1500 less IPv6 and UDP headers. 1200 tries none."""
     congestion: str = "reno"
