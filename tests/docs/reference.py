@@ -23,13 +23,28 @@ _MARKED = re.compile(r"(<!-- generated: (\S+?)(?: ([^\n]*?))? -->\n).*?(<!-- end
 
 
 def signature(name: str, function: Any) -> str:
-    """The call as one writes it, annotations in short form."""
+    """The call as one writes it, annotations as in the source."""
     found = inspect.signature(function)
-    parameters = [p for p in found.parameters.values() if p.name not in {"self", "cls"}]
-    text = str(found.replace(parameters=parameters))
-    text = re.sub(r"'([^']*)'", r"\1", text) if "__future__" in str(found) or "'" in text else text
+    parts: list[str] = []
+    for parameter in found.parameters.values():
+        if parameter.name in {"self", "cls"}:
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
+            parts.append("*")
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        text = f"{stars}{parameter.name}"
+        if parameter.annotation is not parameter.empty:
+            text += f": {annotation(parameter.annotation)}"
+        if parameter.default is not parameter.empty:
+            text += f" = {parameter.default!r}"
+        parts.append(text)
+    returns = "" if found.return_annotation is found.empty else f" -> {annotation(found.return_annotation)}"
     prefix = "async def " if inspect.iscoroutinefunction(function) else ""
-    return f"{prefix}{name}{text}"
+    return f"{prefix}{name}({', '.join(parts)}){returns}"
+
+
+def annotation(kind: object) -> str:
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
 
 
 def docstring(thing: object) -> str:
@@ -55,8 +70,14 @@ def fields(cls: type[Any]) -> str:
             continue
         kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
         default = "required" if field.default is attrs.NOTHING else shown_default(field.default)
-        rows.append([f"`{field.name}`", f"`{kind}`", default, notes.get(field.name) or field.metadata.get("help", "")])
+        rows.append(
+            [f"`{field.name}`", f"`{kind}`", default, meaning(field.metadata.get("help"), notes.get(field.name))]
+        )
     return table(["field", "type", "default", "meaning"], rows)
+
+
+def meaning(short: str | None, note: str | None) -> str:
+    return ". ".join(filter(None, [short, note]))
 
 
 def shown_default(default: object) -> str:
@@ -86,9 +107,16 @@ def field_notes(cls: type[Any]) -> dict[str, str]:
     return found
 
 
+# Methods that parts of the core call on each other: public in Python's sense alone.
+INSIDE = frozenset(
+    "link_event link_moved link_closed stream_write stream_backlog stream_sent stream_reset stream_stop "
+    "stream_consumed watch_sending unwatch_sending extra_info".split()
+)
+
+
 def own_members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
     """Public methods and properties that the class or a base inside the project defines, in source order."""
-    seen = set()
+    seen = set(INSIDE)
     for base in cls.__mro__:
         if not base.__module__.startswith(("tom_connect", "tom_dht_mainline")):
             continue
@@ -187,12 +215,7 @@ def program_only() -> str:
 
     notes = field_notes(EndpointConfig)
     rows = [
-        [
-            f"`{f.name}`",
-            f"`{f.type}`",
-            shown_default(f.default),
-            ". ".join(filter(None, [f.metadata["help"], notes.get(f.name)])),
-        ]
+        [f"`{f.name}`", f"`{f.type}`", shown_default(f.default), meaning(f.metadata["help"], notes.get(f.name))]
         for f in attrs.fields(EndpointConfig)
         if f.metadata.get("program_only")
     ]
