@@ -1,0 +1,139 @@
+"""The options of the plugin, section `dht`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import attrs
+
+from tom_connect.addr import SocketAddr
+from tom_connect.exceptions import ConfigError, InvalidAddrError
+
+from .bootstrap import DEFAULT_BOOTSTRAP, BootstrapNode, parse_bootstrap
+from .core import DhtConfig as CoreConfig
+from .core import Mode
+
+Server = Literal["auto", "on", "off"]
+SERVER_MODES: dict[str, Mode] = {"auto": Mode.ADAPTIVE, "on": Mode.SERVER, "off": Mode.CLIENT}
+
+
+def _texts(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def _bootstrap(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a sequence of HOST:PORT texts")
+    try:
+        parse_bootstrap(value)
+    except InvalidAddrError as exc:
+        raise ConfigError(f"{field.name}: {exc}") from None
+
+
+def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected True or False")
+
+
+def _server(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value not in SERVER_MODES:
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected one of {', '.join(SERVER_MODES)}")
+
+
+def _range(low: int, high: int) -> Any:
+    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a number from {low} to {high}")
+
+    return check
+
+
+def _host(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    try:
+        ipaddress.ip_address(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected an IP address") from None
+
+
+@attrs.frozen(kw_only=True)
+class DhtConfig:
+    """What a user may say about the DHT node; raises ConfigError that names the option."""
+
+    bootstrap: tuple[str, ...] = attrs.field(
+        default=DEFAULT_BOOTSTRAP,
+        converter=_texts,
+        validator=_bootstrap,
+        metadata=_help("node to join the DHT through, HOST:PORT; `none`: wait for others to come"),
+    )
+    server: Server = attrs.field(
+        default="auto",
+        validator=_server,
+        metadata=_help("answer the queries of others: auto (once we are seen to be reachable), on or off"),
+    )
+    own_socket: bool = attrs.field(
+        default=False,
+        validator=_flag,
+        metadata=_help("use a UDP socket of the DHT's own instead of sharing the endpoint's"),
+    )
+    host: str = attrs.field(
+        default="0.0.0.0",  # noqa: S104 - a DHT node is reachable by design
+        validator=_host,
+        metadata=_help("IPv4 address of the DHT's own socket"),
+    )
+    host6: str = attrs.field(
+        default="::",
+        validator=_host,
+        metadata=_help("IPv6 address of the DHT's own socket"),
+    )
+    port: int = attrs.field(
+        default=0,
+        validator=_range(0, 65535),
+        metadata=_help("port of the DHT's own socket; 0: any free one"),
+    )
+    quorum: int = attrs.field(
+        default=6,
+        validator=_range(1, 20),
+        metadata=_help("nodes that must have stored a record before it counts as published"),
+    )
+    read_legacy_item: bool = attrs.field(
+        default=True,
+        validator=_flag,
+        metadata=_help("also look for the JSON item that older ToM programs publish"),
+    )
+    write_legacy_item: bool = attrs.field(
+        default=False,
+        validator=_flag,
+        metadata=_help("also publish the JSON item that older ToM programs read"),
+    )
+    ipv4: bool = attrs.field(default=True, validator=_flag, metadata=_help("take part in the IPv4 DHT"))
+    ipv6: bool = attrs.field(default=True, validator=_flag, metadata=_help("take part in the IPv6 DHT"))
+
+    def __attrs_post_init__(self) -> None:
+        if not self.ipv4 and not self.ipv6:
+            raise ConfigError("ipv4, ipv6: at least one must be True; disable the plugin to do without the DHT")
+        if self.port and not self.own_socket:
+            raise ConfigError("port: it is that of the DHT's own socket, so set own_socket too")
+        if ":" in self.host or ":" not in self.host6:
+            raise ConfigError("host, host6: expected an IPv4 and an IPv6 address")
+
+    @property
+    def bootstrap_nodes(self) -> tuple[BootstrapNode, ...]:
+        """`bootstrap`, read."""
+        return parse_bootstrap(self.bootstrap)
+
+    @property
+    def bind_addrs(self) -> tuple[SocketAddr, ...]:
+        """Where the DHT's own sockets are bound, if it has any."""
+        return tuple(
+            SocketAddr(host, self.port) for host, wanted in ((self.host, self.ipv4), (self.host6, self.ipv6)) if wanted
+        )
+
+    def core_config(self) -> CoreConfig:
+        """The settings of the node's core."""
+        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=SERVER_MODES[self.server], quorum=self.quorum)
