@@ -410,11 +410,11 @@ class RemotePaths:
         if active is None or self._unanswered_since is None:
             return
         if self._doubt_since is None:
-            if now - self._unanswered_since >= self._doubt_after(active) and self._traffic(now):
-                # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on
-                # (QUIC's retransmissions) without an answer means anything.
-                if self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]:
-                    self._doubt(now)
+            # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
+            # retransmissions) without an answer means anything.
+            silent = now - self._unanswered_since >= self._doubt_after(active) and self._traffic(now)
+            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
+                self._doubt(now)
             return
         if now - self._doubt_since < self._leave_after(active):
             return

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import Final
 
-from tom_connect.abc import DatagramProtocol, PathSelector
+from tom_connect.abc import DatagramProtocol, PathInfo, PathSelector, SharedSocket
 from tom_connect.addr import SocketAddr
-from tom_connect.holepunch.path import Path
+from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalError
+from tom_connect.holepunch.addrfilter import normal
+from tom_connect.holepunch.core import DiscoCore, Observed
+from tom_connect.holepunch.disco import DiscoError
+from tom_connect.holepunch.events import PathEvent
+from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
+from tom_connect.magicsock.demux import Demux, ProtocolQueue
+from tom_connect.magicsock.provisional import ProvisionalTable
 from tom_connect.magicsock.remote import Remote
+from tom_connect.magicsock.shared import SharedUdp
+from tom_connect.magicsock.udp import SockAddr, UdpSocket, bind_error, open_socket, sockaddr
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
+
+_NO_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPFNOSUPPORT})
+_ANY_OR_SELF: Final = frozenset({"::", "::1", "0.0.0.0", "127.0.0.1"})  # noqa: S104 - names to compare with
 
 
 class MagicSocket:
@@ -24,9 +42,6 @@ class MagicSocket:
     Belongs to one event loop, and to its thread. `allow_local`: probe private, loopback and link-local addresses that
     records name. `clock`: seconds, `time.monotonic` by default.
     """
-
-    counters: Counter[str]
-    """What was dropped or went wrong, by reason; only ever grows."""
 
     def __init__(
         self,
@@ -37,7 +52,34 @@ class MagicSocket:
         loop: asyncio.AbstractEventLoop | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.node_id = secret_key.node_id
+        self.counters: Counter[str] = Counter()
+        """What was dropped or went wrong, by reason; only ever grows."""
+        self.closed = False
+        self.waiting: set[Remote] = set()
+        """Remotes for which somebody waits until they are usable."""
+        self._clock = clock
+        self._loop = loop
+        self._logger = logger or logging.getLogger("tom_connect.magicsock")
+        self._core = DiscoCore(secret_key, allow_local=allow_local)
+        self._core.counters = self.counters
+        self._demux = Demux(quic=self._quic_arrived, disco=self._disco_arrived, counters=self.counters)
+        self._sockets: dict[int, UdpSocket] = {}
+        self._remotes: weakref.WeakValueDictionary[NodeId, Remote] = weakref.WeakValueDictionary()
+        self._provisional = ProvisionalTable()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._pumping = False
+        self._quic: QuicReceiver | None = None
+        self._batch_end: Callable[[float], None] | None = None
+        self._quic_in_turn = False
+        self._writable: Callable[[], None] | None = None
+        self._observed: Callable[[SocketAddr, NodeId], None] | None = None
+        self._selector: PathSelector | None = None
+        self.shared: SharedSocket = SharedUdp(self.send, lambda: self.local_addrs)
+        """What plugins get of this socket."""
+
+    # --- life -------------------------------------------------------------------------------------------------
 
     async def bind(self, addrs: Sequence[SocketAddr]) -> None:
         """Open a UDP socket at each address, at most one a family.
@@ -45,86 +87,344 @@ class MagicSocket:
         A family that this machine lacks is left out with a log line, unless none is left. Raises LocalError that says
         what to do, where a port is taken or an address is not ours.
         """
-        raise NotImplementedError
+        if self.closed or self._sockets:
+            raise LocalError("a magic socket is bound once")
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        missing: list[str] = []
+        try:
+            for addr in addrs:
+                if addr.family in self._sockets:
+                    raise LocalError(f"two addresses of one family to bind to: {addr} is the second; give one each")
+                udp = self._open(addr)
+                if udp is None:
+                    missing.append(str(addr))
+                else:
+                    self._sockets[addr.family] = udp
+                    await udp.start(loop)
+        except BaseException:
+            self._close_sockets()
+            raise
+        if not self._sockets:
+            what = f"this machine has no network for {', '.join(missing)}" if missing else "no address to bind to"
+            raise LocalError(f"{what}; give an IPv4 or IPv6 address that it has, such as 0.0.0.0:0")
+
+    def _open(self, addr: SocketAddr) -> UdpSocket | None:
+        try:
+            sock = open_socket(addr)
+        except OverflowError:
+            raise LocalError(f"can't bind UDP {addr}: a port is 0 to 65535") from None
+        except OSError as exc:
+            absent = exc.errno == errno.EADDRNOTAVAIL and addr.host in _ANY_OR_SELF
+            if exc.errno in _NO_FAMILY or absent:
+                family = "IPv6" if addr.family == socket.AF_INET6 else "IPv4"
+                self._logger.info("no %s on this machine: going on without %s", family, addr)
+                return None
+            raise bind_error(addr, exc) from exc
+        return UdpSocket(
+            sock,
+            receive=self._demux.received,
+            turn_end=self._turn_end,
+            writable=self._socket_writable,
+            clock=self._clock,
+            counters=self.counters,
+        )
+
+    async def aclose(self) -> None:
+        """Close the sockets and stop every timer; what waits to be sent is tried once more. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._demux.close()
+        self._close_sockets()
+        self._provisional.clear()
+        for remote in list(self.waiting):
+            remote.wake()
+        # asyncio's transports close their sockets in the loop's next turn.
+        await asyncio.sleep(0)
+
+    def _close_sockets(self) -> None:
+        for udp in self._sockets.values():
+            udp.close()
+        self._sockets.clear()
 
     @property
     def local_addrs(self) -> tuple[SocketAddr, ...]:
         """Where the sockets are bound, with real ports; hosts may be wildcards."""
-        raise NotImplementedError
+        return tuple(udp.local for udp in self._sockets.values())
+
+    @property
+    def udp_sockets(self) -> tuple[UdpSocket, ...]:
+        """The sockets themselves, for diagnostics."""
+        return tuple(self._sockets.values())
 
     # --- QUIC -------------------------------------------------------------------------------------------------
 
     def set_quic_receiver(self, receive: QuicReceiver) -> None:
         """Say who takes QUIC datagrams: `receive(path, datagrams, now)`, a drained batch of one source at a time."""
-        raise NotImplementedError
+        self._quic = receive
 
     def set_batch_end(self, callback: Callable[[float], None]) -> None:
         """Call `callback(now)` once after each drained turn in which QUIC datagrams were handed over."""
-        raise NotImplementedError
+        self._batch_end = callback
 
     def set_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback()` when what full socket buffers held back has gone out."""
-        raise NotImplementedError
+        self._writable = callback
 
     @property
     def congested(self) -> bool:
         """Whether socket buffers are full and datagrams wait; a sender does well to wait for `set_writable`."""
-        raise NotImplementedError
+        return any(udp.congested for udp in self._sockets.values())
 
     def send_quic(self, dest: NodeAddress | ProvisionalAddress, datagrams: Sequence[bytes], now: float) -> None:
         """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted."""
-        raise NotImplementedError
+        if isinstance(dest, ProvisionalAddress):
+            if dest.node is None:
+                self._send_to_path(dest.path, datagrams)
+                return
+            dest = dest.node
+        remote = dest.remote
+        paths = remote.core
+        if remote.version != paths.version:
+            remote.refresh()
+        if not remote.routes:
+            self.counters["send: no path"] += len(datagrams)
+            return
+        for udp, address, state in remote.routes:
+            if state.credit is not None:
+                size = sum(map(len, datagrams))
+                if size > state.credit:
+                    self.counters["send: address not confirmed"] += len(datagrams)
+                    continue
+                state.credit -= size
+            udp.send(datagrams, address)
+        paths.sent(now)
+        if paths.due < self._timer_at:
+            self._rearm()
+
+    def _send_to_path(self, path: Path, datagrams: Sequence[bytes]) -> None:
+        route = self.route(path)
+        if route is None:
+            self.counters["send: no path"] += len(datagrams)
+        else:
+            route[0].send(datagrams, route[1])
+
+    def route(self, path: Path) -> tuple[UdpSocket, SockAddr] | None:
+        """The socket and system address for a path; None if this machine has none for it."""
+        if isinstance(path, RelayPath):
+            return None
+        udp = self._sockets.get(path.family)
+        if udp is None:
+            return None
+        try:
+            return udp, sockaddr(path)
+        except OSError:
+            return None
 
     def provisional(self, path: Path, dcid: bytes) -> ProvisionalAddress:
         """The address for an incoming handshake: the same object for the same path and connection id.
 
-        `drop_provisional` forgets it; the table is bounded, the oldest unbound ones go first.
+        `drop_provisional` forgets it; the table is bounded, the oldest go first.
         """
-        raise NotImplementedError
+        return self._provisional.get(path, dcid)
 
     def drop_provisional(self, address: ProvisionalAddress) -> None:
         """Forget an address whose handshake failed or whose connection is over."""
-        raise NotImplementedError
+        self._provisional.drop(address)
 
     def bind_provisional(self, address: ProvisionalAddress, node_id: NodeId, path: Path) -> NodeAddress:
         """The handshake proved `node_id` at `path`. Acquires its Remote (`.remote` of what is returned).
 
         From now on sending to `address` is sending to the NodeAddress, so either may stay in QUIC's hands.
         """
-        raise NotImplementedError
+        remote = self.remote(node_id)
+        address.node = remote.address
+        self._provisional.drop(address)
+        remote.quic_validated(path, self._clock())
+        return remote.address
 
     def remote(self, node_id: NodeId) -> Remote:
-        """Acquire the Remote of a node, made if need be; `release()` it once."""
-        raise NotImplementedError
+        """Acquire the Remote of a node, made if need be; `release()` it once.
+
+        Raises InvalidInputError for our own id, EndpointClosedError after `aclose`.
+        """
+        if self.closed:
+            raise EndpointClosedError("the endpoint is closed")
+        if node_id == self.node_id:
+            raise InvalidKeyError("this is our own node id: a node can't connect to itself")
+        try:
+            paths = self._core.acquire(node_id, self._clock())
+        except DiscoError:
+            raise InvalidKeyError(f"no key agreement is possible with {node_id}") from None
+        remote = self._remotes.get(node_id)
+        if remote is None or remote.core is not paths:
+            remote = self._remotes[node_id] = Remote(self, paths)
+        self._pump()
+        return remote
+
+    def release_remote(self, remote: Remote) -> None:
+        """What `Remote.release` does."""
+        self._core.release(remote.core, self._clock())
+
+    def add_candidates(self, remote: Remote, addrs: Iterable[SocketAddr], source: str, *, trusted: bool) -> None:
+        """What `Remote.add_candidates` does."""
+        self._core.add_candidates(remote.core, addrs, source, self._clock(), trusted=trusted)
+        self._pump()
+
+    def _quic_arrived(self, source: SocketAddr, datagrams: Sequence[bytes], now: float) -> None:
+        if self._quic is None:
+            self.counters["quic: nobody listens"] += len(datagrams)
+            return
+        self._quic_in_turn = True
+        try:
+            self._quic(source, datagrams, now)
+        except Exception:
+            self.counters["quic: failed"] += 1
+            self._logger.exception("the QUIC driver failed on datagrams from %s", source)
+
+    def _turn_end(self, now: float) -> None:
+        if self._core.outbox or self._core.events:
+            self._pump()
+        if self._quic_in_turn:
+            self._quic_in_turn = False
+            if self._batch_end is not None:
+                try:
+                    self._batch_end(now)
+                except Exception:
+                    self.counters["quic: failed"] += 1
+                    self._logger.exception("the QUIC driver failed at the end of a batch")
+
+    def _socket_writable(self) -> None:
+        if self._writable is not None and not self.congested:
+            try:
+                self._writable()
+            except Exception:
+                self.counters["quic: failed"] += 1
+                self._logger.exception("the QUIC driver failed when sockets became writable")
 
     # --- paths ------------------------------------------------------------------------------------------------
 
     def set_own_candidates(self, addrs: Sequence[SocketAddr]) -> None:
         """Say at which addresses we may be reached; sent sealed, in call-me-maybe, to peers with a proven path."""
-        raise NotImplementedError
+        self._core.set_own_candidates(addrs, self._clock())
+        self._pump()
 
     def set_observed(self, callback: Callable[[SocketAddr, NodeId], None]) -> None:
         """Call `callback(addr, by)` when a peer that we talk to says at which address it sees us."""
-        raise NotImplementedError
+        self._observed = callback
 
     def set_path_selector(self, selector: PathSelector | None) -> None:
         """Let a plugin choose among proven paths; None gives the choice back to the built-in rule."""
-        raise NotImplementedError
+        self._selector = selector
+        self._core.selector = None if selector is None else self._ask_selector
+
+    def _ask_selector(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
+        if self._selector is None:
+            return None
+        try:
+            return self._selector.select(node_id, paths)
+        except Exception:
+            if not self.counters["path selector: failed"]:
+                self._logger.exception("the path selector failed; further failures are only counted")
+            self.counters["path selector: failed"] += 1
+            return None
+
+    def _disco_arrived(self, data: bytes, source: SocketAddr, now: float) -> None:
+        # Not the turn's time: an RTT must not include what was worked off before.
+        self._core.receive(data, source, self._clock())
+        if self._core.outbox:
+            self._flush_outbox()
+
+    def pump_if_needed(self, paths: RemotePaths) -> None:
+        """Pump after a call to the core that usually has no consequence."""
+        core = self._core
+        if core.events or core.outbox or paths.due < self._timer_at:
+            self._pump()
+
+    def _flush_outbox(self) -> None:
+        outbox, self._core.outbox = self._core.outbox, []
+        for path, packet in outbox:
+            self._send_to_path(path, (packet,))
+
+    def _pump(self) -> None:
+        """Carry out what the core wants: send, report, set the timer."""
+        if self._pumping or self.closed:
+            return
+        self._pumping = True
+        try:
+            core = self._core
+            while core.outbox or core.events:
+                self._flush_outbox()
+                events, core.events = core.events, []
+                for event in events:
+                    self._report(event)
+            for remote in list(self.waiting):
+                if remote.usable():
+                    remote.wake()
+        finally:
+            self._pumping = False
+        self._rearm()
+
+    def _report(self, event: PathEvent | Observed) -> None:
+        try:
+            if isinstance(event, Observed):
+                if self._observed is not None:
+                    self._observed(event.addr, event.by)
+                return
+            remote = self._remotes.get(event.node_id)
+            for listener in remote.listeners if remote is not None else ():
+                listener(event)
+        except Exception:
+            self.counters["listener: failed"] += 1
+            self._logger.exception("a listener failed on %r", event)
+
+    def _rearm(self) -> None:
+        due = self._core.next_due()
+        if due is None:
+            due = inf
+        if due == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = due
+        if due < inf and self._loop is not None and not self.closed:
+            self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        self._core.tick(self._clock())
+        self._pump()
 
     # --- datagram protocols -----------------------------------------------------------------------------------
 
     def send(self, data: bytes, addr: SocketAddr) -> bool:
         """Send one datagram now, for plugins (`tom_connect.abc.SharedSocket`); False if it was dropped."""
-        raise NotImplementedError
+        try:
+            route = self.route(normal(addr))
+        except ValueError:
+            route = None
+        if route is None:
+            self.counters["send: no path"] += 1
+            return False
+        return route[0].send_one(data, route[1])
 
     def add_protocol(self, protocol: DatagramProtocol) -> None:
         """Give a protocol the datagrams that it claims, through its own bounded queue."""
-        raise NotImplementedError
+        queue = ProtocolQueue(
+            protocol,
+            self._loop or asyncio.get_running_loop(),
+            clock=self._clock,
+            busy=self._demux.busy,
+            counters=self.counters,
+            logger=self._logger,
+        )
+        self._demux.add(queue)
 
     def remove_protocol(self, protocol: DatagramProtocol) -> None:
         """Undo `add_protocol`; what waits in its queue is dropped."""
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """Close the sockets and stop every timer; what waits to be sent is tried once more. Idempotent."""
-        raise NotImplementedError
+        self._demux.remove(protocol)
