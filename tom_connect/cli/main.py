@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -75,7 +76,11 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     if value:
         import importlib_metadata
 
-        click.echo(f"tom-connect {importlib_metadata.version('tom-connect')}")
+        try:
+            version = importlib_metadata.version("tom-connect")
+        except importlib_metadata.PackageNotFoundError:
+            version = "(version unknown: run from its source without being installed)"
+        click.echo(f"tom-connect {version}")
         ctx.exit()
 
 
@@ -107,8 +112,8 @@ def run(args: Sequence[str], surroundings: Surroundings | None = None) -> int:
 
 
 def _says_debug(args: Sequence[str]) -> bool:
-    pairs = zip(args, [*args[1:], ""], strict=True)
-    return any(arg == "--log-level=debug" or (arg == "--log-level" and value == "debug") for arg, value in pairs)
+    said = " ".join(args).replace("--log-level=", "--log-level ")
+    return "--log-level debug" in said.lower() or os.environ.get("TOM_CONNECT_LOG_LEVEL", "").lower() == "debug"
 
 
 @contextlib.contextmanager
@@ -125,6 +130,9 @@ def _quiet_logging() -> Iterator[None]:
 
 def main() -> NoReturn:
     """The entry point `tom-connect`."""
+    # A program without a console, or started with a closed descriptor, has None here.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows question marks, not an error

@@ -88,9 +88,13 @@ class Output:
     def error(self, kind: str, message: str, exit_code: int) -> None:
         """Report what ended the command: one line on standard error, or an `error` event."""
         if self.json:
-            self.event("error", error=kind, message=message, exit_code=exit_code)
-        else:
-            self._write(self._stderr, f"tom-connect: error: {one_line(message)}\n")
+            try:
+                self.event("error", error=kind, message=message, exit_code=exit_code)
+            except OSError:  # standard output itself is what failed, such as a file on a full disk
+                pass
+            else:
+                return
+        self._write(self._stderr, f"tom-connect: error: {one_line(message)}\n")
 
     def _console(self, stream: IO[str]) -> Console:
         if id(stream) not in self._consoles:

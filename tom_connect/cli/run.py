@@ -92,7 +92,7 @@ def finish(run: Callable[[], Any], output: Callable[[], Output], *, is_debug: Ca
             if is_debug() and not isinstance(exc, (KeyboardInterrupt, SystemExit, OutputClosedError)):
                 traceback.print_exception(exc, file=sys.stderr)
             return _report(_cause(exc), output)
-    except OutputClosedError:
+    except (OutputClosedError, OSError):  # nobody reads, or nothing can be written
         return EXIT_FAILED
     finally:
         discard_stdout()
