@@ -45,13 +45,17 @@ class DhtConfig:
     # Lookups
     get_width: int = 8
     """A get ends when this many closest nodes have answered; all known implementations store on at least 8."""
-    replicas: int = 20
-    """A put goes to this many closest nodes: some vanish before the hourly republish."""
+    get_confirmations: int = 5
+    """With a valid item in hand, a get ends when this many closest nodes have answered: a newer one would be there."""
+    replicas: int = 8
+    """A put goes to this many closest nodes: BEP 5's k, with which libtorrent gets by; 20 doubles a put's packets."""
     announce_replicas: int = 8
     """An announce goes to this many closest nodes (BEP 5's k)."""
     quorum: int = 6
     """Acknowledgements after which a put reports `Stored`; the rest are repaired behind it."""
-    alpha: int = 10
+    get_burst: int = 10
+    """Nodes that a get asks at once at first: the quickest of many holders answers well below the median RTT."""
+    alpha: int = 12
     """Queries in flight per lookup and family, not counting the ones that have outlived their RTT-based time-out."""
     max_lookup_queries: int = 120
     """A lookup that has sent this many queries ends with what it has."""

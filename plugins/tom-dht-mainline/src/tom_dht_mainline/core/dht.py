@@ -173,7 +173,7 @@ class DhtCore:
         """Ask one node for its id."""
         state = self._context.families.get(family_of(addr[0]))
         if state is None or not is_usable(addr):
-            raise DhtUsageError(f"{addr[0]} port {addr[1]} can't be pinged: no host, or the DHT of its family is off")
+            raise DhtUsageError(f"{addr[0]} port {addr[1]} can't be pinged: no host, or its family is switched off")
         self._check_room()
         operation = PingOperation(target=b"", started_at=now, address=addr)
         run = PingRun(self._context, operation)

@@ -107,6 +107,8 @@ class Lookup:
         self.state = state
         self.target = target
         self.width = width
+        self.burst = 0
+        """How many nodes to ask at the first step, if more than `width`."""
         self.done = False
         self.search = context.new_search()
         self.sent = 0
@@ -220,6 +222,8 @@ class Lookup:
         self._stepping = True
         config, rpc = self._context.config, self._context.rpc
         left = self.width
+        if self.burst and self._order:
+            left, self.burst = max(left, self.burst), 0
         pending = False
         for candidate in list(self._order):
             progress = candidate.progress

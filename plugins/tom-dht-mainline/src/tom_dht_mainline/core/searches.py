@@ -30,6 +30,7 @@ class Search:
     """Lookups of one target, one for each family that has nodes, for the operations that share it."""
 
     takes_late_answers = False
+    burst = 0
 
     def __init__(self, context: Context, target: bytes, width: int, *, items: bool) -> None:
         self._context = context
@@ -51,6 +52,7 @@ class Search:
         ]
         for lookup in list(self.lookups):
             if not self.finished:
+                lookup.burst = self.burst
                 lookup.start(now)
         if not self.lookups:
             self.finish(now)
@@ -165,6 +167,7 @@ class GetSearch(Search):
         self, context: Context, target: bytes, width: int, *, public_key: bytes | None, salt: bytes, min_seq: int
     ) -> None:
         super().__init__(context, target, width, items=True)
+        self.burst = context.config.get_burst
         self._public_key = public_key
         self._salt = salt
         self.min_seq = min_seq
@@ -190,7 +193,7 @@ class GetSearch(Search):
         """See `LookupClient`."""
         args: dict[bytes, Bencodable] = {b"target": self.target}
         if self._public_key is not None and not candidate.refreshed:
-            # Without seq libtorrent returns an unsigned forgery where one was put. What we know already needs no repeat.
+            # Without seq libtorrent returns an unsigned forgery where one was put. What we know needs no repeat.
             args[b"seq"] = self._best.seq if isinstance(self._best, MutableItem) else max(0, self.min_seq - 1)
         return b"get", args
 
@@ -221,6 +224,8 @@ class GetSearch(Search):
         if item is None or item == self._best:
             return
         self._best = item
+        for other in self.lookups:
+            other.width = min(other.width, self._context.config.get_confirmations)
         for operation in list(self.operations):
             self._report(operation, item, now)
         if self._public_key is None:

@@ -90,7 +90,7 @@ class Upkeep:
             if not state.usable:
                 continue
             self._ping(state, _PINGS_EARLY if early else _PINGS, now)
-            self._refresh_bucket(state, now)
+            self._refresh_bucket(state, early, now)
         self._check_reachable(now)
 
     def _rejoin(self, now: float) -> None:
@@ -109,11 +109,11 @@ class Upkeep:
             if self._context.rpc.has_room and self._context.may_query(state, node.address, None):
                 self._context.query(state, node.address, b"ping", {}, _Ping(), now, node_id=node.node_id)
 
-    def _refresh_bucket(self, state: FamilyState, now: float) -> None:
+    def _refresh_bucket(self, state: FamilyState, early: bool, now: float) -> None:
         running = self._refresh.get(state)
         if running is not None and not running.finished:
             return
-        target = state.table.bucket_to_refresh(now, self._context.rng)
+        target = state.table.bucket_to_refresh(now, self._context.rng, filling=early)
         if target is not None:
             self._refresh[state] = search = FindSearch(self._context, target, _WIDTH, state)
             search.start(now)
