@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 MAX_QUEUED_DATAGRAMS = 1024
 """Received datagrams that wait for `read_datagram`; the oldest are dropped, as a full socket buffer would."""
-FORGET_AT_ONCE = 8
-"""Finished streams that are looked at for every turn in which something was acknowledged."""
+LOOK_PAST = 8
+"""Finished streams not yet acknowledged that are looked past, each turn, in search of those that are."""
 MAX_QUEUED_PATH_EVENTS = 256
 """Path events that wait for a slow reader; the oldest are dropped."""
 
@@ -216,7 +216,9 @@ class Connection:
     async def flush(self) -> None:
         """Wait until the peer's QUIC has all of what was written on streams that were finished, or has gone."""
         while self._finishing and self._error is None:
-            await self._wait("flush")
+            self._forget_finished(len(self._finishing))
+            if self._finishing:
+                await self._wait("flush")
 
     async def closed(self) -> Exception:
         """Wait for the end of the connection and return what ended it."""
@@ -275,7 +277,7 @@ class Connection:
         for stream in tuple(self._sending):
             stream._sending_moved()
         if self._finishing:
-            self._forget_finished()
+            self._forget_finished(LOOK_PAST)
         if self._waiters.get("open"):
             self._notify("open")
 
@@ -283,15 +285,18 @@ class Connection:
         """The connection has ended."""
         self._end(error)
 
-    def _forget_finished(self) -> None:
-        # Only some at a time: with thousands of streams at once a look at all of them for every packet would cost more
-        # than the packet.
-        for _ in range(min(FORGET_AT_ONCE, len(self._finishing))):
+    def _forget_finished(self, patience: int) -> None:
+        # Streams end roughly in the order in which they were finished. Looking on past a few that have not would cost
+        # more than the packet, with thousands of streams at once.
+        for _ in range(len(self._finishing)):
             stream_id = self._finishing.popleft()
             if self._engine.send_finished(stream_id):
                 self._send.pop(stream_id, None)
-            else:
-                self._finishing.append(stream_id)
+                continue
+            self._finishing.append(stream_id)
+            patience -= 1
+            if patience <= 0:
+                break
         if not self._finishing:
             self._notify("flush")
 

@@ -164,9 +164,15 @@ async def test_stop_reaches_the_writer(pair: Pair) -> None:
     ours.write(b"begun")
     theirs = await pair.accepted.accept_uni()
     theirs.stop(9)
-    ours.finish()
+
+    async def write_on() -> None:
+        while True:
+            ours.write(bytes(100_000))
+            await ours.drain()
+            await asyncio.sleep(0)
+
     with pytest.raises(StreamStoppedError) as caught:
-        await ours.wait_closed()
+        await write_on()
     assert caught.value.code == 9
 
 
