@@ -134,6 +134,7 @@ class DhtConfig:
             SocketAddr(host, self.port) for host, wanted in ((self.host, self.ipv4), (self.host6, self.ipv6)) if wanted
         )
 
-    def core_config(self) -> CoreConfig:
-        """The settings of the node's core."""
-        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=SERVER_MODES[self.server], quorum=self.quorum)
+    def core_config(self, server: Server | None = None) -> CoreConfig:
+        """The settings of the node's core; `server` overrides the option."""
+        mode = SERVER_MODES[server or self.server]
+        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=mode, quorum=self.quorum)

@@ -38,3 +38,7 @@ class SupersededError(DhtPutError):
 
 class CasMismatchError(DhtPutError):
     """The DHT holds another sequence number than `cas` named: somebody wrote in between."""
+
+
+class ItemNotFoundError(DhtError, NetworkError):
+    """The closest nodes answered, and hold no such item."""

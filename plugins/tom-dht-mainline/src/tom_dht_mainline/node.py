@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -315,7 +315,9 @@ class DhtNode:
             raise self.unreachable(operation)
         return operation.item if isinstance(operation.item, MutableItem) else None
 
-    async def get_values(self, public_key: bytes, salt: bytes = b"", *, min_seq: int = 0) -> AsyncIterator[MutableItem]:
+    async def get_values(
+        self, public_key: bytes, salt: bytes = b"", *, min_seq: int = 0
+    ) -> AsyncGenerator[MutableItem]:
         """The items of a key as they arrive: the first valid one at once, then those with a higher `seq`.
 
         Closing the iterator ends the work. Raises DhtUnreachableError if no node answered, DhtUsageError.
@@ -400,7 +402,7 @@ class DhtNode:
 
     # Peers (BEP 5)
 
-    async def get_peers(self, info_hash: bytes) -> AsyncIterator[Address]:
+    async def get_peers(self, info_hash: bytes) -> AsyncGenerator[Address]:
         """Peers announced for an infohash (20 bytes) as they are found; unauthenticated, so cap what you send them.
 
         Closing the iterator ends the work. Raises DhtUnreachableError if no node answered, DhtUsageError.

@@ -27,14 +27,13 @@ _MAX_TABLES = 4
 _MAX_TIMESTAMPS = 256
 _MAX_SEQ = 2**63 - 1
 _PUBLISHED = "published.json"
-_LOCK = "lock"
 
 
 class StateStore:
     """The files of one node in a directory of its own; every method survives a full, read-only or damaged one.
 
     There is one routing table for each set of bootstrap nodes, so that a private DHT never mixes with the public one.
-    While another process holds the directory, `load` gives its nodes without its node id, and `save` does nothing.
+    While another process uses the same one, `load` gives its nodes without its node id, and `save` does nothing.
     """
 
     def __init__(self, directory: pathlib.Path, bootstrap: Sequence[str], logger: logging.Logger) -> None:
@@ -45,10 +44,12 @@ class StateStore:
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Make the directory and claim it for this process."""
+        """Make the directory and claim the table for this process, if no other has it."""
+        if self._lock is not None:
+            return
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
-            self._lock = _claim(self._dir / _LOCK)
+            self._lock = _claim(self._table.with_suffix(".lock"))
         except OSError as exc:
             self._logger.warning("the DHT's state can't be kept in %s: %s", self._dir, exc)
 
@@ -76,6 +77,7 @@ class StateStore:
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the saved routing table, unless this one is empty."""
+        self.open()  # whoever had it may have gone
         if not self.is_owner or not any(part.nodes for part in snapshot.families.values()):
             return
         self._write(self._table, snapshot.to_plain())
@@ -86,6 +88,7 @@ class StateStore:
             tables = sorted(self._dir.glob("table-*.json"), key=lambda path: path.stat().st_mtime)
             for path in tables[:-_MAX_TABLES]:
                 path.unlink(missing_ok=True)
+                path.with_suffix(".lock").unlink(missing_ok=True)
 
     def last_published(self, node_id: NodeId, salt: bytes = b"") -> int:
         """The highest sequence number noted for an item of ours, 0 if none."""
@@ -111,7 +114,7 @@ class StateStore:
         return data
 
     def close(self) -> None:
-        """Give the directory free for others."""
+        """Leave the table to others."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
