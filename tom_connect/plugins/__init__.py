@@ -6,7 +6,7 @@ For plugin authors: `API_VERSION`, and the registries that two hooks are given. 
 from __future__ import annotations
 
 from tom_connect.plugins.catalog import ENTRY_POINT_GROUP, InstalledPlugin, PluginCatalog, process_catalog
-from tom_connect.plugins.context import Facilities, PluginContexts
+from tom_connect.plugins.context import Facilities, PluginContexts, plugin_data_dir
 from tom_connect.plugins.host import PluginHost
 from tom_connect.plugins.info import API_VERSION, OLDEST_API_VERSION, PluginInfo, PluginState
 from tom_connect.plugins.registries import CliRegistry, ConfigRegistry
@@ -24,5 +24,6 @@ __all__ = [
     "PluginHost",
     "PluginInfo",
     "PluginState",
+    "plugin_data_dir",
     "process_catalog",
 ]

@@ -36,7 +36,7 @@ def scan_entry_points() -> tuple[InstalledPlugin, ...]:
     for entry in importlib_metadata.entry_points(group=ENTRY_POINT_GROUP):
         package, version = _distribution(entry)
         found.append(InstalledPlugin(entry.name, package, version, entry.load))
-    return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.package or "")))
+    return tuple(found)
 
 
 def _distribution(entry: importlib_metadata.EntryPoint) -> tuple[str | None, str | None]:
@@ -59,7 +59,7 @@ class PluginCatalog:
         """The plugins that the scan found, ordered by name, then package."""
         with self._lock:
             if self._found is None:
-                self._found = tuple(self._scan())
+                self._found = tuple(sorted(self._scan(), key=lambda plugin: (plugin.name, plugin.package or "")))
             return self._found
 
 
