@@ -6,8 +6,6 @@ readable by its owner alone. Two programs that start at once agree on one key.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 import secrets
@@ -19,13 +17,12 @@ import platformdirs
 
 from tom_connect.exceptions import KeyFileError
 from tom_connect.keys import SecretKey
+from tom_connect.noreplace import rename_without_replacing
 
 FILE_NAME = "secret.key"
 _SEED_LINE = re.compile(rb"\s*([0-9a-fA-F]{64})\s*")
 _READ_LIMIT = 4096
 _POSIX = os.name == "posix"
-# What systems say of a file system that has no hard links.
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 
 
 def default_key_path() -> Path:
@@ -93,32 +90,16 @@ def _create(path: Path, key: SecretKey) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         _write_new(temporary, line)
-        if _POSIX:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return
-            except OSError as exc:
-                if exc.errno not in _NO_LINKS:
-                    raise
-                _write_new(path, line)
-        else:
-            # Unlike on POSIX, renaming never replaces a file here.
-            temporary.rename(path)
+        rename_without_replacing(temporary, path)
     except FileExistsError:
         return
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _write_new(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)

@@ -147,12 +147,12 @@ def test_a_symbolic_link_to_nothing_is_refused(tmp_path: pathlib.Path) -> None:
 
 @posix
 def test_a_file_system_without_hard_links_serves(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is then written in place, still never over another."""
+    """The file then gets its name in another way, still never that of another."""
 
     def no_links(*_args: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(keyfile.os, "link", no_links)
+    monkeypatch.setattr(os, "link", no_links)
     key = load_or_create_secret_key(tmp_path / "key")
     assert load_or_create_secret_key(tmp_path / "key") == key
     assert [p.name for p in tmp_path.iterdir()] == ["key"]
