@@ -1,6 +1,6 @@
 """Find nodes in a file: a discovery plugin that lives in the application.
 
-    python examples/address_book.py BOOK NODE_ID
+    python examples/address_book.py BOOK NODE_ID ALPN
 
 The file is JSON: `{"<node id>": ["192.0.2.7:4433", "[2001:db8::7]:4433"]}`. The program dials the node and prints the
 round-trip time. As a package of its own, for any program: examples/tom-address-book.
@@ -50,19 +50,19 @@ class AddressBookPlugin:
         return AddressBook(self._file)
 
 
-async def main(file: Path, target: str) -> None:
+async def main(file: Path, target: str, alpn: str) -> None:
     """Dial a node that only the book knows."""
     plugin = AddressBookPlugin(file)
     config = EndpointConfig(allow_local=True, plugins=("address-book",), extra_plugins=(("address-book", plugin),))
-    async with Endpoint.bind(config) as endpoint, await endpoint.connect(target, "echo/1") as connection:
+    async with Endpoint.bind(config) as endpoint, await endpoint.connect(target, alpn) as connection:
         path = connection.stats().path
         print(f"{connection.remote_node_id.short()} at {path.addr if path else '?'}: {connection.rtt * 1000:.1f} ms")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: address_book.py BOOK NODE_ID")
+    if len(sys.argv) != 4:
+        sys.exit("usage: address_book.py BOOK NODE_ID ALPN")
     try:
-        asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+        asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
     except TomError as error:
         sys.exit(str(error))
