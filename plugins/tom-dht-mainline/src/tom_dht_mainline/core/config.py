@@ -6,6 +6,9 @@ import enum
 
 import attrs
 
+from .address import Networks
+from .errors import DhtUsageError
+
 
 class Mode(enum.Enum):
     """Whether a node answers queries."""
@@ -96,3 +99,20 @@ class DhtConfig:
     """Operations under way at once; more are refused with `DhtUsageError`."""
     max_queued_datagrams: int = 4096
     """Outgoing datagrams kept until `datagrams_to_send`; beyond it replies are dropped first."""
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.version) != 4:
+            raise DhtUsageError("the DHT version string must have exactly 4 bytes")
+        if not (self.ipv4 or self.ipv6):
+            raise DhtUsageError("at least one of ipv4 and ipv6 must be on")
+        for name in (
+            "k", "get_width", "get_confirmations", "replicas", "announce_replicas", "quorum", "alpha",
+            "max_lookup_queries", "initial_timeout", "min_timeout", "max_timeout", "late_reply_window",
+            "target_cache_size", "max_items", "max_infohashes", "max_peers_per_infohash", "max_operations",
+        ):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise DhtUsageError(f"the DHT setting {name} must be above 0")
+        try:
+            Networks(self.trusted_networks)
+        except ValueError as exc:
+            raise DhtUsageError(f"trusted_networks must be IP networks such as 127.0.0.0/8: {exc}") from exc

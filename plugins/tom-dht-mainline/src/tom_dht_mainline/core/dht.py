@@ -99,6 +99,10 @@ class DhtCore:
         if b"1:y1:q" in data:
             if not self._limits.admit_query(addr[0], now):
                 return
+            if not self._upkeep.serving and not context.rpc.expects(addr):
+                self._upkeep.note_query(addr)
+                counters.dropped["client-mode"] += 1
+                return
         elif not context.rpc.expects(addr):
             counters.dropped["unsolicited"] += 1
             return
@@ -136,11 +140,11 @@ class DhtCore:
     # Joining
 
     def bootstrap(self, addresses: Iterable[Address], now: float) -> FindNodeOperation:
-        """Join through addresses of unknown id, all asked at once and retransmitted; finishes when the table is filled.
+        """Join through addresses of unknown id, all asked at once, retransmitting; finishes when our id is looked up.
 
-        May be called again with further addresses (names that resolve late) or after a network change. The addresses are
-        kept, at most 64, as first hops for lookups while the table is nearly empty. Operations may be started before it
-        has finished: they go to the same addresses. Without any address or saved node it finishes at once.
+        May be called again with further addresses (names that resolve late) or after a network change. The addresses
+        are kept, at most 64, as first hops for lookups while the table is nearly empty. Operations may be started
+        before it has finished: they go to the same addresses. Without any address or saved node it finishes at once.
         """
         usable = [addr for addr in addresses if is_usable(addr)]
         for family, state in self._context.families.items():

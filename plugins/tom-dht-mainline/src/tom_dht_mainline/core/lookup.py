@@ -123,6 +123,7 @@ class Lookup:
         self._prefixes: dict[bytes, int] = {}
         self._in_flight = 0
         self._seeds_in_flight = 0
+        self._seeds_until = float("-inf")
         self._stepping = False
 
     # Candidates
@@ -133,7 +134,7 @@ class Lookup:
         for cached in targets.nodes(state.family, self.target):
             candidate = self._add(cached.node_id, cached.address, cached.compact, None, now)
             token = targets.fresh_token(cached, now)
-            if candidate is not None and token is not None:
+            if candidate is not None and token is not None and not candidate.plain:
                 candidate.progress = Progress.REPLIED
                 candidate.token, candidate.token_at, candidate.seq = token, cached.token_at, cached.seq
         proven = state.table.closest(self._target, _SEEDS)
@@ -149,7 +150,10 @@ class Lookup:
         self.step(now)
 
     def add_seeds(self, addresses: Sequence[Address], now: float) -> None:
-        """Ask addresses whose node id is not known, retransmitting."""
+        """Ask addresses whose node id is not known, retransmitting.
+
+        Once another node has answered they are waited for no longer than the initial time-out.
+        """
         for address in addresses:
             if (
                 address not in self._addresses
@@ -159,6 +163,9 @@ class Lookup:
                 self._addresses.add(address)
                 self._seeds_in_flight += 1
                 self._send(None, address, now)
+        if self._seeds_in_flight and self._seeds_until <= now:
+            self._seeds_until = now + self._context.config.initial_timeout
+            self._context.timers.at(self._seeds_until, self._after)
 
     def offer(self, node_id: bytes, address: Address, compact: bytes, now: float) -> None:
         """Take a node that answered someone else's query, if this lookup knows few."""
@@ -241,8 +248,9 @@ class Lookup:
             elif progress is Progress.SENT:
                 pending = True
         self._stepping = False
-        if not pending and not (left and self._seeds_in_flight):
-            self._finish(now)
+        if pending or (left and self._seeds_in_flight and (now < self._seeds_until or not self.answered())):
+            return
+        self._finish(now)
 
     def _ask(self, candidate: Candidate, now: float) -> None:
         candidate.progress = Progress.SENT

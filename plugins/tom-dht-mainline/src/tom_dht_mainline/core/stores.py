@@ -21,6 +21,9 @@ from .searches import Search, new_peers, read_mutable, report_peers
 
 _RESEND = 2
 """A node that has just answered is alive: a lost write is repeated twice."""
+_CROWDING = 3
+_CROWD_SIZE = 4
+"""The nodes nearest to a target lie 3 times denser than they should, in a DHT of 4 times `replicas` or more."""
 _MAX_WRITES = 3
 """Times `replicas`: writes attempted in all, refusals included."""
 
@@ -51,6 +54,7 @@ class StoreSearch(Search):
         self._held: Counter[Lookup] = Counter()
         """Acknowledged and awaited writes of each lookup."""
         self._awaited = 0
+        self._crowded: set[Lookup] = set()
 
     # What subclasses say
 
@@ -72,12 +76,29 @@ class StoreSearch(Search):
 
     def on_lookup_done(self, lookup: Lookup, now: float) -> None:
         """See `LookupClient`."""
-        if not self.finished:
-            self._write_settled(lookup, now)
-            self._check_end(now)
+        if self.finished:
+            return
+        if lookup not in self._crowded and self._is_crowded(lookup):
+            # Nodes made up around the target would shut the honest ones out: reach past them.
+            self._crowded.add(lookup)
+            lookup.widen(2 * self._replicas, now)
+            return
+        self._write_settled(lookup, now)
+        self._check_end(now)
+
+    def _is_crowded(self, lookup: Lookup) -> bool:
+        """Whether the closest nodes lie far closer together than the DHT's size explains; by chance in 1 of 100."""
+        size, nearest = lookup.state.size.nodes(), lookup.answered()[: self._replicas]
+        if size <= _CROWD_SIZE * self._replicas or len(nearest) < self._replicas:
+            return False
+        return nearest[-1].distance * size * _CROWDING < self._replicas << 160
+
+    def _goal(self, lookup: Lookup) -> int:
+        return 2 * self._replicas if lookup in self._crowded else self._replicas
 
     def _write_settled(self, lookup: Lookup, now: float) -> None:
-        room = self._replicas - self._held[lookup]
+        goal = self._goal(lookup)
+        room = goal - self._held[lookup]
         if room <= 0 or len(self._tried) >= _MAX_WRITES * self._replicas:
             return
         rank = 0
@@ -87,7 +108,7 @@ class StoreSearch(Search):
             rank += 1
             if candidate.token is None or candidate.node_id in self._tried:
                 continue
-            if not lookup.done and (rank > self._replicas or not lookup.is_settled(candidate)):
+            if not lookup.done and (rank > goal or not lookup.is_settled(candidate)):
                 break
             room -= 1
             self._write(lookup, candidate, candidate.token, now)
@@ -129,7 +150,7 @@ class StoreSearch(Search):
         operation.acknowledged += 1
         if operation.first_result_at is None:
             operation.first_result_at = now
-        if operation.stored_at is None and operation.acknowledged >= self._context.config.quorum:
+        if operation.stored_at is None and operation.acknowledged >= min(self._context.config.quorum, self._replicas):
             self._report_stored(now)
 
     def _report_stored(self, now: float) -> None:
@@ -177,9 +198,10 @@ class StoreSearch(Search):
     def _replace(self, write: _Write, now: float) -> None:
         lookup = write.lookup
         self._write_settled(lookup, now)
-        missing = self._replicas - self._held[lookup]
-        if missing > 0 and lookup.done and lookup.width < 2 * self._replicas:
-            lookup.widen(min(lookup.width + missing, 2 * self._replicas), now)
+        goal = self._goal(lookup)
+        missing = goal - self._held[lookup]
+        if missing > 0 and lookup.done and lookup.width < 2 * goal:
+            lookup.widen(min(lookup.width + missing, 2 * goal), now)
         self._check_end(now)
 
     def _check_end(self, now: float) -> None:
