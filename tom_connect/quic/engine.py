@@ -91,10 +91,8 @@ class Engine(Authenticated):
         self._set_up_identity(secret_key, peer, tuple(alpns), ticket, ticket_store, settings.early_data_alpns)
         self._closed_by_peer = False
         self._datagram_limit = 0
-        self._heard_at: float | None = None
         self._kept_at = 0.0
         self._stats = EngineStats()
-        self.authentic_packets = 0
         session_ticket = None
         if ticket is not None:
             session_ticket = ticket.ticket
@@ -421,6 +419,14 @@ class Engine(Authenticated):
         self._pmtu.path_restored(now)
         self._recovery.path_restored(now)
 
+    def next_packet(self) -> int:
+        """The number of the packet that is sent next, for `acknowledged`."""
+        return self._packet_number
+
+    def acknowledged(self, packet_number: int) -> bool:
+        """Whether the peer has acknowledged a 1-RTT packet of this number or a later one."""
+        return self._spaces[tls.Epoch.ONE_RTT].largest_acked_packet >= packet_number
+
     def packet_too_big(self, size: int, now: float) -> None:
         """The socket refused a datagram of `size` bytes (EMSGSIZE)."""
         self._pmtu.refused(size, now)
@@ -491,6 +497,8 @@ class Engine(Authenticated):
         return attrs.evolve(
             self._stats,
             packets_lost=self._recovery.packets_lost,
+            fast_packets_sent=self.fast_packets_sent,
+            fast_packets_received=self.fast_packets_received,
             rtt=self._loss._rtt_smoothed,
             cwnd=self._loss.congestion_window,
             bytes_in_flight=self._loss.bytes_in_flight,

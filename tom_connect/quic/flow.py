@@ -61,6 +61,12 @@ class StreamLimit(Limit):
         self._closed += value - self.value
 
 
+def _stream_limit_due(limit: Limit) -> bool:
+    """Told in batches: when the peer has fewer streams left to open than the news would give it."""
+    value = limit.value
+    return value != limit.sent and limit.sent - limit.used < value - limit.sent
+
+
 @attrs.define
 class _Reading:
     """One stream's bytes: handed to the application and not consumed yet, and consumed."""
@@ -155,8 +161,15 @@ class FlowControlled(FastReceive):
         """Whether the peer is to be told of a new limit, so that a packet is worth sending."""
         data = self._local_max_data
         return bool(
-            self._limits_due or self._data_window.due(self._data_consumed, data.value) or data.sent != data.value
+            self._limits_due
+            or data.sent != data.value
+            or self._data_window.due(self._data_consumed, data.value)
+            or _stream_limit_due(self._local_max_streams_bidi)
+            or _stream_limit_due(self._local_max_streams_uni)
         )
+
+    def _limits_to_write(self) -> bool:
+        return self.limits_due
 
     def _rtt_for_windows(self) -> float:
         return self._loss._rtt_smoothed or self._flow.initial_rtt
@@ -227,9 +240,7 @@ class FlowControlled(FastReceive):
         if limit.value != limit.sent:
             self._write_limit(builder, limit)
         for streams in (self._local_max_streams_bidi, self._local_max_streams_uni):
-            value = streams.value
-            # Told in batches: when the peer has fewer left to open than this would give it.
-            if value != streams.sent and streams.sent - streams.used < value - streams.sent:
+            if _stream_limit_due(streams):
                 self._write_limit(builder, streams)
 
     def _write_limit(self, builder: QuicPacketBuilder, limit: Limit) -> None:

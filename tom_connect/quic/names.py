@@ -106,12 +106,13 @@ REQUIRED_ATTRIBUTES: dict[str, str] = {
         _remote_max_data _remote_max_data_used _local_next_stream_id_bidi _local_next_stream_id_uni
         _datagrams_pending _crypto_buffers _crypto_streams _cryptos _spaces _streams _streams_queue _loss
         _max_datagram_size _network_paths _packet_number _peer_cid _close_event _close_pending _close_at _events
-        _handshake_complete _handshake_confirmed _probe_pending _ping_pending _state _version _configuration
-        _session_ticket_fetcher _session_ticket_handler""",
+        _handshake_complete _handshake_confirmed _handshake_done_pending _probe_pending _ping_pending _state _version
+        _configuration _session_ticket_fetcher _session_ticket_handler""",
     "recovery": """
         _cc _pacer _pto_count _rtt_initial _rtt_initialized _rtt_latest _rtt_min _rtt_smoothed _rtt_variance
         _rtt_first_sample_time _time_of_last_sent_ack_eliciting_packet handshake_confirmed max_ack_delay spaces""",
     "pacer": "_max_datagram_size bucket_max bucket_time evaluation_time packet_time",
+    "space": "largest_acked_packet",
     "congestion": "_max_datagram_size bytes_in_flight congestion_window ssthresh _congestion_recovery_start_time",
     "sender": "_buffer_start _buffer_stop _reset_error_code highest_offset buffer_is_empty is_finished",
     "receiver": "_buffer_start highest_offset is_finished stop_pending",
@@ -173,6 +174,7 @@ def _instances() -> dict[str, Any]:
         "connection": quic,
         "recovery": loss,
         "pacer": getattr(loss, "_pacer", None),
+        "space": lookup(RECOVERY, "QuicPacketSpace")(),
         "congestion": getattr(loss, "_cc", None),
         "sender": stream.sender,
         "receiver": stream.receiver,
