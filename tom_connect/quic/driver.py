@@ -142,6 +142,8 @@ class Driver:
 
     def _received(self, path: Path, datagrams: Sequence[bytes], now: float) -> None:
         by_cid = self._by_cid
+        heard: Link | None = None
+        size = 0
         for data in datagrams:
             if not data:
                 continue
@@ -162,17 +164,15 @@ class Driver:
             engine.receive(data, now)
             self._dirty[link] = None
             if engine.authentic_packets != before:
-                link.last_path = path
+                if link is not heard:
+                    if heard is not None:
+                        heard.heard(path, size, now)
+                    heard, size = link, 0
+                size += len(data)
             elif link.closing:
                 self._repeat_close(link, now)
-        if len(self._dirty) == 1:
-            link = next(iter(self._dirty))
-            if link.remote is not None and link.last_path == path:
-                link.remote.quic_validated(path, now)
-        else:
-            for link in self._dirty:
-                if link.remote is not None and link.last_path == path:
-                    link.remote.quic_validated(path, now)
+        if heard is not None:
+            heard.heard(path, size, now)
 
     def _repeat_close(self, link: Link, now: float) -> None:
         link.closing_received += 1
@@ -250,9 +250,8 @@ class Driver:
             assert path is not None, "a handshake is confirmed by a packet, and packets come from somewhere"
             address = self.magic.bind_provisional(link.dest, event.peer_node_id, path)  # type: ignore[arg-type]
             link.bind_remote(address.remote)
+            link.heard(path, 0, self.now())
             self._acceptor.settled(link)
-        elif link.remote is not None and link.last_path is not None:
-            link.remote.quic_validated(link.last_path, self.now())
         if not link.ready.done():
             link.ready.set_result(None)
         if not link.is_client:

@@ -63,6 +63,10 @@ class Link:
         self.closing: list[bytes] = []
         """The datagrams with our CONNECTION_CLOSE, sent again to a peer that goes on (RFC 9000 section 10.2.1)."""
         self.closing_received = 0
+        self._unconfirmed: tuple[Path, int] | None = None
+        """A path to which we switched because the peer moved, and the first packet that went there: once it is
+        acknowledged the peer does receive there (RFC 9000 section 8.2)."""
+        self._told_mtu = 0
         self._owner: LinkOwner | None = None
         self._early_events: list[quic_events.QuicEvent] = []
 
@@ -134,6 +138,20 @@ class Link:
         self.remote = remote
         remote.add_listener(self._path_event)
 
+    def heard(self, path: Path, size: int, now: float) -> None:
+        """Take note that `size` authentic bytes came from `path`."""
+        self.last_path = path
+        remote = self.remote
+        if remote is None:
+            return
+        remote.quic_validated(path, now, size)
+        if self._unconfirmed is not None and self.engine.acknowledged(self._unconfirmed[1]):
+            remote.quic_confirmed(self._unconfirmed[0])
+            self._unconfirmed = None
+        if self.engine.mtu != self._told_mtu and remote.active_path is not None:
+            self._told_mtu = self.engine.mtu
+            remote.set_mtu(remote.active_path, self._told_mtu)
+
     def release(self) -> None:
         """Let go of the remote."""
         if self.remote is not None:
@@ -171,6 +189,7 @@ class Link:
             if event.old is None or event.old == event.path:
                 return
             self.engine.path_changed(event.at)
+            self._unconfirmed = (event.path, self.engine.next_packet())
         elif isinstance(event, PathRestored):
             self.engine.path_restored(event.at)
         else:
