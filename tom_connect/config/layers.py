@@ -177,7 +177,8 @@ class _Layers:
         rest = variable.removeprefix(ENV_PREFIX)
         if any(rest.startswith(f"{name.upper().replace('-', '_')}_") for name in self._unavailable):
             return
-        hint = _hint(variable, [*specs, *OTHER_VARIABLES])
+        # Compared without what all have in common, which would make any two alike.
+        hint = _hint(rest, [name.removeprefix(ENV_PREFIX) for name in (*specs, *OTHER_VARIABLES)], ENV_PREFIX)
         section = next((name for name in self._sections if rest.startswith(f"{name.upper()}_")), None)
         if hint or section:
             known = [spec.env for spec in specs.values() if spec.section == section]
@@ -295,9 +296,10 @@ def _line_of(text: str, section: str, key: str) -> int | None:
     return None
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ""
+def _hint(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What was perhaps meant; 0.65 still sees two swapped letters in a word of three."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.65)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _list(known: Iterable[str]) -> str:

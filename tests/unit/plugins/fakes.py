@@ -7,7 +7,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, cast
 
-from tom_connect.abc import Discovery, FoundAddr, SharedSocket, Signer
+from tom_connect.abc import Discovery, FoundAddr, PluginContext, SharedSocket, Signer
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.hookspecs import hookimpl
@@ -45,7 +45,7 @@ class Found(Discovery):
 class Plugin:
     """A good plugin with one discovery."""
 
-    TOM_CONNECT_API = API_VERSION
+    TOM_CONNECT_API: object = API_VERSION
 
     @hookimpl
     def tom_discovery(self, ctx: Any) -> object:
@@ -54,7 +54,9 @@ class Plugin:
 
 def hook(name: str, function: Callable[..., Any]) -> object:
     """A plugin with one hook, called as a function without self."""
-    return Module(**{name: hookimpl(function)})
+    module = Module()
+    setattr(module, name, hookimpl(function))
+    return module
 
 
 class Module(types.ModuleType):
@@ -81,6 +83,11 @@ def load(
 ) -> PluginHost:
     """A host of these plugins alone."""
     return PluginHost.load(config, catalog=PluginCatalog(lambda: plugins), environ=environ or {})
+
+
+def no_context(_name: str) -> PluginContext:
+    """No context: for factories that look at none."""
+    return cast("PluginContext", None)
 
 
 def states(host: PluginHost) -> dict[str, str]:

@@ -11,17 +11,23 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.unit.plugins.fakes import Found, Module, Plugin, hook, installed, load, make_facilities, reason, states
+from tests.unit.plugins.fakes import (
+    Found,
+    Module,
+    Plugin,
+    hook,
+    installed,
+    load,
+    make_facilities,
+    no_context,
+    reason,
+    states,
+)
 from tom_connect.abc import ConnectionGuard, PathSelector, PluginContext
 from tom_connect.config import EndpointConfig
 from tom_connect.exceptions import ConfigError
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import PluginHost, host
-
-
-def context(_name: str) -> PluginContext:
-    """No context: for factories that look at none."""
-    return None  # type: ignore[return-value]
 
 
 def fails(ctx: Any) -> object:
@@ -41,7 +47,7 @@ def test_objects_come_with_their_plugins_name() -> None:
         installed("c", hook("tom_discovery", lambda ctx: None)),
         installed("d", hook("tom_discovery", lambda ctx: ())),
     )
-    assert hosted.collect("tom_discovery", context) == [("a", three), ("b", one), ("b", two)]
+    assert hosted.collect("tom_discovery", no_context) == [("a", three), ("b", one), ("b", two)]
     assert (one.name, two.name, three.name) == ("b", "second", "a")
 
 
@@ -49,7 +55,7 @@ def test_order_can_be_asked_for() -> None:
     """A plugin that says `tryfirst` comes before the alphabet."""
     first = Module(tom_discovery=hookimpl(lambda ctx: Found(), tryfirst=True))
     hosted = load(installed("a", Plugin()), installed("z", first))
-    assert [name for name, _ in hosted.collect("tom_discovery", context)] == ["z", "a"]
+    assert [name for name, _ in hosted.collect("tom_discovery", no_context)] == ["z", "a"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_failing_factory(factory: Any, words: str, caplog: pytest.LogCaptureFixt
     """A factory that raises or returns something else is reported and left out; the others give their objects."""
     hosted = load(installed("a", Plugin()), installed("b", hook("tom_discovery", factory)), installed("c", Plugin()))
     with caplog.at_level(logging.WARNING, "tom_connect.plugins"):
-        assert [name for name, _ in hosted.collect("tom_discovery", context)] == ["a", "c"]
+        assert [name for name, _ in hosted.collect("tom_discovery", no_context)] == ["a", "c"]
     assert states(hosted) == {"a": "loaded", "b": "failed", "c": "loaded"}
     assert words in reason(hosted, "b")
     assert words in caplog.text
@@ -80,7 +86,7 @@ def test_failing_context_is_that_plugins_failure() -> None:
     def only_for_a(name: str) -> PluginContext:
         if name != "a":
             raise OSError("disk gone")
-        return context(name)
+        return no_context(name)
 
     hosted = load(installed("a", Plugin()), installed("b", Plugin()))
     assert [name for name, _ in hosted.collect("tom_discovery", only_for_a)] == ["a"]
@@ -91,8 +97,8 @@ def test_other_hooks_of_a_failing_plugin_go_on() -> None:
     """A plugin that fails in one hook still gives what its other hooks make."""
     plugin = Module(tom_discovery=hookimpl(fails), tom_connection_guard=hookimpl(lambda ctx: ConnectionGuard()))
     hosted = load(installed("p", plugin))
-    assert hosted.collect("tom_discovery", context) == []
-    assert len(hosted.collect("tom_connection_guard", context)) == 1
+    assert hosted.collect("tom_discovery", no_context) == []
+    assert len(hosted.collect("tom_connection_guard", no_context)) == 1
     assert states(hosted) == {"p": "failed"}
 
 
@@ -109,7 +115,7 @@ def test_path_selectors() -> None:
         installed("b", hook("tom_path_selector", lambda ctx: selector)),
         installed("c", hook("tom_path_selector", lambda ctx: None)),
     )
-    assert hosted.collect("tom_path_selector", context) == [("b", selector)]
+    assert hosted.collect("tom_path_selector", no_context) == [("b", selector)]
     assert states(hosted) == {"a": "failed", "b": "loaded", "c": "loaded"}
 
 
@@ -120,7 +126,7 @@ def test_diagnostics() -> None:
         installed("b", hook("tom_diagnostics", lambda ctx: 7)),
         installed("c", hook("tom_diagnostics", lambda ctx: None)),
     )
-    assert hosted.diagnostics(context) == {"a": {"nodes": 3}}
+    assert hosted.diagnostics(no_context) == {"a": {"nodes": 3}}
     assert "returned int; expected a mapping" in reason(hosted, "b")
 
 

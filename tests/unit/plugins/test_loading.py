@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from tests.unit.plugins.fakes import Found, Module, Plugin, hook, installed, load, reason, states
+from tests.unit.plugins.fakes import (
+    Found,
+    Module,
+    Plugin,
+    hook,
+    installed,
+    load,
+    no_context,
+    reason,
+    states,
+)
 from tom_connect.config import EndpointConfig
 from tom_connect.hookspecs import TomHookSpecs, hookimpl
 from tom_connect.plugins import API_VERSION, PluginCatalog, PluginHost, PluginState
@@ -59,7 +69,7 @@ MAJOR, MINOR = API_VERSION
 def test_api_versions(declared: object, state: str, words: str) -> None:
     """A plugin of another API version is left out, and the reason says which way and what to do."""
     plugin = Plugin()
-    plugin.TOM_CONNECT_API = declared  # type: ignore[assignment]
+    plugin.TOM_CONNECT_API = declared
     host = load(installed("p", plugin))
     assert states(host) == {"p": state}
     assert words in host.infos[0].reason
@@ -70,7 +80,7 @@ def test_application_needs_no_api_version() -> None:
     plain = hook("tom_discovery", lambda ctx: None)
     del plain.TOM_CONNECT_API  # type: ignore[attr-defined]
     wrong = Plugin()
-    wrong.TOM_CONNECT_API = (9, 0)  # type: ignore[assignment]
+    wrong.TOM_CONNECT_API = (9, 0)
     host = load(config=EndpointConfig(extra_plugins=(("plain", plain), ("wrong", wrong))))
     assert states(host) == {"plain": "loaded", "wrong": "incompatible"}
 
@@ -140,7 +150,7 @@ def test_fewer_arguments_and_optional_hooks() -> None:
     )
     host = load(installed("p", plugin))
     assert states(host) == {"p": "loaded"}
-    assert [name for name, _ in host.collect("tom_discovery", lambda name: None)] == ["p"]  # type: ignore[arg-type,return-value]
+    assert [name for name, _ in host.collect("tom_discovery", no_context)] == ["p"]
 
 
 def test_hook_arguments_are_those_of_the_specs() -> None:

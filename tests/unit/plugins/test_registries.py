@@ -11,7 +11,7 @@ import attrs
 import click
 import pytest
 
-from tests.unit.plugins.fakes import Module, Plugin, hook, installed, load, reason, states
+from tests.unit.plugins.fakes import Module, Plugin, hook, installed, load, no_context, reason, states
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry, PluginHost
 
@@ -98,7 +98,7 @@ def test_unfit_options(section: str, cls: Any, words: str) -> None:
     assert words in reason(host, "bad")
     assert host.config_classes == {"fine": Good}
     assert host.unavailable == ["bad"]
-    assert [name for name, _ in host.collect("tom_discovery", lambda name: None)] == []  # type: ignore[arg-type,return-value]
+    assert [name for name, _ in host.collect("tom_discovery", no_context)] == []
 
 
 def test_second_section() -> None:
