@@ -19,7 +19,7 @@ from tom_connect.holepunch.addrfilter import SOURCE_CALL, AddressFilter, normal
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Message, Ping, Pong
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
-from tom_connect.holepunch.path import Path
+from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
 from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
@@ -302,8 +302,11 @@ class DiscoCore:
             self.counters["disco: pong for no ping"] += 1
             return
         if asked.state.path != source:
-            # Its transaction stays open: the pong from the right place may still come.
+            # Its transaction stays open: the pong from the right place may still come. A host with several addresses
+            # may answer from another than was asked, so that one is worth a ping of its own.
             self.counters["disco: pong from elsewhere"] += 1
+            if asked.remote.holders and (isinstance(source, RelayPath) or self.filter.sendable(source)):
+                asked.remote.ping_received(source, now)
             return
         self._done(asked)
         known = self._known.get(sender)

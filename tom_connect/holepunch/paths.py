@@ -168,6 +168,21 @@ class RemotePaths:
                 return
         self._quic_heard_elsewhere(state, now, size)
 
+    def handshake_done(self, path: Path, now: float) -> None:
+        """A whole handshake went through `path`: QUIC has validated it (RFC 9000 section 8.1)."""
+        state = self.paths.get(path) or self.add(path, SOURCE_QUIC, now, given=False)
+        if state is None:
+            return
+        state.heard = now
+        state.credit = None
+        self._prove(state, "quic", now)
+        active = self.active
+        if active is not None and active is not state and (active.heard is None or now - active.heard > DOUBT_AFTER[0]):
+            # The peer may have started anew elsewhere.
+            self._doubt(now)
+        self._choose(now)
+        self._owner.arm(self, now)
+
     def quic_confirmed(self, path: Path) -> None:
         """QUIC got an acknowledgment of what went to `path` alone: the peer does receive there."""
         state = self.paths.get(path)
@@ -298,8 +313,10 @@ class RemotePaths:
             self.speaks_disco = False
 
     def _ping_interval(self, state: PathState, now: float) -> float:
+        if self._outage_since is not None and (state.ever_proven or state.given) and self.speaks_disco is not False:
+            return RETRY
         if self._doubt_since is not None and state.proven and self.speaks_disco is not False:
-            return DOUBT_PING if self._outage_since is None else RETRY
+            return DOUBT_PING
         if state.proven and self.speaks_disco:
             return max(RETRY, 3 * (state.rtt or 0.0))
         if state.attempts <= len(PROBES):
@@ -358,10 +375,10 @@ class RemotePaths:
             return
         active = self.active
         if active is None:
-            # A handshake that went through, or an address of the caller's that answered.
-            self._prove(state, "quic", now)
-            self._choose(now)
-            self._owner.arm(self, now)
+            if state.given:
+                # An address of the caller's answered. Others only get pings: before the handshake is done, all that
+                # QUIC's authentication shows is that somebody saw our first packet.
+                self.handshake_done(state.path, now)
             return
         if newly:
             if not state.given and not self.speaks_disco:
@@ -412,11 +429,11 @@ class RemotePaths:
         if self._doubt_since is None:
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now - self._unanswered_since >= self._doubt_after(active) and self._traffic(now)
+            silent = now >= self._unanswered_since + self._doubt_after(active) and self._traffic(now)
             if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
                 self._doubt(now)
             return
-        if now - self._doubt_since < self._leave_after(active):
+        if now < self._doubt_since + self._leave_after(active):
             return
         since = self._doubt_since
         alive = [s for s in self.paths.values() if s.proven and s is not active and (s.heard or -inf) >= since]
@@ -431,7 +448,7 @@ class RemotePaths:
             self._owner.arm(self, active.next_ping)
             if outage is not None:
                 self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
-        elif self._outage_since is None and now - self._doubt_since >= LEAVE_AFTER[1]:
+        elif self._outage_since is None and now >= self._doubt_since + LEAVE_AFTER[1]:
             self._outage_since = self._unanswered_since
             for state in self.paths.values():
                 if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):

@@ -243,7 +243,8 @@ class MagicSocket:
         remote = self.remote(node_id)
         address.node = remote.address
         self._provisional.drop(address)
-        remote.quic_validated(path, self._clock())
+        remote.core.handshake_done(path, self._clock())
+        self._pump()
         return remote.address
 
     def remote(self, node_id: NodeId) -> Remote:

@@ -1,0 +1,529 @@
+"""Two nodes and their paths over a bad network, on a virtual clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from tests.sim.pathworld import Link, Node, World, pair
+from tom_connect.abc import PathInfo
+from tom_connect.holepunch import core as core_module
+from tom_connect.holepunch import paths as rules
+from tom_connect.holepunch.events import PathAdded, PathLost, PathProven, PathRestored, PathSelected
+from tom_connect.keys import NodeId
+
+
+def active(node: Node, peer: Node) -> str:
+    state = node.remotes[peer.id].active
+    return "none" if state is None else ("relay" if not state.direct else "v6" if state.ipv6 else "v4")
+
+
+def gaps(times: Sequence[float], start: float, end: float) -> float:
+    """The longest time without an arrival."""
+    marks = [start, *(t for t in times if start <= t <= end), end]
+    return max(b - a for a, b in itertools.pairwise(marks))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_find_every_path_over_a_bad_network(seed: int) -> None:
+    """With a quarter of all packets lost, doubled and out of order, both ends prove both paths, one told of none."""
+    world = World(seed)
+    world.v4 = world.v6 = Link(delay=0.02, jitter=0.06, loss=0.25, duplicate=0.2)
+    a, b = pair(world)
+    a.tell(b)
+    world.run(6)
+    assert {type(e.path) and str(e.path) for e in a.of(PathProven)} == {str(addr) for addr in b.addrs.values()}
+    assert b.remotes[a.id].active is not None
+    assert {str(state.path) for state in b.remotes[a.id].paths.values()} <= {str(addr) for addr in a.addrs.values()}
+
+
+def test_a_pong_says_where_we_are_seen() -> None:
+    """Each end learns the address at which the other sees it, from both families."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.run(1)
+    assert {o.addr for o in a.observed} == set(a.addrs.values())
+    assert {o.by for o in a.observed} == {b.id}
+
+
+def test_nothing_is_sent_without_traffic() -> None:
+    """Once paths are proven and nobody sends, an hour passes without a single packet."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 3.0)
+    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    before = sum(world.sent.values())
+    world.run(3600)
+    assert sum(world.sent.values()) == before
+    assert a.of(PathLost) == b.of(PathLost) == []
+
+
+def test_heartbeats_under_traffic_are_few() -> None:
+    """A minute of traffic on a healthy network costs a ping and pong per path and heartbeat, and no path is doubted."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 60.0)
+    world.run(60)
+    paths, ways = 2, 2
+    assert world.disco_sent <= paths * ways * 2 * (60 / rules.HEARTBEAT + 4)
+    assert len(a.of(PathSelected)) == 1
+    assert max(a.quic_copies.values()) == sum(a.quic_copies.values())
+
+
+def test_the_faster_path_wins_but_not_by_a_hair() -> None:
+    """A path 1 ms faster does not replace the one in use; one 30 ms faster does, once."""
+    for slower, switches in ((0.0005, False), (0.015, True)):
+        world = World()
+        world.v4, world.v6 = Link(delay=0.010 + slower), Link(delay=0.010, up=False)
+        a, b = pair(world)
+        a.tell(b)
+        world.traffic(a, b, 20.0)
+        world.run(1)
+        assert active(a, b) == "v4"
+        world.v6.up = True
+        a.tell(b)
+        world.run(19)
+        assert active(a, b) == ("v6" if switches else "v4")
+        assert len(a.of(PathSelected)) == (2 if switches else 1)
+
+
+def test_ipv6_is_preferred_within_three_milliseconds() -> None:
+    """Of two paths found at the same time, IPv6 wins although it is 2 ms slower."""
+    world = World()
+    world.v4, world.v6 = Link(delay=0.030), Link(delay=0.0275)
+    a, b = pair(world)
+    a.tell(b)
+    world.run(2)
+    assert active(a, b) == "v6"
+    world = World()
+    world.v4, world.v6 = Link(delay=0.010), Link(delay=0.040)
+    a, b = pair(world)
+    a.tell(b)
+    world.run(2)
+    assert active(a, b) == "v4"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("delay", [0.001, 0.05, 0.15])
+def test_a_path_silent_under_traffic_is_left_within_two_seconds(seed: int, delay: float) -> None:
+    """When the path in use dies, the other carries traffic within 2 s; no packet is missed for longer."""
+    world = World(seed)
+    world.v4 = Link(delay=delay, loss=0.02, jitter=0.005)
+    world.v6 = Link(delay=delay + 0.02, loss=0.02, jitter=0.005)
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 30.0)
+    world.run(5)
+    assert active(a, b) == active(b, a) == "v4"
+    cut = world.now
+    world.v4.up = False
+    world.run(5)
+    for here, there in ((a, b), (b, a)):
+        selected = [e for e in here.of(PathSelected) if e.at > cut]
+        assert len(selected) == 1
+        assert selected[0].at - cut < 2.0
+        assert ":" in str(selected[0].path)
+        assert [e.path for e in here.of(PathLost)] == [next(iter(there.addrs.values()))]
+        assert gaps(here.quic_got, cut, world.now) < 2.0
+    # Back again, it is proven anew but wins only by the ordinary rule.
+    world.v4.up = True
+    world.run(20)
+    assert [e for e in a.of(PathProven) if e.at > cut]
+    assert active(a, b) == "v4"
+    assert len(a.of(PathSelected)) <= 3
+
+
+def test_traffic_goes_down_both_paths_while_in_doubt() -> None:
+    """Before the verdict the packets already travel on the other path too."""
+    world = World()
+    world.v6.delay = 0.02
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 20.0)
+    world.run(3)
+    world.v4.up = False
+    cut = world.now
+    world.run(5)
+    verdict = next(e.at for e in a.of(PathSelected) if e.at > cut)
+    assert any(cut < at < verdict for at in b.quic_got)
+
+
+def test_an_outage_of_everything_ends_with_a_word() -> None:
+    """After 20 s without any path, traffic resumes within about a second and the driver is told how long it was."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 60.0)
+    world.run(5)
+    world.v4.up = world.v6.up = False
+    world.run(20)
+    assert a.remotes[b.id].usable()
+    world.v4.up = world.v6.up = True
+    back = world.now
+    world.run(3)
+    restored = a.of(PathRestored)
+    assert len(restored) == 1
+    assert restored[0].at - back < 1.5
+    assert 18 < restored[0].silent_for < 22  # type: ignore[attr-defined]
+    assert gaps(b.quic_got, back, world.now) < 1.5
+
+
+def test_an_outage_is_not_searched_for_ever() -> None:
+    """A peer that is gone for good gets no more pings when the outage has lasted its time."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 5.0)
+    world.run(5)
+    world.v4.up = world.v6.up = False
+    world.every(3.0, world.now + 60, lambda: a.send_quic(b))
+    world.run(rules.OUTAGE + 60)
+    before = sum(world.sent.values())
+    world.run(600)
+    assert sum(world.sent.values()) == before
+
+
+@pytest.mark.parametrize("only", ["v4", "both"])
+def test_a_peer_behind_a_new_nat_mapping_is_followed(only: str) -> None:
+    """When the peer's address changes under traffic, the new one is pinged at once and followed in half a second."""
+    world = World()
+    world.v6.up = only == "both"
+    world.v6.delay = 0.1
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 20.0)
+    world.run(5)
+    moved_at = world.now
+    v4 = a.addrs[next(iter(a.addrs))]
+    a.addrs[v4.family] = type(v4)("192.0.2.77", 7777)
+    world.run(3)
+    selected = [e for e in b.of(PathSelected) if e.at > moved_at]
+    assert str(selected[0].path) == "192.0.2.77:7777"
+    assert selected[0].at - moved_at < 0.6
+    assert gaps(a.quic_got, moved_at, world.now) < 0.6
+
+
+def test_direct_before_relay_and_back() -> None:
+    """A relay carries traffic until a direct path is proven, takes over within 2 s when that dies, and yields again."""
+    world = World()
+    world.v6.up = False
+    world.v4.delay = 0.2
+    a, b = pair(world)
+    a.remotes[b.id].add(b.relay(), "caller", world.now, given=True)
+    world.traffic(a, b, 60.0)
+    world.run(2)
+    assert active(a, b) == active(b, a) == "relay"
+    a.tell(b)
+    world.run(3)
+    assert active(a, b) == active(b, a) == "v4"
+    world.v4.up = False
+    cut = world.now
+    world.run(5)
+    assert active(a, b) == active(b, a) == "relay"
+    assert gaps(a.quic_got, cut, world.now) < 2.0
+    world.v4.up = True
+    world.run(20)
+    assert active(a, b) == "v4"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_call_me_maybe_brings_private_addresses_over_a_relay(seed: int) -> None:
+    """Candidates that were never published, told sealed through a relay that loses a third, lead to a direct path."""
+    world = World(seed)
+    world.relay.loss = 0.33
+    a = world.node("a", "192.168.1.10:1000")
+    b = world.node("b", "192.168.1.11:2000")
+    a.hold(b)
+    b.hold(a)
+    a.core.set_own_candidates([*a.addrs.values()], world.now)
+    b.core.set_own_candidates([*b.addrs.values()], world.now)
+    a.remotes[b.id].add(b.relay(), "caller", world.now, given=True)
+    a.tell(b, "192.168.1.11:2000")
+    assert a.core.counters["candidate refused by the address filter"] == 1
+    world.traffic(a, b, 20.0)
+    world.run(20)
+    assert active(a, b) == active(b, a) == "v4"
+
+
+def test_call_me_maybe_is_sent_once_and_again_when_addresses_change() -> None:
+    """A confirmed call-me-maybe is not repeated; new candidates are told within a second."""
+    world = World()
+    a, b = pair(world)
+    a.core.set_own_candidates([next(iter(a.addrs.values()))], world.now)
+    a.tell(b)
+    world.traffic(a, b, 60.0)
+    world.run(10)
+    calls = b.core.counters
+    known = b.core._known[a.id]
+    del calls
+    before = known.calls._level  # what the rate limit says is left
+    world.run(20)
+    assert known.calls.take(world.now, before)
+    moved = type(next(iter(a.addrs.values())))("203.0.113.5", 555)
+    a.core.set_own_candidates([moved], world.now)
+    world.run(1)
+    assert moved in b.remotes[a.id].paths
+
+
+def test_without_disco_only_what_the_caller_gave_or_quic_validated_is_used() -> None:
+    """A peer that ignores disco gets QUIC packets at given addresses alone; the one that answers is selected."""
+    world = World()
+    a = world.node("a", "192.0.2.1:1000", "[2001:db8::1]:1000")
+    b = world.node("b", "198.51.100.2:2000", "[2001:db8::2]:2000", disco=False)
+    remote = a.hold(b)
+    a.tell(b, "198.51.100.2:2000")
+    assert not remote.usable()
+    world.run(1)
+    assert not remote.usable()
+    a.tell(b, "[2001:db8::2]:2000", trusted=True)
+    a.tell(b, "203.0.113.9:99", trusted=True)
+    assert len(remote.targets) == 2
+    b.hold(a)
+    a.send_quic(b)
+    world.run(0.1)
+    b.core.acquire(a.id, world.now).handshake_done(a.addrs[next(reversed(a.addrs))], world.now)
+    world.traffic(a, b, 30.0)
+    world.run(30)
+    assert active(a, b) == "v6"
+    assert a.quic_copies[next(iter(b.addrs.values()))] == 0
+    assert a.of(PathRestored) == []
+    assert len(a.of(PathSelected)) == 1
+    assert world.sent[next(iter(b.addrs.values()))] <= rules.UNPROVEN_PINGS
+
+
+def test_a_quiet_peer_without_disco_is_not_taken_for_dead() -> None:
+    """When an iroh-like peer does not answer our last acknowledgment, no outage is declared and nothing is sent."""
+    world = World()
+    a = world.node("a", "192.0.2.1:1000")
+    b = world.node("b", "198.51.100.2:2000", disco=False)
+    a.hold(b)
+    b.hold(a)
+    a.tell(b, trusted=True)
+    b.core.acquire(a.id, world.now).handshake_done(a.addrs[next(iter(a.addrs))], world.now)
+    world.traffic(a, b, 30.0)
+    world.run(31)
+    a.send_quic(b)
+    world.run(60)
+    before = sum(world.sent.values())
+    world.run(600)
+    assert sum(world.sent.values()) == before
+    assert a.of(PathRestored) == []
+
+
+def test_a_moved_peer_without_disco_is_followed_with_limited_credit() -> None:
+    """It moves: the server answers there with at most three times what came, then freely once it is confirmed."""
+    world = World()
+    server = world.node("server", "198.51.100.2:2000")
+    client = world.node("client", "192.0.2.1:1000", disco=False)
+    here = next(iter(client.addrs.values()))
+    remote = server.hold(client)
+    client.hold(server)
+    client.tell(server, trusted=True)
+    remote.handshake_done(here, world.now)
+    server.pump()
+    world.every(0.1, world.now + 60, lambda: client.send_quic(server))
+    world.every(0.001, world.now + 10, lambda: server.send_quic(client))
+    world.run(5)
+    moved = type(here)("192.0.2.200", 4242)
+    client.addrs[here.family] = moved
+    at = world.now
+    world.run(0.5)
+    selected = server.of(PathSelected)[-1]
+    assert selected.path == moved
+    assert selected.at - at < 0.25
+    assert server.quic_copies[moved] <= 3 * 6
+    remote.quic_confirmed(moved)
+    world.run(0.5)
+    assert server.quic_copies[moved] > 300
+
+
+def test_a_forwarded_packet_does_not_move_a_live_peer() -> None:
+    """An attacker who forwards one authentic packet from an address of his own gets pings there, and no traffic."""
+    for disco in (True, False):
+        world = World()
+        server = world.node("server", "198.51.100.2:2000")
+        client = world.node("client", "192.0.2.1:1000", disco=disco)
+        victim = type(next(iter(client.addrs.values())))("203.0.113.66", 666)
+        remote = server.hold(client)
+        client.hold(server)
+        client.tell(server, trusted=True)
+        remote.handshake_done(next(iter(client.addrs.values())), world.now)
+        world.traffic(client, server, 20.0)
+        world.run(2)
+        for _ in range(5):
+            remote.quic_heard(victim, world.now, 1200)
+            server.pump()
+            world.run(0.1)
+        world.run(10)
+        assert remote.active is not None
+        assert remote.active.path != victim
+        assert server.quic_copies[victim] <= 15 if not disco else server.quic_copies[victim] == 0
+        assert world.sent[victim] - server.quic_copies[victim] <= rules.UNPROVEN_PINGS
+
+
+def test_forged_records_cost_a_victim_a_bounded_number_of_probes() -> None:
+    """A hundred nodes whose records all name one victim: it gets ten packets of 106 bytes, then one in ten seconds."""
+    world = World()
+    a = world.node("a", "192.0.2.1:1000")
+    victim = "203.0.113.53:53"
+    peers = [world.node(f"peer{i}", "198.51.100.2:2000", disco=False) for i in range(100)]
+    for peer in peers:
+        a.hold(peer)
+        a.tell(peer, victim)
+    seconds = 60.0
+    world.run(seconds)
+    for peer in peers:
+        a.tell(peer, victim)
+    world.run(seconds)
+    got = world.sent[type(next(iter(a.addrs.values()))).parse(victim)]
+    assert 5 <= got <= core_module.ADDRESS_BURST + 2 * seconds * core_module.ADDRESS_RATE
+
+
+def test_a_record_of_a_thousand_addresses_reaches_sixteen() -> None:
+    """What one record can make us probe is bounded, in addresses and in packets, and is then forgotten."""
+    world = World()
+    a = world.node("a", "192.0.2.1:1000")
+    b = world.node("b", "198.51.100.2:2000", disco=False)
+    remote = a.hold(b)
+    a.tell(b, *(f"203.0.113.{i % 250 + 1}:{1000 + i}" for i in range(1000)))
+    world.run(60)
+    assert len(world.sent) <= rules.MAX_OF_SOURCE
+    assert sum(world.sent.values()) <= rules.MAX_OF_SOURCE * rules.UNPROVEN_PINGS
+    assert remote.paths == {}
+
+
+def test_local_addresses_from_records_are_not_probed() -> None:
+    """Loopback, private, link-local, multicast and broadcast addresses get nothing, unless local ones are allowed."""
+    bad = ["127.0.0.1:1", "10.0.0.1:1", "192.168.0.1:1", "169.254.1.1:1", "[::1]:1", "[fe80::1]:1", "[fd00::1]:1"]
+    never = ["224.0.0.1:1", "255.255.255.255:1", "0.0.0.0:1", "[ff02::1]:1", "8.8.8.8:0", "[::ffff:224.0.0.1]:1"]
+    world = World()
+    a = world.node("a", "192.0.2.1:1000", "[2001:db8::1]:1")
+    b = world.node("b", "198.51.100.2:2000")
+    a.hold(b)
+    a.tell(b, *bad, *never)
+    world.run(10)
+    assert not world.sent
+    world = World()
+    a = world.node("a", "192.0.2.1:1000", "[2001:db8::1]:1", allow_local=True)
+    a.hold(b)
+    a.tell(b, *bad, *never)
+    world.run(10)
+    assert {str(path) for path in world.sent} == set(bad)
+
+
+def test_a_plugin_chooses_among_proven_paths() -> None:
+    """A path selector's choice is used; None leaves it to the rule, and what it makes up is ignored."""
+    world = World()
+    world.v6.delay = 0.05
+    a, b = pair(world)
+    wishes: list[str | None] = ["v6"]
+
+    def select(node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
+        assert node_id == b.id
+        if wishes[0] is None:
+            return None
+        return next(info for info in paths if (":" in getattr(info.addr, "host", "")) == (wishes[0] == "v6"))
+
+    a.core.selector = select
+    a.tell(b)
+    world.traffic(a, b, 60.0)
+    world.run(2)
+    assert active(a, b) == "v6"
+    wishes[0] = None
+    world.run(6)
+    assert active(a, b) == "v4"
+
+
+def test_a_released_node_gets_nothing_and_is_forgotten() -> None:
+    """After the last user no ping goes out; the table entry is kept for a reconnection and then dropped."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.run(1)
+    remote = a.remotes[b.id]
+    a.core.release(remote, world.now)
+    before = world.disco_sent
+    a.core.tick(world.now)
+    world.run(5)
+    assert world.disco_sent == before
+    assert a.core.acquire(b.id, world.now) is remote
+    assert remote.usable()
+    a.core.release(remote, world.now)
+    world.run(core_module.IDLE_KEPT + 1)
+    assert a.core.acquire(b.id, world.now) is not remote
+
+
+def test_idle_nodes_are_bounded() -> None:
+    """Thousands of nodes that came and went leave a bounded table."""
+    world = World()
+    a = world.node("a", "192.0.2.1:1000")
+    for i in range(core_module.MAX_IDLE + 50):
+        peer = world.node(f"p{i}", "198.51.100.2:2000")
+        a.core.release(a.hold(peer), world.now)
+    assert len(list(a.core.remotes())) <= core_module.MAX_IDLE + 1
+
+
+def test_a_peer_that_pings_from_everywhere_fills_no_table() -> None:
+    """An authentic peer that pings from a thousand ports leaves a bounded number of paths and gets bounded pings."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.run(1)
+    remote = a.remotes[b.id]
+    start = sum(world.sent.values())
+    for port in range(1000):
+        remote.ping_received(type(next(iter(b.addrs.values())))("198.51.100.3", 3000 + port), world.now)
+    a.pump()
+    world.run(30)
+    assert len(remote.paths) <= rules.MAX_PATHS
+    assert sum(world.sent.values()) - start <= core_module.PEER_BURST + 30 * core_module.PEER_RATE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_hour_of_weather(seed: int) -> None:
+    """Paths come and go for an hour: whenever one has been up for 4 s, traffic flows, and tables stay small."""
+    world = World(seed)
+    world.v4 = Link(delay=0.02, jitter=0.01, loss=0.03)
+    world.v6 = Link(delay=0.03, jitter=0.01, loss=0.03)
+    a, b = pair(world)
+    a.tell(b)
+    b.tell(a)
+    world.traffic(a, b, 1200.0, interval=0.1)
+    world.run(5)
+    good_since = world.now
+    for _ in range(120):
+        flip = world.rng.choice([world.v4, world.v6])
+        flip.up = not flip.up
+        if not (world.v4.up or world.v6.up):
+            good_since = float("inf")
+        elif good_since == float("inf"):
+            good_since = world.now
+        start = world.now
+        world.run(world.rng.choice([3.0, 8.0, 15.0]))
+        if good_since < float("inf"):
+            end = world.now
+            # From the moment a path is there, at most the search interval and the verdict pass.
+            if end - start > 7:
+                assert gaps(b.quic_got, start + 6.0, end) < 1.0, (seed, start)
+    assert len(a.remotes[b.id].paths) <= 4
+    assert len(a.of(PathAdded)) <= 4
+
+
+def test_pings_under_way_are_bounded_and_expire() -> None:
+    """Unanswered pings leave no state behind."""
+    world = World()
+    world.v4.up = world.v6.up = False
+    a, b = pair(world)
+    a.tell(b, trusted=True)
+    world.run(120)
+    assert len(a.core._asked) <= 4
+    a.core.release(a.remotes[b.id], world.now)
+    world.run(60)
+    a.core.tick(world.now)
+    assert not a.core._asked
+    assert not a.core._stamps
