@@ -74,6 +74,8 @@ class LookupClient(Protocol):
 
     takes_late_answers: bool
     """Whether answers that come after the lookup's end are of use."""
+    needs_only_tokens: bool
+    """Whether a cached token does instead of an answer: for a write, not for what is to be read."""
 
     def lookup_query(self, lookup: Lookup, candidate: Candidate) -> tuple[bytes, dict[bytes, Bencodable]]:
         """Method and arguments (without `id`) to ask a node with."""
@@ -134,7 +136,9 @@ class Lookup:
         for cached in targets.nodes(state.family, self.target):
             candidate = self._add(cached.node_id, cached.address, cached.compact, None, now)
             token = targets.fresh_token(cached, now)
-            if candidate is not None and token is not None and not candidate.plain:
+            if not self._client.needs_only_tokens or candidate is None:
+                continue
+            if token is not None and not candidate.plain:
                 candidate.progress = Progress.REPLIED
                 candidate.token, candidate.token_at, candidate.seq = token, cached.token_at, cached.seq
         proven = state.table.closest(self._target, _SEEDS)

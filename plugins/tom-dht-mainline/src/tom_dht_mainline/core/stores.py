@@ -40,6 +40,7 @@ class StoreSearch(Search):
     """A lookup that writes to what it finds, for one operation."""
 
     takes_late_answers = True
+    needs_only_tokens = True
     search = 0
 
     def __init__(
