@@ -1,4 +1,7 @@
-"""Fixtures: real peers, started once a test run. One that is missing skips its tests (see tests/peers_in_ci.py)."""
+"""Fixtures: real peers. A DHT is made anew for each test: nodes of ours that have left it would slow the next.
+
+One that is missing skips its tests, which fails them in CI (tests/peers_in_ci.py).
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ def running(start: Callable[[], Peer]) -> Iterator[Peer]:
         yield peer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def libtorrent_net() -> Iterator[LibtorrentNet]:
     """Twenty libtorrent nodes that know one another."""
     yield from running(lambda: LibtorrentNet.start(20))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def bittorrent_dht_net() -> Iterator[BittorrentDhtNet]:
     """Twenty bittorrent-dht nodes that know one another."""
     yield from running(lambda: BittorrentDhtNet.start(20))
