@@ -28,11 +28,15 @@ CLOSE_LIMIT = 0.9
 """Seconds from Ctrl-C to the end of the process, whatever hangs: people expect one second."""
 
 
+class CommandInterrupted(BaseException):
+    """A signal ended the command. Not a KeyboardInterrupt, for which click prints an empty line."""
+
+
 def run_async(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end in an event loop of its own.
 
-    SIGINT and SIGTERM cancel it, so that its `async with` blocks close what they opened; KeyboardInterrupt is raised
-    then. What is not closed CLOSE_LIMIT seconds later, or at a second signal, ends with the process.
+    SIGINT and SIGTERM cancel it, so that its `async with` blocks close what they opened; CommandInterrupted is
+    raised then. What is not closed CLOSE_LIMIT seconds later, or at a second signal, ends with the process.
     """
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -61,10 +65,10 @@ def run_async(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 result = runner.run(supervised())
             except BaseException as exc:
                 if interrupted.is_set() and not isinstance(exc, OutputClosedError):
-                    raise KeyboardInterrupt from exc
+                    raise CommandInterrupted from exc
                 raise
             if interrupted.is_set():
-                raise KeyboardInterrupt
+                raise CommandInterrupted
             return result
 
 
@@ -89,7 +93,9 @@ def finish(run: Callable[[], Any], output: Callable[[], Output], *, is_debug: Ca
             run()
             return EXIT_DONE
         except BaseException as exc:  # every way out of the program is decided here
-            if is_debug() and not isinstance(exc, (KeyboardInterrupt, SystemExit, OutputClosedError)):
+            if is_debug() and not isinstance(
+                exc, (CommandInterrupted, KeyboardInterrupt, SystemExit, OutputClosedError)
+            ):
                 traceback.print_exception(exc, file=sys.stderr)
             return _report(_cause(exc), output)
     except (OutputClosedError, OSError):  # nobody reads, or nothing can be written
@@ -103,7 +109,7 @@ def _report(exc: BaseException, output: Callable[[], Output]) -> int:
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     if isinstance(exc, click.exceptions.Exit):
         return exc.exit_code
-    if isinstance(exc, (KeyboardInterrupt, click.Abort, asyncio.CancelledError)):
+    if isinstance(exc, (CommandInterrupted, KeyboardInterrupt, click.Abort, asyncio.CancelledError)):
         return EXIT_INTERRUPTED
     if isinstance(exc, OutputClosedError):
         raise exc
