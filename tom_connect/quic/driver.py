@@ -91,7 +91,7 @@ class Driver:
             early_data=early_data,
             ticket_store=self.tickets,
         )
-        link = Link(self, engine, remote.address, is_client=True)
+        link = Link(self, engine, remote.address, is_client=True, dialed=(peer, alpn))
         link.bind_remote(remote)
         self.add(link)
         return link

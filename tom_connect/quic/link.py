@@ -42,9 +42,17 @@ class Link:
     """Made by the driver; owned by a Connection once the handshake is done."""
 
     def __init__(
-        self, driver: Driver, engine: Engine, dest: NodeAddress | ProvisionalAddress, *, is_client: bool
+        self,
+        driver: Driver,
+        engine: Engine,
+        dest: NodeAddress | ProvisionalAddress,
+        *,
+        is_client: bool,
+        dialed: tuple[NodeId, str] | None = None,
     ) -> None:
+        """`dialed`: the key and ALPN of a client's link."""
         self.driver = driver
+        self._dialed = dialed
         self.engine = engine
         self.dest = dest
         self.is_client = is_client
@@ -74,15 +82,15 @@ class Link:
 
     @property
     def peer(self) -> NodeId:
-        """The peer's proven key."""
-        node_id = self.engine.peer_node_id
+        """The peer's proven key; before a client's handshake is done, the one that it must prove."""
+        node_id = self._dialed[0] if self._dialed is not None else self.engine.peer_node_id
         assert node_id is not None, "a link has an owner only once its peer is proven"
         return node_id
 
     @property
     def alpn(self) -> str:
-        """The negotiated application protocol."""
-        return self.engine.alpn or ""
+        """The application protocol."""
+        return self._dialed[1] if self._dialed is not None else self.engine.alpn or ""
 
     def attach(self, owner: LinkOwner) -> None:
         """Give the link its owner, who first gets what came before."""
