@@ -36,6 +36,7 @@ from .core import (
     Stored,
 )
 from .core.bencode import Bencodable
+from .core.krpc import CAS_MISMATCH
 from .errors import CasMismatchError, DhtClosedError, DhtPutError, DhtUnreachableError, SupersededError
 from .joining import Joining
 from .results import NodeStats, PingResult, PutResult
@@ -362,7 +363,9 @@ class DhtNode:
             return wait_for == "quorum" and isinstance(event, Stored)
 
         operation = await self.run(lambda core, now: core.put(item, now, cas=cas), enough)
-        if not operation.acknowledged:
+        # The nodes that refuse are replaced by others further off, which hold nothing to compare with.
+        lost_race = operation.error_codes.get(CAS_MISMATCH, 0) > operation.acknowledged
+        if lost_race or not operation.acknowledged:
             raise self._put_error(operation)
         seq = item.seq if isinstance(item, MutableItem) else None
         return PutResult(item.target, operation.acknowledged, seq)
@@ -370,8 +373,10 @@ class DhtNode:
     def _put_error(self, operation: PutOperation) -> Exception:
         if operation.outcome is PutOutcome.SUPERSEDED:
             return SupersededError(operation.newer_seq, operation.newer_item)
-        if operation.outcome is PutOutcome.CAS_MISMATCH:
-            return CasMismatchError(f"no node holds sequence number {operation.cas}; get the item and try again")
+        if operation.outcome is PutOutcome.CAS_MISMATCH or CAS_MISMATCH in operation.error_codes:
+            return CasMismatchError(
+                f"most nodes don't hold sequence number {operation.cas}; get it and try again"
+            )
         if not operation.replies:
             return self.unreachable(operation)
         codes = ", ".join(f"error {code} from {count}" for code, count in sorted(operation.error_codes.items()))
@@ -435,7 +440,8 @@ class DhtNode:
         await self._ready()
 
         def start(core: DhtCore, now: float) -> AnnounceOperation:
-            return core.announce_peer(info_hash, port or 0, now, implied_port=port is None)
+            seen_at = self._transport.local_addrs[0].port  # a fallback for nodes that don't know implied_port
+            return core.announce_peer(info_hash, port or seen_at, now, implied_port=port is None)
 
         operation = await self.run(start, lambda event: isinstance(event, Stored))
         if operation.acknowledged:
@@ -467,6 +473,11 @@ class DhtNode:
     def local_addrs(self) -> tuple[SocketAddr, ...]:
         """Where the node's sockets are bound, one a family; hosts may be wildcards."""
         return tuple(self._transport.local_addrs)
+
+    @property
+    def pending(self) -> int:
+        """Operations under way, the node's own join included."""
+        return len(self._watchers)
 
     @property
     def is_serving(self) -> bool:
