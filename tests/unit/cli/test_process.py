@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[3]
+PROGRAM = pathlib.Path(__file__).with_name("plugin_for_tests.py")
 Start = Callable[..., "subprocess.Popen[str]"]
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and pipes")
 
@@ -23,10 +23,10 @@ def start(tmp_path: pathlib.Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start_it(*args: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.unit.cli.plugin_for_tests", str(tmp_path / "started"), *args]
+        command = [sys.executable, str(PROGRAM), str(tmp_path / "started"), *args]
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -92,7 +92,7 @@ def test_reader_goes_away(start: Start, args: list[str]) -> None:
 def run_cli(*args: str, home: pathlib.Path) -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_DATA_HOME": str(home)}
     return subprocess.run(
-        [sys.executable, *args], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *args], cwd=home, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -103,7 +103,7 @@ def test_full_disk(tmp_path: pathlib.Path, args: str) -> None:
     script = f"{sys.executable} -m tom_connect {args} > /dev/full"
     done = subprocess.run(
         ["/bin/sh", "-c", script],
-        cwd=ROOT,
+        cwd=tmp_path,
         env=os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -119,7 +119,7 @@ def test_no_standard_output(tmp_path: pathlib.Path) -> None:
     """A process that was given no standard output or error works all the same."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -m tom_connect plugins >&- 2>&-"],
-        cwd=ROOT,
+        cwd=tmp_path,
         env=os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
         timeout=60,
         check=False,

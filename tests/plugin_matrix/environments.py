@@ -1,0 +1,125 @@
+"""Virtual environments with chosen packages, made by uv where there is one, else by venv and pip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+UV = shutil.which("uv")
+TIMEOUT = 120
+
+
+def call(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program; its output is kept as text."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def must(*command: str | Path, cwd: Path) -> None:
+    """Run a program that has to succeed."""
+    done = call(*command, cwd=cwd)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+
+
+def build_wheel(project: Path, into: Path) -> Path:
+    """Build the wheel of a project directory and return it."""
+    into.mkdir(parents=True, exist_ok=True)
+    before = set(into.glob("*.whl"))
+    if UV:
+        must(UV, "build", "--wheel", "--no-sources", "--python", sys.executable, "--out-dir", into, project, cwd=into)
+    else:
+        must(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", into, project, cwd=into)
+    (wheel,) = set(into.glob("*.whl")) - before
+    return wheel
+
+
+class Environment:
+    """One virtual environment, with a home directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.home = path / "home"
+        if UV:
+            must(UV, "venv", "--quiet", "--python", sys.executable, path, cwd=path.parent)
+        else:
+            must(sys.executable, "-m", "venv", path, cwd=path.parent)
+        self.home.mkdir()
+        self._bin = path / ("Scripts" if os.name == "nt" else "bin")
+        self.python = self._bin / "python"
+
+    def install(self, *wheels: Path) -> None:
+        """Install wheels, and what they need from the package index."""
+        if UV:
+            must(UV, "pip", "install", "--quiet", "--python", self.python, *wheels, cwd=self.home)
+        else:
+            must(self.python, "-m", "pip", "install", "--quiet", *wheels, cwd=self.home)
+
+    def uninstall(self, package: str) -> None:
+        """Uninstall one package."""
+        if UV:
+            must(UV, "pip", "uninstall", "--quiet", "--python", self.python, package, cwd=self.home)
+        else:
+            must(self.python, "-m", "pip", "uninstall", "--quiet", "--yes", package, cwd=self.home)
+
+    def run(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the environment's `tom-connect` with these variables beside the usual ones."""
+        return call(self._bin / "tom-connect", *arguments, cwd=self.home, environ=self._environ(variables))
+
+    def script(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Run a Python program in the environment."""
+        return call(self.python, "-c", text, cwd=self.home, environ=self._environ({}))
+
+    def plugins(self, *arguments: str | Path, **variables: str) -> dict[str, dict[str, Any]]:
+        """What `tom-connect plugins --json` says, by package."""
+        done = self.run("plugins", "--json", *arguments, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert all(row.pop("event") == "plugin" for row in rows)
+        return {row["package"]: row for row in rows}
+
+    def _environ(self, variables: dict[str, str]) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT", "PYTHON", "VIRTUAL_ENV"))}
+        homes = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+        return inherited | {"PYTHONUTF8": "1"} | dict.fromkeys(homes, str(self.home)) | variables
+
+
+def make_package(directory: Path, package: str, plugin: str, source: str) -> Path:
+    """Write a project that somebody else could have written: one module, one entry point; returns its directory."""
+    module = package.replace("-", "_")
+    project = directory / package
+    project.mkdir(parents=True)
+    (project / f"{module}.py").write_text(source)
+    (project / "pyproject.toml").write_text(
+        f"""
+[build-system]
+requires = ["hatchling>=1.26"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{package}"
+version = "3.1"
+requires-python = ">=3.11"
+dependencies = ["tom-connect"]
+
+[project.entry-points.tom_connect]
+{plugin} = "{module}"
+
+[tool.hatch.build.targets.wheel]
+only-include = ["{module}.py"]
+"""
+    )
+    return project
