@@ -31,7 +31,8 @@ def signature(name: str, function: Any) -> str:
             continue
         if parameter.kind is parameter.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
             parts.append("*")
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else stars
         text = f"{stars}{parameter.name}"
         if parameter.annotation is not parameter.empty:
             text += f": {annotation(parameter.annotation)}"

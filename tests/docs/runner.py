@@ -133,7 +133,7 @@ class PageRun:
     def filled_in(self, text: str) -> str:
         """The text with the words that earlier blocks have set."""
         for name, value in self.names.items():
-            text = re.sub(rf"\b{name}\b", lambda _match, value=value: value, text)
+            text = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), text)
         return text
 
     def run(self, block: Block) -> None:
