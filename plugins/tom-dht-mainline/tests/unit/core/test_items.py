@@ -70,7 +70,13 @@ def test_verifier_remembers() -> None:
     assert verifier.check(good)
     assert verifier.check(attrs.evolve(good))
     assert verifier.verified == 1
-    for change in ({"seq": 2}, {"salt": b"s"}, {"encoded": b"1:b"}, {"public_key": bytes(32)}, {"signature": bytes(64)}):
+    for change in (
+        {"seq": 2},
+        {"salt": b"s"},
+        {"encoded": b"1:b"},
+        {"public_key": bytes(32)},
+        {"signature": bytes(64)},
+    ):
         forged = attrs.evolve(good, **change)
         assert not verifier.check(forged)
         assert not verifier.check(forged)

@@ -167,7 +167,9 @@ def test_external_address_needs_voters_and_searches() -> None:
 def test_differing_ports_give_port_zero() -> None:
     """Behind a NAT that maps by destination no port of ours is worth telling."""
     external = ExternalAddress()
-    changed = [external.vote((f"20.1.{n}.1", 1), ("30.1.2.3", 1000 + n), n % 3, 0.0, by_address=False) for n in range(8)]
+    changed = [
+        external.vote((f"20.1.{n}.1", 1), ("30.1.2.3", 1000 + n), n % 3, 0.0, by_address=False) for n in range(8)
+    ]
     assert any(changed)
     assert external.address == ("30.1.2.3", 0)
 
@@ -248,7 +250,10 @@ plain = st.recursive(
 )
 
 
-@given(plain | st.fixed_dictionaries({"ipv4": st.fixed_dictionaries({"node_id": plain, "external": plain, "nodes": plain})}))
+@given(
+    plain
+    | st.fixed_dictionaries({"ipv4": st.fixed_dictionaries({"node_id": plain, "external": plain, "nodes": plain})})
+)
 def test_damaged_snapshots_are_one_clear_error(data: object) -> None:
     """A file that was cut or edited gives a snapshot or a DhtUsageError, nothing else."""
     try:
