@@ -108,7 +108,7 @@ class StateStore:
         data = self._read(self._dir / _PUBLISHED)
         if data is None:
             return {}
-        if not isinstance(data, dict) or not all(type(v) is int and 0 <= v <= _MAX_SEQ for v in data.values()):
+        if not all(type(v) is int and 0 <= v <= _MAX_SEQ for v in data.values()):
             self._logger.warning("%s is damaged and will be replaced", self._dir / _PUBLISHED)
             return {}
         return data
@@ -119,13 +119,16 @@ class StateStore:
             os.close(self._lock)
             self._lock = None
 
-    def _read(self, path: pathlib.Path) -> Any:
+    def _read(self, path: pathlib.Path) -> dict[str, Any] | None:
         try:
             with path.open("rb") as file:
                 data = file.read(_MAX_FILE + 1)
             if len(data) > _MAX_FILE:
                 raise ValueError("it is too large")
-            return json.loads(data)
+            found = json.loads(data)
+            if not isinstance(found, dict):
+                raise ValueError("it holds no object")
+            return found
         except FileNotFoundError:
             return None
         except OSError as exc:

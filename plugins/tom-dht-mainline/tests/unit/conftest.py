@@ -38,9 +38,8 @@ def client(net: Testnet) -> Callable[..., DhtNode]:
     """Makes a node that joins `net` when it is entered."""
 
     def make(**options: Any) -> DhtNode:
-        return DhtNode(
-            UdpTransport((LOOPBACK,)), config=CoreConfig(ipv6=False), **{"bootstrap": net.bootstrap, **options}
-        )
+        defaults: dict[str, Any] = {"config": CoreConfig(ipv6=False), "bootstrap": net.bootstrap}
+        return DhtNode(UdpTransport((LOOPBACK,)), **defaults | options)
 
     return make
 

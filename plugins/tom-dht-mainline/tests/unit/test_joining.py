@@ -1,0 +1,186 @@
+"""Joining: names, dead and bad bootstrap nodes, saved nodes, and coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tom_connect.addr import SocketAddr
+from tom_connect.exceptions import InvalidAddrError
+from tom_connect.keys import SecretKey
+from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport
+from tom_dht_mainline import bootstrap as bootstrap_module
+from tom_dht_mainline.bootstrap import DEFAULT_BOOTSTRAP, parse_bootstrap, resolve
+from tom_dht_mainline.testing import Testnet
+
+LOOPBACK = SocketAddr("127.0.0.1", 0)
+MakeClient = Callable[..., DhtNode]
+Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("router.bittorrent.com:6881", "router.bittorrent.com:6881"),
+        (" 127.0.0.1:1 ", "127.0.0.1:1"),
+        ("[::1]:65535", "[::1]:65535"),
+        ("[2001:DB8:0::1]:6881", "[2001:db8::1]:6881"),
+        ("localhost:6881", "localhost:6881"),
+        ("my_host-2.example.:6881", "my_host-2.example.:6881"),
+    ],
+)
+def test_bootstrap_nodes_are_read(text: str, shown: str) -> None:
+    """A name, an IPv4 address or a bracketed IPv6 address, and a port."""
+    assert str(BootstrapNode.parse(text)) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "host", "host:", "host:0", "host:65536", "host:x", ":6881", "::1:6881", "a b:1", "-a:1", "a..b:1",
+     "1.2.3:4", "1.2.3.4.5:1", "300.1.1.1:1", "[1.2.3.4]:1", "[::1:1", "[fe80::1%eth0]:1", "http://a:1", "ä:1",
+     "a" * 64 + ":1", "host:+1", "host:١", "host\n:1"],
+)  # fmt: skip
+def test_unreadable_bootstrap_nodes_are_refused(text: str) -> None:
+    """Whatever is no HOST:PORT is refused with a reason, before any name server is asked."""
+    with pytest.raises(InvalidAddrError):
+        BootstrapNode.parse(text)
+
+
+def test_lists_of_bootstrap_nodes() -> None:
+    """Each node counts once, `none` is none, one text is not a list, and there is a limit."""
+    assert len(parse_bootstrap(DEFAULT_BOOTSTRAP)) == 4
+    assert len(parse_bootstrap(["a:1", "a:1"])) == 1
+    assert parse_bootstrap(["none"]) == ()
+    with pytest.raises(InvalidAddrError, match="sequence"):
+        parse_bootstrap("a:1")
+    with pytest.raises(InvalidAddrError, match="at most 64"):
+        parse_bootstrap([f"a:{port}" for port in range(1, 66)])
+
+
+async def test_a_name_leads_into_the_dht(net: Testnet, client: MakeClient) -> None:
+    """`localhost` is resolved by the system and joined through."""
+    port = net.nodes[0].local_addrs[0].port
+    async with client(bootstrap=[f"localhost:{port}"]) as node:
+        assert await node.bootstrap() > 0
+        assert node.stats().bootstrap == {f"localhost:{port}": "joined"}
+
+
+async def test_a_silent_name_server_holds_nothing_up(
+    net: Testnet, client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one name server is silent the node joins through another node, and closes at once."""
+    release = threading.Event()
+    asked = socket.getaddrinfo
+
+    def slow(host: Any, *args: Any, **options: Any) -> Any:
+        if host == "slow.invalid":
+            release.wait(20)
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return asked(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    started = time.monotonic()
+    async with client(bootstrap=["slow.invalid:1", net.bootstrap[0]]) as node:
+        assert await node.bootstrap() > 0
+        await node.put_immutable(b"x")
+    assert time.monotonic() - started < 2
+    release.set()
+
+
+async def test_an_unknown_name_is_named_in_the_error(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nobody could be asked the error says of each bootstrap node why."""
+
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    async with client(bootstrap=["nosuch.invalid:6881"]) as node:
+        with pytest.raises(DhtUnreachableError, match=r"no node is known.*nosuch\.invalid:6881 \(name not found"):
+            await node.get(bytes(range(32)))
+
+
+async def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolving ends by itself, and a late answer disturbs nobody."""
+    release = threading.Event()
+
+    def slow(*args: Any, **options: Any) -> Any:
+        release.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(TimeoutError):
+        await resolve(BootstrapNode.parse("slow.invalid:1"), timeout=0.05)
+    release.set()
+    await asyncio.sleep(0)
+
+
+async def test_dead_bootstrap_nodes_are_reported(client: MakeClient) -> None:
+    """A bootstrap node that does not answer is named, with the number of queries it got."""
+    silent = UdpTransport((LOOPBACK,))
+    await silent.open(lambda batch: None)
+    place = str(silent.local_addrs[0])
+    config = CoreConfig(ipv6=False, bootstrap_retransmits=(0.05,), late_reply_window=0.2, initial_timeout=0.05)
+    async with client(bootstrap=[place], config=config) as node:
+        with pytest.raises(DhtUnreachableError, match=rf"queries had no reply.*{place} "):
+            await node.get(bytes(range(32)))
+        assert await node.bootstrap() == 0
+    await silent.close()
+
+
+async def test_one_dead_bootstrap_node_does_not_matter(net: Testnet, client: MakeClient) -> None:
+    """All are tried at once, so a dead one costs no time."""
+    silent = UdpTransport((LOOPBACK,))
+    await silent.open(lambda batch: None)
+    started = time.monotonic()
+    async with client(bootstrap=[str(silent.local_addrs[0]), *net.bootstrap]) as node:
+        await node.put_immutable(b"x")
+    assert time.monotonic() - started < 2
+    await silent.close()
+
+
+async def test_a_node_joins_when_the_dht_comes_up_late(client: MakeClient, eventually: Eventually) -> None:
+    """A bootstrap node that starts after us is found by a later try."""
+    probe = UdpTransport((LOOPBACK,))
+    await probe.open(lambda batch: None)
+    place = probe.local_addrs[0]
+    await probe.close()
+    config = CoreConfig(ipv6=False, bootstrap_retransmits=(0.3, 0.6, 0.9))
+    async with client(bootstrap=[str(place)], config=config) as node:
+        await eventually(lambda: node.stats().sent > 0)
+        async with DhtNode(UdpTransport((place,)), config=CoreConfig(ipv6=False, mode=_server())):
+            assert await node.bootstrap() == 1
+
+
+def _server() -> Any:
+    from tom_dht_mainline import Mode
+
+    return Mode.SERVER
+
+
+async def test_saved_nodes_replace_bootstrap_nodes(
+    net: Testnet, client: MakeClient, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart a node works through the nodes it knew, though no bootstrap node answers; its id stays."""
+    bootstrap = ["localhost:" + net.bootstrap[0].rpartition(":")[2]]
+    logger = logging.getLogger("test")
+    async with client(bootstrap=bootstrap, store=StateStore(tmp_path, bootstrap, logger)) as node:
+        await node.bootstrap()
+        known, node_id = node.table_size(), node.node_id()
+    assert known > 1
+
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(bootstrap_module.socket, "getaddrinfo", unknown)
+    async with client(bootstrap=bootstrap, store=StateStore(tmp_path, bootstrap, logger)) as node:
+        assert node.node_id() == node_id
+        key = SecretKey.generate()
+        assert (await node.put_mutable(key, b"again")).acknowledged >= 6
