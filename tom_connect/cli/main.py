@@ -96,17 +96,19 @@ def cli() -> None:
 
 def run(args: Sequence[str], surroundings: Surroundings | None = None) -> int:
     """Run a command line, without the program's name; returns the exit code and never raises."""
+    surroundings = surroundings or Surroundings()
+    surroundings.data_on_stdout = False
     before_dashes = list(args)[: list(args).index("--")] if "--" in args else list(args)
 
     def invoke() -> Any:
         if not args:
             raise click.UsageError("No command given; see tom-connect --help")
-        return cli.main(list(args), prog_name="tom-connect", standalone_mode=False, obj=surroundings or Surroundings())
+        return cli.main(list(args), prog_name="tom-connect", standalone_mode=False, obj=surroundings)
 
     with _quiet_logging():
         return finish(
             invoke,
-            lambda: Output(json="--json" in before_dashes),
+            lambda: Output(json="--json" in before_dashes, data_on_stdout=surroundings.data_on_stdout),
             is_debug=lambda: _says_debug(before_dashes),
         )
 

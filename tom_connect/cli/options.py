@@ -48,6 +48,8 @@ class Surroundings:
 
     environ: Mapping[str, str] = attrs.Factory(lambda: os.environ)
     catalog: PluginCatalog | None = None
+    data_on_stdout: bool = attrs.field(default=False, init=False)
+    """Whether the command that was found prints data on standard output, so that errors must not stand there."""
     _hosts: dict[pathlib.Path | None, PluginHost] = attrs.Factory(dict)
 
     def host(self, config_file: pathlib.Path | None = None) -> PluginHost:
@@ -113,19 +115,21 @@ def tom_command(
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
         def callback(**own: Any) -> None:
-            _invoke(click.get_current_context(), function, own, data_on_stdout=data_on_stdout)
+            _invoke(click.get_current_context(), function, own)
 
         callback.__doc__ = inspect.getdoc(function)
         callback.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        return click.command(name, cls=TomCommand, **attributes)(callback)
+        command = click.command(name, cls=TomCommand, **attributes)(callback)
+        command.data_on_stdout = data_on_stdout
+        return command
 
     return decorate
 
 
-def _invoke(ctx: click.Context, function: Callable[..., Any], own: Mapping[str, Any], *, data_on_stdout: bool) -> None:
+def _invoke(ctx: click.Context, function: Callable[..., Any], own: Mapping[str, Any]) -> None:
     parsed = _parsed(ctx)
-    output = Output(json=parsed.json, data_on_stdout=data_on_stdout)
     surroundings = ctx.ensure_object(Surroundings)
+    output = Output(json=parsed.json, data_on_stdout=surroundings.data_on_stdout)
     with logging_to_stderr(parsed.log_level):
         host = surroundings.host(parsed.config_file)
         loaded = load_config(
@@ -166,10 +170,12 @@ def _parsed(ctx: click.Context) -> _Parsed:
 class TomCommand(click.Command):
     """A command with the shared options, and those that plugins registered."""
 
+    data_on_stdout = False
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Learn which configuration file selects plugins before their options are read."""
-        parsed = _parsed(ctx)
-        parsed.config_file = _config_file_in(args)
+        ctx.ensure_object(Surroundings).data_on_stdout = self.data_on_stdout
+        _parsed(ctx).config_file = _config_file_in(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as exc:

@@ -215,16 +215,25 @@ class PluginHost:
     # Life of the objects
 
     async def start(self, objects: Sequence[tuple[str, O]]) -> list[tuple[str, O]]:
-        """Start all objects side by side; returns those that did, in the same order.
+        """Start all objects side by side, each once; returns those that did, in the same order.
 
-        One that raises, or takes longer than START_TIMEOUT, is closed, reported and left out.
+        One that raises, or takes longer than START_TIMEOUT, is closed, reported and left out. If this is cancelled,
+        all are closed.
         """
-        started = await asyncio.gather(*(self._start(name, obj) for name, obj in objects))
-        return [pair for pair, ok in zip(objects, started, strict=True) if ok]
+        distinct = {id(obj): (name, obj) for name, obj in objects}
+        failed: set[int] = set()
+        try:
+            await asyncio.gather(*(self._start(name, obj, failed) for name, obj in distinct.values()))
+        except asyncio.CancelledError:
+            await self.close([pair for key, pair in distinct.items() if key not in failed])
+            raise
+        return [(name, obj) for name, obj in objects if id(obj) not in failed]
 
     async def close(self, objects: Sequence[tuple[str, PluginObject]]) -> None:
-        """Close all objects side by side, each within CLOSE_TIMEOUT; what goes wrong is reported."""
-        await asyncio.gather(*(self._bounded(name, "aclose", obj.aclose, CLOSE_TIMEOUT) for name, obj in objects))
+        """Close all objects side by side, each once and within CLOSE_TIMEOUT; what goes wrong is reported."""
+        distinct = {id(obj): (name, obj) for name, obj in objects}
+        closing = (self._bounded(name, "aclose", obj.aclose, CLOSE_TIMEOUT) for name, obj in distinct.values())
+        await asyncio.gather(*closing)
 
     def report_failure(self, name: str, reason: object) -> None:
         """Say that a plugin failed at run time; `reason`: an exception or one line."""
@@ -235,11 +244,10 @@ class PluginHost:
                 return
         logger.warning("plugin %s: %s", name, text)
 
-    async def _start(self, name: str, obj: PluginObject) -> bool:
-        if await self._bounded(name, "start", obj.start, START_TIMEOUT):
-            return True
-        await self._bounded(name, "aclose", obj.aclose, CLOSE_TIMEOUT)
-        return False
+    async def _start(self, name: str, obj: PluginObject, failed: set[int]) -> None:
+        if not await self._bounded(name, "start", obj.start, START_TIMEOUT):
+            failed.add(id(obj))
+            await self._bounded(name, "aclose", obj.aclose, CLOSE_TIMEOUT)
 
     async def _bounded(self, name: str, what: str, call: Callable[[], Awaitable[None]], limit: float) -> bool:
         try:

@@ -314,3 +314,12 @@ def test_data_on_stdout() -> None:
         out, err = io.StringIO(), io.StringIO()
         Output(json=as_json, data_on_stdout=True, stdout=out, stderr=err).event("ready", "ready")
         assert (out.getvalue(), "ready" in err.getvalue()) == ("", True)
+
+
+def test_errors_keep_off_data(capsys: Capture) -> None:
+    """A command whose standard output carries data reports its errors as objects on standard error."""
+    for args in (["hang", "--json", "--bind", "x"], ["hang", "--json", "--nope"]):
+        assert run(args, surroundings()) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert events(captured.err)[-1]["event"] == "error"

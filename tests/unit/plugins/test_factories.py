@@ -136,11 +136,13 @@ class Bad(Found):
     def __init__(self, start: BaseException | None = None, aclose: BaseException | None = None) -> None:
         super().__init__()
         self._errors = {"start": start, "aclose": aclose}
+        self.hanging = asyncio.Event()
 
     async def _do(self, what: str) -> None:
         self.calls.append(what)
         error = self._errors[what]
         if isinstance(error, TimeoutError) and not str(error):
+            self.hanging.set()
             await asyncio.Event().wait()
         elif error is not None:
             raise error
@@ -182,6 +184,27 @@ async def test_time_out_that_a_plugin_raises_is_named() -> None:
     hosted = load(installed("a", Plugin()))
     assert await hosted.start([("a", Bad(start=TimeoutError("no answer from 192.0.2.1")))]) == []
     assert "no answer from 192.0.2.1" in reason(hosted, "a")
+
+
+async def test_object_of_two_hooks_is_started_and_closed_once() -> None:
+    """An object that two hooks returned has one life."""
+    hosted = load(installed("a", Plugin()))
+    both = Found()
+    assert await hosted.start([("a", both), ("a", both)]) == [("a", both), ("a", both)]
+    await hosted.close([("a", both), ("a", both)])
+    assert both.calls == ["start", "aclose"]
+
+
+async def test_cancelled_start_closes_everything() -> None:
+    """Where binding is cancelled while objects start, each is closed, and once."""
+    hosted = load(installed("a", Plugin()))
+    ready, failed, hangs = Found(), Bad(start=OSError("no")), Bad(start=TimeoutError())
+    starting = asyncio.ensure_future(hosted.start([("a", ready), ("a", failed), ("a", hangs)]))
+    await hangs.hanging.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert [obj.calls for obj in (ready, failed, hangs)] == [["start", "aclose"]] * 3
 
 
 async def test_errors_in_close_are_reported() -> None:
