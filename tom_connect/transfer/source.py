@@ -80,7 +80,7 @@ class _Walk:
 
     def add(self, entry: Entry, path: Path) -> None:
         try:
-            # As on Windows too: the receiver may be one, and says so itself.
+            # Names that only Windows can't store are for the receiver to refuse.
             check_path(entry.path, windows=False)
             self._list_size += len(encode_entries((entry,)))
         except TransferError as exc:
