@@ -124,7 +124,9 @@ class DiscoCore:
         return known.paths
 
     def release(self, remote: RemotePaths, now: float) -> None:
-        """Undo one `acquire`; a node that nobody holds is forgotten later."""
+        """Undo one `acquire`; a node that nobody holds is forgotten later. More often than that does nothing."""
+        if remote.holders == 0:
+            return
         remote.release()
         if remote.holders == 0 and remote.node_id in self._known:
             self._idle[remote.node_id] = now

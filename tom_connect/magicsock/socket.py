@@ -217,7 +217,7 @@ class MagicSocket:
         if isinstance(path, RelayPath):
             return None
         udp = self._sockets.get(path.family)
-        if udp is None:
+        if udp is None or not 0 < path.port < 65536:
             return None
         try:
             return udp, sockaddr(path)
