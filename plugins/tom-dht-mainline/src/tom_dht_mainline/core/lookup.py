@@ -74,8 +74,6 @@ class LookupClient(Protocol):
 
     takes_late_answers: bool
     """Whether answers that come after the lookup's end are of use."""
-    reuses_tokens: bool
-    """Whether a node whose token is still fresh need not be asked again; a get wants its answer, not its token."""
     needs_only_tokens: bool
     """Whether a cached token does instead of an answer: for a write, not for what is to be read."""
 

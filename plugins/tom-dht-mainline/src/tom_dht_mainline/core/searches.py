@@ -30,7 +30,6 @@ class Search:
     """Lookups of one target, one for each family that has nodes, for the operations that share it."""
 
     takes_late_answers = False
-    reuses_tokens = False
     needs_only_tokens = False
     burst = 0
 

@@ -40,7 +40,6 @@ class StoreSearch(Search):
     """A lookup that writes to what it finds, for one operation."""
 
     takes_late_answers = True
-    reuses_tokens = True
     needs_only_tokens = True
     search = 0
 

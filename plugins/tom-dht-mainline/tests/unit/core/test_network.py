@@ -257,6 +257,19 @@ def test_a_put_during_a_get_uses_its_lookup() -> None:
     assert put.queries_sent <= 10
 
 
+def test_a_get_after_a_put_asks_the_nodes_again() -> None:
+    """Cached tokens do for a write, not for a read: the writer itself finds what it, and others after it, have put."""
+    net = FakeNet(29)
+    hosts = swarm(net, 30, settle=30)
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    for seq, writer in ((1, hosts[5]), (2, hosts[9])):
+        net.finish(writer, writer.core.put(MutableItem.sign(key, b"x", seq), net.now))
+        get = hosts[5].core.get_mutable(key.public_key().public_bytes_raw(), net.now)
+        net.finish(hosts[5], get)
+        assert isinstance(get.item, MutableItem)
+        assert get.item.seq == seq
+
+
 def test_announce_and_find_peers() -> None:
     """An announced peer is found with the port that the nodes saw, and eagerly: within three round trips."""
     net = FakeNet(11)
