@@ -98,7 +98,7 @@ class DhtConfig:
     )
     quorum: int = attrs.field(
         default=6,
-        validator=_range(1, 20),
+        validator=_range(1, CoreConfig().replicas),
         metadata=_help("nodes that must have stored a record before it counts as published"),
     )
     read_legacy_item: bool = attrs.field(
