@@ -12,12 +12,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks import bench_latency, bench_memory, bench_throughput
+from benchmarks import bench_dht, bench_latency, bench_memory, bench_throughput
 from benchmarks.report import Bench, Options
 
-BENCHES: dict[str, Bench] = {
-    module.BENCH.name: module.BENCH for module in (bench_throughput, bench_latency, bench_memory)
-}
+ALL = (bench_throughput.BENCH, bench_latency.BENCH, bench_memory.BENCH, bench_dht.LAB, bench_dht.SIMULATION)
+BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

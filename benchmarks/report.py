@@ -114,14 +114,11 @@ class Report:
         }
 
     def show(self, console: Console) -> None:
-        """Print the table: medians, and in brackets how many times the reference."""
+        """Print the table: medians, and how many times the reference they are."""
         table = Table(title=f"{self.name}: {self.title}", title_justify="left")
         table.add_column("")
         for column in self.columns:
-            arrow = "more is better" if column.more_is_better else "less is better"
-            table.add_column(
-                f"{column.heading}\n[dim]{arrow}[/dim]" if column.ratio else column.heading, justify="right"
-            )
+            table.add_column(column.heading + (", more is better" if column.more_is_better else ""), justify="right")
         for row in self.rows:
             if row.absent:
                 table.add_row(row.name, f"[dim]{row.absent}[/dim]")
@@ -141,7 +138,7 @@ class Report:
             return "-"
         text = f"{median:,.{column.digits}f}"
         times = self.ratio(row.name, column.key)
-        return f"{text} [dim]({times:.2f}x)[/dim]" if column.ratio and times is not None else text
+        return f"{text} [dim]{times:.2f}x[/dim]" if column.ratio and times is not None else text
 
 
 @attrs.frozen

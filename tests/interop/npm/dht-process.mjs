@@ -90,6 +90,15 @@ const commands = {
     nodes.get(node).dht.addNode({ host, port })
     return {}
   },
+  async warm ({ node, lookups }) {
+    const { dht } = nodes.get(node)
+    await Promise.all(Array.from({ length: lookups }, () =>
+      new Promise(resolve => dht.get(crypto.randomBytes(20), { cache: false }, resolve))))
+    return {}
+  },
+  async queries ({ node }) {
+    return { sent: nodes.get(node).queries }
+  },
   async counters ({ node }) {
     const { dht, queries } = nodes.get(node)
     return { nodes: dht.nodes.toArray().length, queries }

@@ -87,11 +87,19 @@ class DhtPeer:
         return int(reply["node"])
 
     async def cold_get(self, address: Address, bootstrap: list[Address], key: bytes, *, salt: bytes = b"") -> Got:
-        """Get from a node that is made for it; times count from before it exists."""
+        """Get from a node that is made for it, until the first value; times count from before it exists."""
         reply = await self.process.call(
             "cold_get", host=address[0], port=address[1], bootstrap=bootstrap, key=key.hex(), salt=salt.hex()
         )
         return self._got(reply)
+
+    async def warm(self, node: int, lookups: int) -> None:
+        """Let a node look up random keys, all at once, so that it gets to know others."""
+        await self.process.call("warm", node=node, lookups=lookups)
+
+    async def queries(self, node: int) -> int:
+        """Return how many queries a node has sent since its start."""
+        return int((await self.process.call("queries", node=node))["sent"])
 
     async def counters(self, *, node: int = 0) -> dict[str, int]:
         """Return what the peer counts about a node, under the peer's own names."""

@@ -136,8 +136,12 @@ class Node:
         return {**result, "ms": ms, "target": target.to_bytes().hex(), "packets": self.queries() - before}
 
     def get_mutable(self, key: bytes, salt: bytes, start: float | None = None) -> dict[str, Any]:
-        """Look a mutable item up to the end; say when the first value came and when the lookup ended."""
-        before = self.queries() if start is None else 0
+        """Look a mutable item up to the end; say when the first value came and when the lookup ended.
+
+        With a `start` (the clock's seconds) times count from there, and the first value is enough.
+        """
+        only_first = start is not None
+        before = 0 if only_first else self.queries()
         start = time.monotonic() if start is None else start
         self.session.dht_get_mutable_item(key, salt)
         result: dict[str, Any] = {"value": None, "first_ms": None}
@@ -154,11 +158,25 @@ class Node:
                 if seq >= result.get("seq", seq):
                     result.update(value=item.hex(), seq=seq, signature=signature.hex())
             result["end_ms"] = now
-            return bool(alert.authoritative)
+            return bool(alert.authoritative) or (only_first and result["first_ms"] is not None)
 
         self._await(lt.dht_mutable_item_alert, reply)
         result["packets"] = self.queries() - before
         return result
+
+    def warm(self, lookups: int) -> dict[str, Any]:
+        """Look up random keys, all at once, to the end."""
+        waiting = {os.urandom(32) for _ in range(lookups)}
+        for key in waiting:
+            self.session.dht_get_mutable_item(key, b"")
+
+        def reply(alert: Any) -> bool:
+            if alert.authoritative:
+                waiting.discard(alert.key)
+            return not waiting
+
+        self._await(lt.dht_mutable_item_alert, reply)
+        return {}
 
     def get_immutable(self, target: bytes) -> dict[str, Any]:
         """Look an immutable item up."""
@@ -249,6 +267,14 @@ class Net:
         self.nodes[node].add((host, port))
         return {}
 
+    async def warm(self, node: int, lookups: int) -> dict[str, Any]:
+        """Let a node look about."""
+        return await self._run(node, lambda n: n.warm(lookups))
+
+    async def queries(self, node: int) -> dict[str, Any]:
+        """Return how many queries a node has sent."""
+        return await self._run(node, lambda n: {"sent": n.queries()})
+
     async def counters(self, node: int) -> dict[str, Any]:
         """Return a node's counters."""
         return await self._run(node, lambda n: dict(n.counters()))
@@ -295,18 +321,10 @@ async def main(options: dict[str, Any]) -> None:
         net.add((host, port), {})
     if net.nodes:
         await asyncio.to_thread(net.link, options["links"], options["seed"])
-    names = (
-        "put_mutable",
-        "get_mutable",
-        "put_immutable",
-        "get_immutable",
-        "add_node",
-        "counters",
-        "open",
-        "cold_get",
-        "close",
+    names = "put_mutable get_mutable put_immutable get_immutable add_node counters queries warm open cold_get close"
+    await serve(
+        {name: getattr(net, name) for name in names.split()}, version=lt.version, addresses=options["addresses"]
     )
-    await serve({name: getattr(net, name) for name in names}, version=lt.version, addresses=options["addresses"])
     net.nodes.clear()
 
 

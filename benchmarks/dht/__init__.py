@@ -1,0 +1,1 @@
+"""DHT clients in the same network: puts, gets and cold starts."""
