@@ -38,7 +38,8 @@ def run_async(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
     SIGINT and SIGTERM cancel it, so that its `async with` blocks close what they opened; CommandInterrupted is
     raised then. What is not closed CLOSE_LIMIT seconds later, or at a second signal, ends with the process.
     """
-    with asyncio.Runner() as runner:
+    # With a factory, the caller's current event loop stays what it is.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         loop = runner.get_loop()
         interrupted = threading.Event()
         task: asyncio.Task[T] | None = None
