@@ -35,7 +35,7 @@ MAX_STRANGERS: Final = 1024
 MAX_SESSIONS: Final = 4
 """Sessions of a peer that are told apart at once: restarts within the life of packets in flight are rare."""
 STRANGER_RATE: Final = 100.0
-"""Key agreements a second for packets of unknown keys; each takes about 0.3 ms, so at most 3% of a core."""
+"""Key agreements a second for packets of unknown keys; each takes about 0.2 ms, so at most 2% of a core."""
 STRANGER_BURST: Final = 100.0
 COOKIE_RATE: Final = 100.0
 """As many again for those who have shown that they receive at their address."""
