@@ -32,7 +32,7 @@ from tom_connect.keyfile import load_or_create_secret_key
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import expand_wildcards, interface_hosts
-from tom_connect.plugins import Facilities, PluginHost, PluginInfo
+from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
@@ -294,8 +294,14 @@ class Endpoint:
                 self._magic.remove_protocol(protocol)
         self._sources = [pair for pair in sources if id(pair[1]) in running]
         self._address_sources = [pair for pair in address_sources if id(pair[1]) in running]
-        # A guard that could not start must not leave the door open.
-        self._guards = guards
+        # A guard that could not be made or started must not leave the door open.
+        made = {name for name, _guard in guards}
+        broken = [
+            info.name
+            for info in host.infos
+            if "tom_connection_guard" in info.hooks and info.state is PluginState.FAILED and info.name not in made
+        ]
+        self._guards = [*guards, *((name, _ShutDoor()) for name in broken)]
         if selectors and id(selectors[0][1]) in running:
             self._magic.set_path_selector(selectors[0][1])
         return [pair for pair in publishers if id(pair[1]) in running]
@@ -385,6 +391,11 @@ class Binding:
     ) -> None:
         assert self._endpoint is not None
         await self._endpoint.close()
+
+
+class _ShutDoor(ConnectionGuard):
+    def before_handshake(self, remote: SocketAddr | RelayUrl) -> bool:
+        return False
 
 
 class _Accepting(AsyncIterator[Incoming]):

@@ -164,6 +164,22 @@ async def test_failing_guard_lets_nobody_in() -> None:
         assert "lost the list" in next(info.reason for info in server.plugins if info.name == "guard")
 
 
+async def test_guard_that_can_not_be_made_lets_nobody_in() -> None:
+    """A guard plugin whose factory raises leaves the door shut, not open."""
+
+    class Plugin:
+        @hookimpl
+        def tom_connection_guard(self, ctx: PluginContext) -> ConnectionGuard:
+            raise OSError("no list")
+
+    async with (
+        Endpoint.bind(local_config(extra_plugins=(("guard", Plugin()),))) as server,
+        Endpoint.bind(local_config()) as client,
+    ):
+        with pytest.raises(DialError):
+            await client.connect(server.node_addr(), ALPN, timeout=0.3)
+
+
 async def test_datagram_protocol_shares_the_socket() -> None:
     """A plugin's datagrams and QUIC pass through one and the same socket."""
     got: asyncio.Queue[tuple[bytes, SocketAddr]] = asyncio.Queue()
