@@ -17,7 +17,15 @@ from pathlib import Path
 
 import attrs
 
-MODULES = ("test_connection", "test_recovery", "test_stream", "test_packet_builder", "test_asyncio", "test_h3", "test_h0")
+MODULES = (
+    "test_connection",
+    "test_recovery",
+    "test_stream",
+    "test_packet_builder",
+    "test_asyncio",
+    "test_h3",
+    "test_h0",
+)
 INTENDED = frozenset({"tests/test_recovery.py::QuicPacketPacerTest::test_with_measurement"})
 """Fails by design: our pacer's bursts are sized in time, aioquic's are 16 packets at most."""
 CHILD = Path(__file__).with_name("child.py")
@@ -65,9 +73,7 @@ def run(source: Path, *, fast: bool) -> Outcome:
     if not report.exists():
         raise RuntimeError(f"the suite did not run:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     data = json.loads(report.read_text())
-    return Outcome(
-        frozenset(data["passed"]), frozenset(data["failed"]), dict(data["counters"]), dict(data["errors"])
-    )
+    return Outcome(frozenset(data["passed"]), frozenset(data["failed"]), dict(data["counters"]), dict(data["errors"]))
 
 
 def broken(stock: Outcome, fast: Outcome) -> list[str]:
