@@ -74,13 +74,15 @@ class TransferResult:
     """What was transferred, verified and stored.
 
     `moved`: bytes of files that went over the wire; `had`: bytes that were there already; `place`: where the receiver
-    put it, or what the sender read; `stored`: the receiver's files; `skipped`: what the sender left out.
+    put it, or what the sender read; `sha256`: of a single file, None for a folder; `stored`: the receiver's files;
+    `skipped`: what the sender left out.
     """
 
     manifest: Manifest
     moved: int
     had: int
     place: Path
+    sha256: bytes | None
     stored: tuple[Path, ...] = ()
     skipped: tuple[Path, ...] = ()
 
@@ -146,6 +148,7 @@ class _Sending:
         self._protocol = SenderProtocol(source.manifest)
         self._ledger = _Ledger(source.manifest, listener)
         self._events: deque[SenderEvent] = deque()
+        self._digest: bytes | None = None
 
     async def run(self) -> TransferResult:
         with _telling(self._writer, self._protocol.fail), _interruptions("the receiver", self._ledger):
@@ -160,6 +163,7 @@ class _Sending:
             self._ledger.moved,
             self._ledger.had,
             self._source.paths[0],
+            None if self._source.manifest.is_folder else self._digest,
             skipped=self._source.skipped,
         )
 
@@ -199,6 +203,7 @@ class _Sending:
                     self._writer.write(piece)
                 await self._writer.drain()
                 self._ledger.add(batch.data, batch.had, batch.path)
+            self._digest = outgoing.last_digest
         finally:
             try:
                 await job.settle()
@@ -303,7 +308,8 @@ class _Receiving:
                     await self._writer.drain()
             finally:
                 await in_thread(store.close)
-        return TransferResult(manifest, ledger.moved, ledger.had, store.place, stored=tuple(store.stored))
+        digest = None if manifest.is_folder else store.last_digest
+        return TransferResult(manifest, ledger.moved, ledger.had, store.place, digest, stored=tuple(store.stored))
 
     async def _offer(self) -> Manifest:
         while True:

@@ -124,6 +124,8 @@ class Outgoing:
         self._had = 0
         self._path = source.manifest.name
         self._frames = self._all()
+        self.last_digest: bytes | None = None
+        """SHA-256 of the file that was read last."""
 
     def next_batch(self) -> Batch | None:
         """About a MiB to send, None at the end; raises SourceError if a file can't be read or has changed."""
@@ -170,8 +172,9 @@ class Outgoing:
                 left -= len(chunk)
                 yield 0, 0, self._protocol.data_header(len(chunk))
                 yield len(chunk), len(chunk), chunk
+            self.last_digest = digest.digest()
             # A small cost for each file, so that many small ones don't make an endless batch.
-            yield 4096, 0, self._protocol.end_file(digest.digest())
+            yield 4096, 0, self._protocol.end_file(self.last_digest)
         finally:
             os.close(fd)
 

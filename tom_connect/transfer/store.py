@@ -81,6 +81,8 @@ class Store:
         self._current: _Current | None = None
         self.stored: list[Path] = []
         """The files as they were named in the end, those that were there already included."""
+        self.last_digest: bytes | None = None
+        """SHA-256 of the file that was verified last."""
 
     @property
     def place(self) -> Path:
@@ -173,6 +175,7 @@ class Store:
         current = self._current
         assert current is not None
         self._current = None
+        self.last_digest = digest
         with _storing(self._path(current.entry)):
             matches = current.digest.digest() == digest and current.written == current.entry.size
             if current.fd is None:

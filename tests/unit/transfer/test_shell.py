@@ -87,6 +87,7 @@ async def test_a_file_arrives(file: pathlib.Path, into: pathlib.Path) -> None:
     assert (sent.moved, sent.had) == (received.moved, received.had) == (SIZE, 0)
     assert received.place == into / "film.mkv"
     assert received.stored == (into / "film.mkv",)
+    assert sent.sha256 == received.sha256 == hashlib.sha256(file.read_bytes()).digest()
 
 
 async def test_a_folder_arrives(tmp_path: pathlib.Path, into: pathlib.Path) -> None:
