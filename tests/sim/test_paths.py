@@ -108,6 +108,30 @@ def test_ipv6_is_preferred_within_three_milliseconds() -> None:
     assert active(a, b) == "v4"
 
 
+def test_both_ends_come_to_use_one_path() -> None:
+    """Where two paths are equally good and the ends began on different ones, one follows, once, and nobody doubts."""
+    world = World()
+    world.v4 = world.v6 = Link(delay=0.05)
+    a, b = pair(world)
+    a.tell(b)
+    world.run(1)
+    for node, peer, ipv6 in ((a, b, True), (b, a, False)):
+        remote = node.remotes[peer.id]
+        other = next(state for state in remote.paths.values() if state.ipv6 is ipv6)
+        if remote.active is not other:
+            remote._switch(other, "test", world.now)
+        node.pump()
+        node.events.clear()
+    world.traffic(a, b, 20.0)
+    world.run(20)
+    assert active(a, b) == active(b, a)
+    assert [e.why for e in a.of(PathSelected) + b.of(PathSelected)] == ["the peer uses it"]  # type: ignore[attr-defined]
+    follower = a if a.of(PathSelected) else b
+    other = b if follower is a else a
+    assert follower.id.raw > other.id.raw
+    assert len(follower.quic_copies) == 2
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("delay", [0.001, 0.05, 0.15])
 def test_a_path_silent_under_traffic_is_left_within_two_seconds(seed: int, delay: float) -> None:

@@ -118,7 +118,7 @@ class DiscoCore:
         known = self._known.get(node_id)
         if known is None:
             self.sealer.pin(node_id)
-            known = self._known[node_id] = _Known(RemotePaths(node_id, self))
+            known = self._known[node_id] = _Known(RemotePaths(node_id, self, follows=node_id.raw < self.node_id.raw))
         self._idle.pop(node_id, None)
         known.paths.hold(now)
         return known.paths

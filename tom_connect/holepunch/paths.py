@@ -21,7 +21,7 @@ from tom_connect.abc import PathInfo
 from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
 from tom_connect.holepunch.events import PathAdded, PathEvent, PathLost, PathProven, PathRestored, PathSelected
 from tom_connect.holepunch.path import Path
-from tom_connect.holepunch.pathstate import PathState, best
+from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
 from tom_connect.keys import NodeId
 
 TRAFFIC: Final = 10.0
@@ -51,6 +51,9 @@ DOUBT_PING: Final = 0.25
 LEAVE_AFTER: Final = (0.35, 0.9)
 """Bounds of the doubt after which a path is left for one that answers; between them, two RTT. With `DOUBT_AFTER`
 and a tick this stays under 2 s."""
+FOLLOW_AFTER: Final = 0.25
+"""Seconds of the peer's traffic on another path, about as good, after which the end with the larger NodeId uses that
+one too: with one path for both directions each end hears whether it works. Shorter than the time to doubt."""
 OUTAGE: Final = 90.0
 """Seconds for which a silent peer is searched on every path; QUIC gives up about then too."""
 MOVE_CREDIT: Final = 3
@@ -88,8 +91,10 @@ def _clamp(value: float, bounds: tuple[float, float]) -> float:
 class RemotePaths:
     """All paths to one node, and the choice among them."""
 
-    def __init__(self, node_id: NodeId, owner: PathsOwner) -> None:
+    def __init__(self, node_id: NodeId, owner: PathsOwner, *, follows: bool) -> None:
         self.node_id = node_id
+        self.follows = follows
+        """Whether we use the path that the peer uses, where both are about as good."""
         self.paths: dict[Path, PathState] = {}
         self.active: PathState | None = None
         self.targets: tuple[PathState, ...] = ()
@@ -104,6 +109,9 @@ class RemotePaths:
         self._unanswered_since: float | None = None
         self._doubt_since: float | None = None
         self._outage_since: float | None = None
+        self._active_spoke = -inf
+        self._led_to: PathState | None = None
+        self._led_since = -inf
 
     # --- what the owner tells ---------------------------------------------------------------------------------
 
@@ -154,7 +162,7 @@ class RemotePaths:
         """QUIC authenticated `size` bytes from `path`. Called for every batch."""
         state = self.paths.get(path)
         if state is not None and state is self.active:
-            state.heard = now
+            state.heard = self._active_spoke = now
             self._unanswered_since = None
             if state.credit is not None:
                 self._earn(state, now, size)
@@ -372,6 +380,8 @@ class RemotePaths:
         if state.proven:
             if self._doubt_since is not None:
                 self._judge(now)
+            elif self.follows:
+                self._follow(state, now)
             return
         active = self.active
         if active is None:
@@ -391,6 +401,19 @@ class RemotePaths:
             self._switch(state, "the peer moved", now)
         self._retarget()
         self._owner.arm(self, now)
+
+    def _follow(self, state: PathState, now: float) -> None:
+        """The peer's traffic comes on a proven path that is not ours: use it too, if ours is hardly better."""
+        active = self.active
+        if active is None or state.direct != active.direct or state.rtt is None:
+            return
+        if state is not self._led_to or self._active_spoke > self._led_since:
+            self._led_to, self._led_since = state, now
+        elif now - self._led_since >= FOLLOW_AFTER:
+            self._led_to = None
+            # Never to where the rule would lead back from.
+            if state.score() < active.score() + HYSTERESIS and self._chosen_by_plugin() is None:
+                self._switch(state, "the peer uses it", now)
 
     def _earn(self, state: PathState, now: float, size: int) -> None:
         if state.credit is None:

@@ -18,7 +18,8 @@ HYSTERESIS: Final = 0.005
 IPV6_AHEAD: Final = 0.003
 """Seconds that an IPv6 path may be slower and still win: it has no NAT mapping that could go."""
 FIRST_SAMPLE: Final = 1.0
-"""Seconds that a path without a measured RTT is given to get one before a measured one replaces it."""
+"""Seconds that a path is given to get two RTT samples before a faster one replaces it: the first sample is often taken
+while a handshake keeps the event loop busy."""
 RTT_SAMPLES: Final = 3
 """RTT is the least of this many samples: a busy event loop adds to single ones, never takes away."""
 
@@ -65,6 +66,10 @@ class PathState:
         self._samples.append(rtt)
         self.rtt = min(self._samples)
 
+    def sampled(self) -> bool:
+        """Whether the RTT rests on more than one sample."""
+        return len(self._samples) > 1
+
     def forget_rtt(self) -> None:
         """The route may be another now: earlier samples say nothing."""
         self._samples.clear()
@@ -99,10 +104,8 @@ def best(current: PathState | None, paths: Iterable[PathState], now: float) -> t
         return winner, "the path in use no longer answers"
     if winner.direct != current.direct:
         return winner, "direct"
-    if current.rtt is None:
-        if winner.rtt is None or now - (current.proven_at or current.added) < FIRST_SAMPLE:
-            return current, ""
-        return winner, "faster"
+    if not current.sampled() and now - (current.proven_at or current.added) < FIRST_SAMPLE:
+        return current, ""
     if winner.score() + HYSTERESIS < current.score():
         return winner, "faster"
     return current, ""

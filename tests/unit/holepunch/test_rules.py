@@ -116,6 +116,11 @@ def test_an_unmeasured_path_gets_a_second() -> None:
     assert best(fresh, [fresh, measured], FIRST_SAMPLE / 2)[0] is fresh
     assert best(fresh, [fresh, measured], FIRST_SAMPLE * 2)[0] is measured
     assert best(fresh, [fresh, path("192.0.2.2:1")], FIRST_SAMPLE * 2)[0] is fresh
+    # One sample may have been taken while the loop was busy.
+    once, faster = path("192.0.2.1:1", 0.100), path("192.0.2.2:1", 0.050)
+    assert best(once, [once, faster], FIRST_SAMPLE / 2)[0] is once
+    once.measured(0.100)
+    assert best(once, [once, faster], FIRST_SAMPLE / 2)[0] is faster
 
 
 def test_rtt_is_the_least_of_the_last_samples() -> None:
