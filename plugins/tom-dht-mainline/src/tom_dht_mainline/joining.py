@@ -47,6 +47,8 @@ class Joining:
         self._joined = asyncio.Event()
         self._wanted = asyncio.Event()
         self._knows_addresses = has_saved
+        self.silent: dict[Address, BootstrapNode] = {}
+        """Addresses that were asked and have sent nothing yet."""
 
     async def run(self) -> None:
         """Join, and again whenever nobody is left; never ends by itself."""
@@ -96,16 +98,23 @@ class Joining:
     async def _through(self, nodes: Sequence[BootstrapNode], addresses: Sequence[Address]) -> None:
         for node in nodes:
             self._bootstrap[node] = "asked"
+        for address in addresses:
+            self.silent[address] = next((node for node in nodes if node.address == address), nodes[0])
         self._knows_addresses = self._knows_addresses or bool(addresses)
         self._somebody_to_ask.set()
         try:
-            operation = await self._node.run(lambda core, now: core.bootstrap(addresses, now))
+            await self._node.run(lambda core, now: core.bootstrap(addresses, now))
         except DhtClosedError:
             return
         for node in nodes:
-            self._bootstrap[node] = "joined" if operation.replies else "no answer"
+            if self._bootstrap[node] == "asked":
+                self._bootstrap[node] = "no answer"
         if self._node.table_size():
             self._joined.set()
+
+    def heard(self, address: Address) -> None:
+        """A datagram came from an address in `silent`."""
+        self._bootstrap[self.silent.pop(address)] = "answered"
 
     def close(self) -> None:
         """Wake everyone who waits; the node has closed."""

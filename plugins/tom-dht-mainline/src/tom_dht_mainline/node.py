@@ -178,7 +178,10 @@ class DhtNode:
         if core is None:
             return
         now = time.monotonic()
+        silent = self._joining.silent if self._joining is not None else {}
         for data, addr in batch:
+            if addr in silent and self._joining is not None:
+                self._joining.heard(addr)
             try:
                 core.receive(data, addr, now)
             except Exception as exc:
@@ -374,9 +377,7 @@ class DhtNode:
         if operation.outcome is PutOutcome.SUPERSEDED:
             return SupersededError(operation.newer_seq, operation.newer_item)
         if operation.outcome is PutOutcome.CAS_MISMATCH or CAS_MISMATCH in operation.error_codes:
-            return CasMismatchError(
-                f"most nodes don't hold sequence number {operation.cas}; get it and try again"
-            )
+            return CasMismatchError(f"most nodes don't hold sequence number {operation.cas}; get it and try again")
         if not operation.replies:
             return self.unreachable(operation)
         codes = ", ".join(f"error {code} from {count}" for code, count in sorted(operation.error_codes.items()))

@@ -145,7 +145,7 @@ class UdpTransport:
                 continue
             try:
                 sock.sendto(data, addr)
-            except OSError:
+            except (OSError, OverflowError):
                 self.dropped += 1
 
     async def close(self) -> None:

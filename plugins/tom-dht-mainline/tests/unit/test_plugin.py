@@ -308,7 +308,7 @@ async def test_diagnostics_are_read_when_they_are_shown(net: Testnet, lend: Lend
         assert len(shown) == len(list(shown))
         bootstrap = shown["bootstrap"]
         assert isinstance(bootstrap, dict)
-        assert set(bootstrap.values()) == {"joined"}
+        assert set(bootstrap.values()) == {"answered"}
 
 
 def test_the_host_accepts_the_plugin() -> None:
