@@ -111,6 +111,7 @@ class World:
         self.v4, self.v6, self.relay = Link(), Link(), Link(delay=0.030)
         self.sent: Counter[Path] = Counter()
         self.disco_sent = 0
+        self.sizes: Counter[int] = Counter()
         self.answers: dict[int, int] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -140,6 +141,7 @@ class World:
         self.sent[path] += 1
         if data[0] != 0x40:
             self.disco_sent += 1
+            self.sizes[len(data)] += 1
         source: Path
         if isinstance(path, RelayPath):
             link, source = self.relay, RelayPath(path.url, sender.id)

@@ -275,169 +275,25 @@ def test_call_me_maybe_brings_private_addresses_over_a_relay(seed: int) -> None:
 
 
 def test_call_me_maybe_is_sent_once_and_again_when_addresses_change() -> None:
-    """A confirmed call-me-maybe is not repeated; new candidates are told within a second."""
+    """A confirmed call-me-maybe is not repeated, new candidates are told at once, an unconfirmed one 4 times."""
     world = World()
     a, b = pair(world)
-    a.core.set_own_candidates([next(iter(a.addrs.values()))], world.now)
+    own = list(a.addrs.values())
+    size = 58 + 14 + 2 * 18 + 16
+    a.core.set_own_candidates(own, world.now)
     a.tell(b)
-    world.traffic(a, b, 60.0)
-    world.run(10)
-    calls = b.core.counters
-    known = b.core._known[a.id]
-    del calls
-    before = known.calls._level  # what the rate limit says is left
-    world.run(20)
-    assert known.calls.take(world.now, before)
-    moved = type(next(iter(a.addrs.values())))("203.0.113.5", 555)
-    a.core.set_own_candidates([moved], world.now)
+    world.traffic(a, b, 90.0)
+    world.run(30)
+    assert world.sizes[size] == 1
+    moved = type(own[0])("203.0.113.5", 555)
+    a.core.set_own_candidates([moved, own[1]], world.now)
     world.run(1)
     assert moved in b.remotes[a.id].paths
-
-
-def test_without_disco_only_what_the_caller_gave_or_quic_validated_is_used() -> None:
-    """A peer that ignores disco gets QUIC packets at given addresses alone; the one that answers is selected."""
-    world = World()
-    a = world.node("a", "192.0.2.1:1000", "[2001:db8::1]:1000")
-    b = world.node("b", "198.51.100.2:2000", "[2001:db8::2]:2000", disco=False)
-    remote = a.hold(b)
-    a.tell(b, "198.51.100.2:2000")
-    assert not remote.usable()
-    world.run(1)
-    assert not remote.usable()
-    a.tell(b, "[2001:db8::2]:2000", trusted=True)
-    a.tell(b, "203.0.113.9:99", trusted=True)
-    assert len(remote.targets) == 2
-    b.hold(a)
-    a.send_quic(b)
-    world.run(0.1)
-    b.core.acquire(a.id, world.now).handshake_done(a.addrs[next(reversed(a.addrs))], world.now)
-    world.traffic(a, b, 30.0)
+    assert world.sizes[size] == 2
+    world.v4.up = world.v6.up = False
+    a.core.set_own_candidates(own, world.now)
     world.run(30)
-    assert active(a, b) == "v6"
-    assert a.quic_copies[next(iter(b.addrs.values()))] == 0
-    assert a.of(PathRestored) == []
-    assert len(a.of(PathSelected)) == 1
-    assert world.sent[next(iter(b.addrs.values()))] <= rules.UNPROVEN_PINGS
-
-
-def test_a_quiet_peer_without_disco_is_not_taken_for_dead() -> None:
-    """When an iroh-like peer does not answer our last acknowledgment, no outage is declared and nothing is sent."""
-    world = World()
-    a = world.node("a", "192.0.2.1:1000")
-    b = world.node("b", "198.51.100.2:2000", disco=False)
-    a.hold(b)
-    b.hold(a)
-    a.tell(b, trusted=True)
-    b.core.acquire(a.id, world.now).handshake_done(a.addrs[next(iter(a.addrs))], world.now)
-    world.traffic(a, b, 30.0)
-    world.run(31)
-    a.send_quic(b)
-    world.run(60)
-    before = sum(world.sent.values())
-    world.run(600)
-    assert sum(world.sent.values()) == before
-    assert a.of(PathRestored) == []
-
-
-def test_a_moved_peer_without_disco_is_followed_with_limited_credit() -> None:
-    """It moves: the server answers there with at most three times what came, then freely once it is confirmed."""
-    world = World()
-    server = world.node("server", "198.51.100.2:2000")
-    client = world.node("client", "192.0.2.1:1000", disco=False)
-    here = next(iter(client.addrs.values()))
-    remote = server.hold(client)
-    client.hold(server)
-    client.tell(server, trusted=True)
-    remote.handshake_done(here, world.now)
-    server.pump()
-    world.every(0.1, world.now + 60, lambda: client.send_quic(server))
-    world.every(0.001, world.now + 10, lambda: server.send_quic(client))
-    world.run(5)
-    moved = type(here)("192.0.2.200", 4242)
-    client.addrs[here.family] = moved
-    at = world.now
-    world.run(0.5)
-    selected = server.of(PathSelected)[-1]
-    assert selected.path == moved
-    assert selected.at - at < 0.25
-    assert server.quic_copies[moved] <= 3 * 6
-    remote.quic_confirmed(moved)
-    world.run(0.5)
-    assert server.quic_copies[moved] > 300
-
-
-def test_a_forwarded_packet_does_not_move_a_live_peer() -> None:
-    """An attacker who forwards one authentic packet from an address of his own gets pings there, and no traffic."""
-    for disco in (True, False):
-        world = World()
-        server = world.node("server", "198.51.100.2:2000")
-        client = world.node("client", "192.0.2.1:1000", disco=disco)
-        victim = type(next(iter(client.addrs.values())))("203.0.113.66", 666)
-        remote = server.hold(client)
-        client.hold(server)
-        client.tell(server, trusted=True)
-        remote.handshake_done(next(iter(client.addrs.values())), world.now)
-        world.traffic(client, server, 20.0)
-        world.run(2)
-        for _ in range(5):
-            remote.quic_heard(victim, world.now, 1200)
-            server.pump()
-            world.run(0.1)
-        world.run(10)
-        assert remote.active is not None
-        assert remote.active.path != victim
-        assert server.quic_copies[victim] <= 15 if not disco else server.quic_copies[victim] == 0
-        assert world.sent[victim] - server.quic_copies[victim] <= rules.UNPROVEN_PINGS
-
-
-def test_forged_records_cost_a_victim_a_bounded_number_of_probes() -> None:
-    """A hundred nodes whose records all name one victim: it gets ten packets of 106 bytes, then one in ten seconds."""
-    world = World()
-    a = world.node("a", "192.0.2.1:1000")
-    victim = "203.0.113.53:53"
-    peers = [world.node(f"peer{i}", "198.51.100.2:2000", disco=False) for i in range(100)]
-    for peer in peers:
-        a.hold(peer)
-        a.tell(peer, victim)
-    seconds = 60.0
-    world.run(seconds)
-    for peer in peers:
-        a.tell(peer, victim)
-    world.run(seconds)
-    got = world.sent[type(next(iter(a.addrs.values()))).parse(victim)]
-    assert 5 <= got <= core_module.ADDRESS_BURST + 2 * seconds * core_module.ADDRESS_RATE
-
-
-def test_a_record_of_a_thousand_addresses_reaches_sixteen() -> None:
-    """What one record can make us probe is bounded, in addresses and in packets, and is then forgotten."""
-    world = World()
-    a = world.node("a", "192.0.2.1:1000")
-    b = world.node("b", "198.51.100.2:2000", disco=False)
-    remote = a.hold(b)
-    a.tell(b, *(f"203.0.113.{i % 250 + 1}:{1000 + i}" for i in range(1000)))
-    world.run(60)
-    assert len(world.sent) <= rules.MAX_OF_SOURCE
-    assert sum(world.sent.values()) <= rules.MAX_OF_SOURCE * rules.UNPROVEN_PINGS
-    assert remote.paths == {}
-
-
-def test_local_addresses_from_records_are_not_probed() -> None:
-    """Loopback, private, link-local, multicast and broadcast addresses get nothing, unless local ones are allowed."""
-    bad = ["127.0.0.1:1", "10.0.0.1:1", "192.168.0.1:1", "169.254.1.1:1", "[::1]:1", "[fe80::1]:1", "[fd00::1]:1"]
-    never = ["224.0.0.1:1", "255.255.255.255:1", "0.0.0.0:1", "[ff02::1]:1", "8.8.8.8:0", "[::ffff:224.0.0.1]:1"]
-    world = World()
-    a = world.node("a", "192.0.2.1:1000", "[2001:db8::1]:1")
-    b = world.node("b", "198.51.100.2:2000")
-    a.hold(b)
-    a.tell(b, *bad, *never)
-    world.run(10)
-    assert not world.sent
-    world = World()
-    a = world.node("a", "192.0.2.1:1000", "[2001:db8::1]:1", allow_local=True)
-    a.hold(b)
-    a.tell(b, *bad, *never)
-    world.run(10)
-    assert {str(path) for path in world.sent} == set(bad)
+    assert world.sizes[size] == 2 + len(core_module.CALL_RETRY)
 
 
 def test_a_plugin_chooses_among_proven_paths() -> None:
@@ -461,51 +317,6 @@ def test_a_plugin_chooses_among_proven_paths() -> None:
     wishes[0] = None
     world.run(6)
     assert active(a, b) == "v4"
-
-
-def test_a_released_node_gets_nothing_and_is_forgotten() -> None:
-    """After the last user no ping goes out; the table entry is kept for a reconnection and then dropped."""
-    world = World()
-    a, b = pair(world)
-    a.tell(b)
-    world.run(1)
-    remote = a.remotes[b.id]
-    a.core.release(remote, world.now)
-    before = world.disco_sent
-    a.core.tick(world.now)
-    world.run(5)
-    assert world.disco_sent == before
-    assert a.core.acquire(b.id, world.now) is remote
-    assert remote.usable()
-    a.core.release(remote, world.now)
-    world.run(core_module.IDLE_KEPT + 1)
-    assert a.core.acquire(b.id, world.now) is not remote
-
-
-def test_idle_nodes_are_bounded() -> None:
-    """Thousands of nodes that came and went leave a bounded table."""
-    world = World()
-    a = world.node("a", "192.0.2.1:1000")
-    for i in range(core_module.MAX_IDLE + 50):
-        peer = world.node(f"p{i}", "198.51.100.2:2000")
-        a.core.release(a.hold(peer), world.now)
-    assert len(list(a.core.remotes())) <= core_module.MAX_IDLE + 1
-
-
-def test_a_peer_that_pings_from_everywhere_fills_no_table() -> None:
-    """An authentic peer that pings from a thousand ports leaves a bounded number of paths and gets bounded pings."""
-    world = World()
-    a, b = pair(world)
-    a.tell(b)
-    world.run(1)
-    remote = a.remotes[b.id]
-    start = sum(world.sent.values())
-    for port in range(1000):
-        remote.ping_received(type(next(iter(b.addrs.values())))("198.51.100.3", 3000 + port), world.now)
-    a.pump()
-    world.run(30)
-    assert len(remote.paths) <= rules.MAX_PATHS
-    assert sum(world.sent.values()) - start <= core_module.PEER_BURST + 30 * core_module.PEER_RATE
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -536,18 +347,3 @@ def test_an_hour_of_weather(seed: int) -> None:
                 assert gaps(b.quic_got, start + 6.0, end) < 1.0, (seed, start)
     assert len(a.remotes[b.id].paths) <= 4
     assert len(a.of(PathAdded)) <= 4
-
-
-def test_pings_under_way_are_bounded_and_expire() -> None:
-    """Unanswered pings leave no state behind."""
-    world = World()
-    world.v4.up = world.v6.up = False
-    a, b = pair(world)
-    a.tell(b, trusted=True)
-    world.run(120)
-    assert len(a.core._asked) <= 4
-    a.core.release(a.remotes[b.id], world.now)
-    world.run(60)
-    a.core.tick(world.now)
-    assert not a.core._asked
-    assert not a.core._stamps
