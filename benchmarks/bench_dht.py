@@ -29,6 +29,11 @@ from tests.interop.peers.dht import Address, DhtPeer
 VALUE = 300
 #: Lookups of random keys that let a client fill its table before it counts as warm.
 WARM_LOOKUPS = 10
+#: A client is at rest when it sends no more than this while nothing is asked of it; it gets that many times to rest.
+QUIET_PACKETS, QUIET_TRIES = 2, 30
+
+#: Key and value.
+Item = tuple[bytes, bytes]
 
 COLUMNS = (
     Column("put_ms", "put, ms"),
@@ -61,22 +66,32 @@ class Client:
         packets = await self._packets() - before
         self.row.add(put_ms=put.ms, put_packets=packets, copies=await self.network.copies(public_key(seed)))
 
-    async def get(self) -> None:
+    async def get(self, key: bytes, value: bytes) -> None:
         """Get an item that others have put."""
-        value = os.urandom(VALUE)
-        key, before = await self.network.place(value), await self._packets()
+        before = await self._packets()
         got = await self.peer.get_mutable(key, node=self.node)
         await asyncio.sleep(self.network.settle)
         packets = await self._packets() - before
         found = got.value == value
         self.row.add(first_ms=got.first_ms, end_ms=got.end_ms, get_packets=packets, missed=float(not found))
 
-    async def cold(self, address: Address) -> None:
-        """Get an item from a client that has just been started."""
-        value = os.urandom(VALUE)
-        key = await self.network.place(value)
-        got = await self.peer.cold_get(address, self.network.entrances, key)
+    async def cold(self, address: Address, key: bytes, value: bytes) -> None:
+        """Get an item from a client in a process that has just been started; the time counts from when it begins."""
+        peer = await asyncio.to_thread(self.entry.start)
+        try:
+            got = await peer.cold_get(address, self.network.entrances, key)
+        finally:
+            await asyncio.to_thread(peer.close)
         self.row.add(cold_ms=got.first_ms, missed=float(got.value != value))
+
+    async def warm(self) -> None:
+        """Look about, and then wait until what a client does by itself after joining is over."""
+        await self.peer.warm(self.node, WARM_LOOKUPS)
+        for _ in range(QUIET_TRIES):
+            before = await self._packets()
+            await asyncio.sleep(self.network.settle)
+            if await self._packets() - before <= QUIET_PACKETS:
+                return
 
     async def _packets(self) -> int:
         return await self.network.packets(self.peer, self.node, self.address)
@@ -100,29 +115,32 @@ async def measure(report: Report, network: Network, options: Options, *, rounds:
             address = fresh()
             node = await peer.open(address, network.entrances)
             clients.append(Client(entry, peer, node, address, row, network))
-        await asyncio.gather(*(client.peer.warm(client.node, WARM_LOOKUPS) for client in clients))
+        await asyncio.gather(*(client.warm() for client in clients))
+        # All contenders get the same items: how far a target is from where one stands differs more than they do.
+        values = [os.urandom(VALUE) for _ in range(rounds)]
+        items = [(await network.place(value), value) for value in values]
 
-        async def warm(client: Client) -> None:
+        async def warm(client: Client, item: Item) -> None:
             await client.put()
-            await client.get()
+            await client.get(*item)
 
-        async def cold(client: Client) -> None:
-            await client.cold(fresh())
+        async def cold(client: Client, item: Item) -> None:
+            await client.cold(fresh(), *item)
 
         # Cold starts come last: what started them is gone afterwards, but stands in the tables of others.
         for work in (warm, cold):
             if together:
-                await asyncio.gather(*(repeat(work, client, rounds) for client in clients))
+                await asyncio.gather(*(repeat(work, client, items) for client in clients))
             else:
-                for _ in range(rounds):
+                for item in items:
                     for client in clients:
-                        await work(client)
+                        await work(client, item)
 
 
-async def repeat(work: Callable[[Client], Awaitable[None]], client: Client, rounds: int) -> None:
-    """Do the same for a client again and again."""
-    for _ in range(rounds):
-        await work(client)
+async def repeat(work: Callable[[Client, Item], Awaitable[None]], client: Client, items: list[Item]) -> None:
+    """Do the same for a client with one item after the other."""
+    for item in items:
+        await work(client, item)
 
 
 def add_aims(report: Report) -> None:
