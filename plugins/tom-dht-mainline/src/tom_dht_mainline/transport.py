@@ -19,7 +19,7 @@ Datagram = tuple[bytes, Address]
 Receiver = Callable[[Sequence[Datagram]], None]
 
 BATCH = 32
-"""Datagrams handled before the loop gets its turn: about 5 ms of work, less than one QUIC packet may wait."""
+"""Datagrams handled before the loop gets its turn: about 1 ms of work, which a QUIC packet may wait."""
 QUEUE = 512
 """Datagrams of the shared socket that wait for their turn; more are dropped, as a full socket buffer would."""
 _BUFFER = 1 << 20

@@ -265,3 +265,18 @@ async def test_a_node_that_is_alone_says_what_to_do() -> None:
         assert await node.bootstrap() == 0
         with pytest.raises(DhtUnreachableError, match="no bootstrap node was given"):
             await node.get(bytes(range(32)))
+
+
+async def test_a_node_finds_what_it_stores_itself() -> None:
+    """In a DHT of two, what one puts lies on the other alone, which finds it without anybody's help."""
+    key = SecretKey.generate()
+    async with Testnet(2) as net:
+        first, second = net.nodes
+        await second.put_mutable(key, b"mutable", wait_for="all")
+        stored = await second.put_immutable(b"immutable", wait_for="all")
+        mutable, immutable = await first.get(key.node_id.raw), await first.get_immutable(stored.target)
+        assert mutable is not None
+        assert immutable is not None
+        assert (mutable.value, immutable.value) == (b"mutable", b"immutable")
+        assert await first.get(key.node_id.raw, min_seq=mutable.seq + 1) is None
+        assert first.pending == 0

@@ -379,7 +379,10 @@ class DhtCore:
         self._share(self._gets, key, search)
         context.running[operation] = search
         search.join(operation, now)
-        search.start(now)
+        held = self._server.items.get(operation.target, now)
+        if held is not None:
+            search.take_held(held, now)
+        search.start_unless_finished(now)
         return operation
 
     @staticmethod

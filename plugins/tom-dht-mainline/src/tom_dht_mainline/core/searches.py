@@ -190,6 +190,18 @@ class GetSearch(Search):
             operation.first_result_at = now
         self._context.events.append(ValueFound(operation, item))
 
+    def take_held(self, item: Item, now: float) -> None:
+        """Count what this very node stores for others as a first answer: in a small DHT nobody else may hold it."""
+        if isinstance(item, MutableItem) is not (self._public_key is not None):
+            return
+        if isinstance(item, MutableItem) and item.seq < self.min_seq:
+            return
+        self._best = item
+        for operation in list(self.operations):
+            self._report(operation, item, now)
+        if self._public_key is None:
+            self.finish(now)
+
     def lookup_query(self, lookup: Lookup, candidate: Candidate) -> tuple[bytes, dict[bytes, Bencodable]]:
         """See `LookupClient`."""
         args: dict[bytes, Bencodable] = {b"target": self.target}

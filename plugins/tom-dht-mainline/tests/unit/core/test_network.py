@@ -217,7 +217,7 @@ def test_concurrent_gets_share_a_lookup() -> None:
     hosts = swarm(net, 30, settle=30)
     item = new_item(net)
     net.finish(hosts[1], hosts[1].core.put(item, net.now))
-    reader = hosts[9]
+    reader = next(host for host in hosts[2:] if host.core._server.items.get(item.target, net.now) is None)
     before = reader.core.counters.queries_out["get"]
     gets = [reader.core.get_mutable(item.public_key, net.now) for _ in range(5)]
     reader.core.cancel(gets[0], net.now)
