@@ -98,7 +98,7 @@ def finish(run: Callable[[], Any], output: Callable[[], Output], *, is_debug: Ca
                 exc, (CommandInterrupted, KeyboardInterrupt, SystemExit, OutputClosedError)
             ):
                 traceback.print_exception(exc, file=sys.stderr)
-            return _report(_cause(exc), output)
+            return _report(cause_of(exc), output)
     except (OutputClosedError, OSError):  # nobody reads, or nothing can be written
         return EXIT_FAILED
     finally:
@@ -138,11 +138,11 @@ def usage_message(exc: click.ClickException) -> str:
     return f"{message}; see {context.command_path} --help" if context is not None else message
 
 
-def _cause(exc: BaseException) -> BaseException:
+def cause_of(exc: BaseException) -> BaseException:
     """Of a group of errors that happened together, the one to tell: ours before others, the first before later ones."""
     if not isinstance(exc, BaseExceptionGroup):
         return exc
-    leaves = [_cause(inner) for inner in exc.exceptions]
+    leaves = [cause_of(inner) for inner in exc.exceptions]
     return next((leaf for leaf in leaves if isinstance(leaf, (TomError, OutputClosedError))), leaves[0])
 
 

@@ -11,6 +11,7 @@ from tom_connect.streams import BiStream
 from tom_connect.transfer.errors import TransferError, TransferInterruptedError
 from tom_connect.transfer.shell import (
     LAST_WORD,
+    OFFER_TIMEOUT,
     STALL_TIMEOUT,
     Decide,
     ProgressListener,
@@ -49,6 +50,7 @@ async def receive(
     overwrite: bool = False,
     decide: Decide | None = None,
     on_progress: ProgressListener | None = None,
+    offer_timeout: float = OFFER_TIMEOUT,
     stall_timeout: float = STALL_TIMEOUT,
 ) -> TransferResult:
     """Receive what the other side sends into the folder `into`; parameters and errors are those of `receive_stream`.
@@ -56,10 +58,10 @@ async def receive(
     The connection may be closed when this has returned or raised: the other side knows the outcome then.
     """
     try:
-        async with asyncio.timeout(stall_timeout):
+        async with asyncio.timeout(offer_timeout):
             stream = await connection.accept_bi()
     except TimeoutError:
-        raise TransferInterruptedError(f"the sender offered nothing for {stall_timeout:g} s") from None
+        raise TransferInterruptedError(f"the sender offered nothing for {offer_timeout:g} s") from None
     try:
         result = await receive_stream(
             stream,
@@ -68,6 +70,7 @@ async def receive(
             overwrite=overwrite,
             decide=decide,
             on_progress=on_progress,
+            offer_timeout=offer_timeout,
             stall_timeout=stall_timeout,
         )
     except TransferError:

@@ -32,6 +32,8 @@ from tom_connect.transfer.wire import Have
 
 STALL_TIMEOUT = 120.0
 """Seconds without a byte after which a receiver gives a sender up. One that reads a long file says so in between."""
+OFFER_TIMEOUT = 60.0
+"""Seconds in which a sender must have made its offer, which it has ready: strangers that make none must not hold on."""
 LAST_WORD = 5.0
 """Seconds to wait for the reason when the other side has stopped reading: it is on its way, or never comes."""
 _READ_SIZE = 1024 * 1024
@@ -111,14 +113,16 @@ async def receive_stream(
     overwrite: bool = False,
     decide: Decide | None = None,
     on_progress: ProgressListener | None = None,
+    offer_timeout: float = OFFER_TIMEOUT,
     stall_timeout: float = STALL_TIMEOUT,
 ) -> TransferResult:
     """Receive a file or folder over one stream into the folder `into`, which is made if it is missing.
 
-    `decide` is asked whether to take the offer; `stall_timeout` in seconds. See `tom_connect.transfer.store` for what
-    happens to names that are taken. Raises the TransferError that fits, on this side's account or the other's.
+    `decide` is asked whether to take the offer. Time-outs in seconds: until the offer is made, and without a byte
+    later. See `tom_connect.transfer.store` for what happens to names that are taken. Raises the TransferError that
+    fits, on this side's account or the other's.
     """
-    return await _Receiving(reader, writer, into, overwrite, decide, on_progress, stall_timeout).run()
+    return await _Receiving(reader, writer, into, overwrite, decide, on_progress, offer_timeout, stall_timeout).run()
 
 
 class _Ledger:
@@ -279,6 +283,7 @@ class _Receiving:
         overwrite: bool,
         decide: Decide | None,
         listener: ProgressListener | None,
+        offer_timeout: float,
         stall_timeout: float,
     ) -> None:
         self._reader = reader
@@ -287,6 +292,7 @@ class _Receiving:
         self._overwrite = overwrite
         self._decide = decide
         self._listener = listener
+        self._offer_timeout = offer_timeout
         self._stall_timeout = stall_timeout
         self._protocol = ReceiverProtocol()
 
@@ -312,10 +318,14 @@ class _Receiving:
         return TransferResult(manifest, ledger.moved, ledger.had, store.place, digest, stored=tuple(store.stored))
 
     async def _offer(self) -> Manifest:
-        while True:
-            for event in self._protocol.receive(await self._read()):
-                assert isinstance(event, Offered)
-                return event.manifest
+        try:
+            async with asyncio.timeout(self._offer_timeout):
+                while True:
+                    for event in self._protocol.receive(await self._read()):
+                        assert isinstance(event, Offered)
+                        return event.manifest
+        except TimeoutError:
+            raise TransferInterruptedError(f"the sender offered nothing for {self._offer_timeout:g} s") from None
 
     async def _claims(self, store: Store) -> list[Have]:
         found: list[Have] = []

@@ -269,8 +269,11 @@ async def test_a_stranger_s_protocol_is_refused(into: pathlib.Path, file: pathli
 
 
 async def test_a_silent_sender_is_given_up(into: pathlib.Path) -> None:
-    """Before its offer and in the middle of a file."""
+    """Before its offer and after it."""
+    with pytest.raises(TransferInterruptedError, match=r"offered nothing for 0\.05 s"):
+        await Line().receive(into, offer_timeout=0.05)
     line = Line()
+    line.forth.write(offer_frame(1) + frame(FrameType.ENTRIES, encode_entries([Entry("f", 1)])))
     with pytest.raises(TransferInterruptedError, match=r"silent for 0\.05 s"):
         await line.receive(into, stall_timeout=0.05)
 
