@@ -379,6 +379,7 @@ class Engine(Authenticated):
         limit = self.max_datagram_payload
         if len(data) > limit:
             raise DatagramTooLargeError(len(data), limit)
+        self._datagram_limit = max(self._datagram_limit, limit)
         pending = self._datagrams_pending
         if len(pending) >= self._settings.datagram_queue:
             pending.popleft()

@@ -7,6 +7,8 @@ which most paths carry; only where it is lost three times does a binary search f
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from tom_connect.quic.settings import BASE_MTU
@@ -17,7 +19,8 @@ RETRY_DELAY = 0.25  # seconds before a lost probe is sent again, so that one bur
 RAISE_DELAY = 600.0  # RFC 8899 section 5.1.1, PMTU_RAISE_TIMER: paths change
 HOLE_DELAY = 30.0  # after a black hole; doubled each time up to RAISE_DELAY
 HOLE_BURSTS = 3  # loss events of large packets, with no large packet acknowledged between, that make a black hole
-HOLE_TIMEOUTS = 2  # probe time-outs in a row that do
+DOUBT_TIMEOUTS = 2  # probe time-outs in a row after which smaller packets are tried
+DOUBT_DELAY = 1.0  # seconds until the larger size is tried again after that: it may have been plain loss
 
 
 @attrs.define
@@ -35,6 +38,7 @@ class PathMtu:
     _tries: int = attrs.field(init=False, default=0)
     _next_at: float = attrs.field(init=False, default=0.0)
     _bursts: int = attrs.field(init=False, default=0)
+    _burst_at: float = attrs.field(init=False, default=-math.inf)
     _hole_delay: float = attrs.field(init=False, default=HOLE_DELAY)
 
     def __attrs_post_init__(self) -> None:
@@ -116,18 +120,26 @@ class PathMtu:
         """A packet larger than the base size was acknowledged: the path still carries it."""
         self._bursts = 0
 
-    def large_lost(self, now: float) -> bool:
-        """Packets larger than the base size were declared lost together; True if that makes a black hole."""
+    def large_lost(self, sent_at: float, now: float) -> bool:
+        """Packets larger than the base size, the newest sent at `sent_at`, are lost; True if the MTU fell."""
+        if self.mtu <= BASE_MTU or sent_at <= self._burst_at:
+            return False  # they were sent before the MTU fell, or belong to the loss event that was counted
+        self._burst_at = now
         self._bursts += 1
-        if self.mtu > BASE_MTU and self._bursts >= HOLE_BURSTS:
-            self._fall(now)
-            return True
-        return False
+        if self._bursts < HOLE_BURSTS:
+            return False
+        self._fall(now)
+        return True
 
     def timed_out(self, in_a_row: int, now: float) -> bool:
-        """The probe time-out fired for the `in_a_row`-th time with no acknowledgement; True if a black hole."""
-        if self.mtu > BASE_MTU and in_a_row >= HOLE_TIMEOUTS:
-            self._fall(now)
+        """The probe time-out fired for the `in_a_row`-th time with no acknowledgement; True if the MTU fell.
+
+        Either large packets vanish, or all do, or a few were lost: smaller ones go on until a probe shows which.
+        """
+        if self.mtu > BASE_MTU and in_a_row >= DOUBT_TIMEOUTS:
+            self.mtu = BASE_MTU
+            self._restart()
+            self._next_at = now + DOUBT_DELAY
             return True
         return False
 

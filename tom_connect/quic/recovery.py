@@ -61,11 +61,7 @@ class Recovery(FastRecovery):
         Packets still in flight keep counting until they are acknowledged or lost, but neither grow nor shrink the
         new window, and give no RTT sample.
         """
-        in_flight = self._cc.bytes_in_flight
-        cc: Any = create_congestion_control(self._algorithm, max_datagram_size=max_datagram_size)
-        cc.bytes_in_flight = in_flight
-        cc._congestion_recovery_start_time = now
-        self._cc = cc
+        self._fresh_window(now, max_datagram_size)
         self._pacer = FastPacer(max_datagram_size=max_datagram_size)
         self._pacer.evaluation_time = now
         self._path_since = now
@@ -74,10 +70,25 @@ class Recovery(FastRecovery):
         self._pto_count = 0
 
     def path_restored(self, now: float) -> None:
-        """Forget the back-off of an outage and probe at once."""
+        """Forget the back-off of an outage and probe at once.
+
+        What was lost in the outage is no congestion. The window begins afresh, to grow quickly to half of what the
+        path carried before.
+        """
+        half = self._cc.congestion_window // 2
+        self._fresh_window(now, self._pacer._max_datagram_size)
+        self._cc.ssthresh = max(half, self._cc.congestion_window)
+        self._rtt_first_sample_time = now  # persistent congestion counts from here
         self.timeouts = 0
         self._pto_count = 0
         self.reschedule_data(now=now)
+
+    def _fresh_window(self, now: float, max_datagram_size: int) -> None:
+        in_flight = self._cc.bytes_in_flight
+        cc: Any = create_congestion_control(self._algorithm, max_datagram_size=max_datagram_size)
+        cc.bytes_in_flight = in_flight
+        cc._congestion_recovery_start_time = now
+        self._cc = cc
 
     def _forget_rtt(self) -> None:
         self._rtt_initialized = False
@@ -134,13 +145,12 @@ class Recovery(FastRecovery):
             persistent_congestion=persistent_congestion,
             space=space,
         )
-        # Packets of the old path say nothing about this one, and a probe time-out is not yet a loss.
-        if (
-            congestion_event
-            and any(
-                packet.sent_bytes > BASE_MTU and packet.in_flight and (packet.sent_time or 0.0) >= self._path_since
-                for packet in packets
-            )
-            and self._pmtu.large_lost(now)
-        ):
+        if not congestion_event:
+            return  # a probe time-out is not yet a loss
+        newest = max(
+            (packet.sent_time or 0.0 for packet in packets if packet.in_flight and packet.sent_bytes > BASE_MTU),
+            default=-math.inf,
+        )
+        # What was lost with an old path says nothing about this one.
+        if newest >= self._path_since and newest > -math.inf and self._pmtu.large_lost(newest, now):
             self._on_mtu_fall()
