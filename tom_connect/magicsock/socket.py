@@ -32,7 +32,9 @@ from tom_connect.magicsock.udp import SockAddr, UdpSocket, bind_error, open_sock
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
 
-_NO_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPFNOSUPPORT})
+_NO_FAMILY: Final = frozenset(
+    getattr(errno, name, -1) for name in ("EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EPFNOSUPPORT")
+)
 _ANY_OR_SELF: Final = frozenset({"::", "::1", "0.0.0.0", "127.0.0.1"})  # noqa: S104 - names to compare with
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import LocalError
+from tom_connect.holepunch.addrfilter import normal
 from tom_connect.magicsock.sockopts import (
     SOL_UDP,
     UDP_GRO,
@@ -46,6 +47,10 @@ SockAddr = tuple[Any, ...]
 BatchReceiver = Callable[[SocketAddr, list[bytes], float], None]
 
 
+def _missing(*_args: object) -> Any:
+    raise NotImplementedError
+
+
 def open_socket(addr: SocketAddr) -> socket.socket:
     """A bound, non-blocking UDP socket; raises OSError."""
     sock = socket.socket(addr.family, socket.SOCK_DGRAM)
@@ -53,10 +58,6 @@ def open_socket(addr: SocketAddr) -> socket.socket:
         sock.setblocking(False)
         if addr.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if sys.platform == "win32":
-            # Otherwise an ICMP "port unreachable" makes the next receive fail with WSAECONNRESET.
-            sio_udp_connreset = 0x9800000C
-            sock.ioctl(sio_udp_connreset, False)
         enlarge_buffers(sock, BUFFER_SIZE)
         sock.bind(sockaddr(addr))
     except BaseException:
@@ -115,8 +116,13 @@ class UdpSocket:
         self._sources: dict[SockAddr, SocketAddr] = {}
         self._buffer = bytearray(_MAX_DATAGRAM)
         self._view = memoryview(self._buffer)
-        self.gso = hasattr(sock, "sendmsg") and try_option(sock, SOL_UDP, UDP_SEGMENT, 0)
-        self.gro = hasattr(sock, "recvmsg_into") and try_option(sock, SOL_UDP, UDP_GRO, 1)
+        # Windows has neither of the two calls.
+        self._sendmsg: Callable[..., int] = getattr(sock, "sendmsg", _missing)
+        self._recvmsg_into: Callable[..., tuple[int, list[tuple[int, int, bytes]], int, SockAddr]] = getattr(
+            sock, "recvmsg_into", _missing
+        )
+        self.gso = self._sendmsg is not _missing and try_option(sock, SOL_UDP, UDP_SEGMENT, 0)
+        self.gro = self._recvmsg_into is not _missing and try_option(sock, SOL_UDP, UDP_GRO, 1)
         self._set_dont_fragment = fragmentation_switch(sock)
         self._dont_fragment: bool | None = None
 
@@ -171,19 +177,19 @@ class UdpSocket:
         if source is None:
             if len(self._sources) >= _KNOWN_SOURCES:
                 self._sources.clear()
-            source = self._sources[raw] = SocketAddr(raw[0], raw[1])
+            source = self._sources[raw] = normal(SocketAddr(raw[0], raw[1]))
         return source
 
     def _drain_gro(self) -> None:
         """Receive until there is nothing or the turn is over; the kernel hands over trains of equal datagrams."""
-        sock, view, buffers = self._sock, self._view, (self._view,)
+        receive, view, buffers = self._recvmsg_into, self._view, (self._view,)
         batch: list[bytes] = []
         batch_from: SockAddr | None = None
         taken = 0
         now = self._clock()
         try:
             while taken < DRAIN_PACKETS and self._loop is not None:
-                size, ancillary, _flags, source = sock.recvmsg_into(buffers, 64)
+                size, ancillary, _flags, source = receive(buffers, 64)
                 if source != batch_from:
                     if batch and batch_from is not None:
                         self._receive(self._source(batch_from), batch, now)
@@ -243,7 +249,8 @@ class UdpSocket:
             self._turn_end(now)
 
     def _receive_failed(self, exc: OSError) -> None:
-        # An ICMP error of an earlier send shows up here on some systems; the next receive goes on.
+        # An ICMP error of an earlier send shows up here on some systems (WSAECONNRESET on Windows); what else has
+        # arrived is received in the next turn.
         self._counters[f"receive: {errno.errorcode.get(exc.errno or 0, 'error')}"] += 1
 
     # --- sending ----------------------------------------------------------------------------------------------
@@ -280,7 +287,7 @@ class UdpSocket:
     def _send_train(self, train: Sequence[bytes], size: int, dest: SockAddr) -> None:
         self._protect(size > MIN_MTU_PAYLOAD)
         try:
-            self._sock.sendmsg(train, [(SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(size))], 0, dest)
+            self._sendmsg(train, [(SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(size))], 0, dest)
         except (BlockingIOError, InterruptedError):
             self._wait(train, dest)
         except OSError as exc:
