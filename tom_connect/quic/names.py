@@ -120,7 +120,7 @@ REQUIRED_ATTRIBUTES: dict[str, str] = {
         certificate certificate_private_key received_extensions handshake_extensions early_data_accepted
         alpn_negotiated session_resumed get_session_ticket_cb new_session_ticket_cb update_traffic_key_cb alpn_cb
         _signature_algorithms _supported_groups _session_resumed _is_client _max_early_data _peer_certificate
-        _request_client_certificate""",
+        _request_client_certificate _receive_buffer""",
 }
 """What instances have: connection, recovery and so on as `_instances` makes them."""
 

@@ -7,6 +7,7 @@ import ssl
 from typing import Any
 
 from aioquic import tls
+from aioquic._buffer import Buffer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tom_connect.exceptions import InvalidKeyError
@@ -20,6 +21,9 @@ SERVER_CERTIFICATE_TYPE = 20
 RAW_PUBLIC_KEY = 2
 _OFFER = bytes([1, RAW_PUBLIC_KEY])
 _ANSWER = bytes([RAW_PUBLIC_KEY])
+MAX_MESSAGE = 16_384
+"""Bytes of a TLS message. Its header may announce 16 MiB, which aioquic would gather, copying all for each packet,
+before it knows who sends; with raw public keys no message has 4 KiB."""
 _TYPES = (CLIENT_CERTIFICATE_TYPE, SERVER_CERTIFICATE_TYPE)
 
 CIPHER_SUITES = [
@@ -122,6 +126,13 @@ class RawKeyContext(tls.Context):
             if not body or len(body) != 1 + body[0] or RAW_PUBLIC_KEY not in body[1:]:
                 raise tls.AlertUnsupportedCertificate("the client does not use raw public keys (RFC 7250)")
         return [(kind, _ANSWER) for kind in _TYPES]
+
+    def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer]) -> None:
+        """Take bytes of the peer's handshake messages; raises a TLS alert."""
+        head = (self._receive_buffer + input_data[:4])[:4]
+        if len(head) == 4 and int.from_bytes(head[1:], "big") > MAX_MESSAGE:
+            raise tls.AlertDecodeError("the peer announces a TLS message of absurd size")
+        super().handle_message(input_data, output_buf)
 
     def _set_peer_certificate(self, certificate: tls.Certificate) -> None:
         if len(certificate.certificates) != 1:
