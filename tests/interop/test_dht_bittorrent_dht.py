@@ -59,7 +59,7 @@ async def test_old_items_and_wrong_cas_are_told_apart(bittorrent_dht_net: Bittor
     """What bittorrent-dht's nodes refuse for its seq or CAS raises the error that says so."""
     async with both_ways.node_of_ours(bittorrent_dht_net) as node:
         key = SecretKey.generate()
-        await node.put_mutable(key, b"newer", seq=5, wait_for="all")
+        await bittorrent_dht_net.put_mutable(key.seed(), b"newer", seq=5)
         with pytest.raises(SupersededError):
             await node.put_mutable(key, b"older", seq=4, wait_for="all")
         with pytest.raises(CasMismatchError):
