@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 
 from tests.docs.markdown import ROOT
 
@@ -226,33 +227,53 @@ def program_only() -> str:
 # Command line
 
 
-def cli(only: str = "") -> str:
-    import click
+def cli() -> str:
+    """Each command with its own options."""
+    return "\n".join(text for path, command, context in commands() for text in command_parts(path, command, context))
 
-    from tom_connect.cli.main import cli as group  # type: ignore[import-not-found,unused-ignore]
 
-    def pages(path: str, command: click.Command, context: click.Context) -> Iterator[str]:
-        if isinstance(command, click.Group):
-            for name in command.list_commands(context):
-                found = command.get_command(context, name)
-                assert found is not None
-                inner = click.Context(found, info_name=name, parent=context)
-                yield from pages(f"{path} {name}", found, inner)
+def cli_shared() -> str:
+    """The options that every command has, by the headings under which help shows them."""
+    _path, command, context = next(commands())
+    headings: dict[str, list[click.Parameter]] = {}
+    for parameter in command.get_params(context):
+        if heading := getattr(parameter, "heading", ""):
+            headings.setdefault(heading, []).append(parameter)
+    return "\n".join(f"### {heading}\n\n{option_table(found, context)}" for heading, found in headings.items())
+
+
+def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
+    """Every command: its whole name, what it is, and a context to ask it in."""
+    from tom_connect.cli.main import cli as group
+
+    def below(path: str, command: click.Command, context: click.Context) -> Iterator[Any]:
+        if not isinstance(command, click.Group):
+            yield path, command, context
             return
-        usage = " ".join(command.collect_usage_pieces(context))
-        text = inspect.cleandoc(command.help or "")
-        yield f"### `{path}`\n\n```text\n{path} {usage}\n```\n\n{text}\n"
-        rows = []
-        for parameter in command.get_params(context):
-            if isinstance(parameter, click.Option) and not parameter.hidden and parameter.name != "help":
-                record = parameter.get_help_record(context)
-                assert record is not None
-                rows.append([f"`{record[0]}`", " ".join(record[1].split())])
-        if rows:
-            yield table(["option", "meaning"], rows)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from below(f"{path} {name}", found, click.Context(found, info_name=name, parent=context))
 
-    context = click.Context(group, info_name="tom-connect")
-    return "\n".join(pages("tom-connect", group, context))
+    yield from below("tom-connect", group, click.Context(group, info_name="tom-connect"))
+
+
+def command_parts(path: str, command: click.Command, context: click.Context) -> Iterator[str]:
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"### `{path}`\n\n```text\n{path} {usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n"
+    own = [parameter for parameter in command.get_params(context) if not getattr(parameter, "heading", "")]
+    if text := option_table(own, context):
+        yield text
+
+
+def option_table(parameters: list[click.Parameter], context: click.Context) -> str:
+    rows = []
+    for parameter in parameters:
+        if isinstance(parameter, click.Option) and not parameter.hidden and "--help" not in parameter.opts:
+            record = parameter.get_help_record(context)
+            assert record is not None
+            rows.append([f"`{record[0]}`", " ".join(record[1].split())])
+    return table(["option", "meaning"], rows) if rows else ""
 
 
 GENERATORS: dict[str, Callable[..., str]] = {
@@ -261,6 +282,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "config": config,
     "program_only": program_only,
     "cli": cli,
+    "cli_shared": cli_shared,
 }
 
 

@@ -141,7 +141,7 @@ class PageRun:
         if name := block.get("file"):
             (self.folder / name).write_text(self.filled_in(block.text), encoding="utf-8")
         elif block.get("output") is not None:
-            assert matches(block.text, self.last_output), f"{block}: the page differs from:\n{self.last_output}"
+            self.compare(block, block.text)
         elif name := block.get("shows"):
             for line in filter(None, map(str.strip, block.text.splitlines())):
                 pattern = ".*".join(re.escape(part) for part in line.split("..."))
@@ -192,13 +192,17 @@ class PageRun:
             self.last_output = done.stdout
             expected = int(block.get("code") or 0)
             assert done.returncode == expected, f"{block}: status {done.returncode}\n$ {command}\n{done.stdout}"
-        if shown.strip():
-            assert matches(shown, self.last_output), f"{block}: the page differs from:\n{self.last_output}"
         for setting in block.directions.get("set", []):
             name, _, pattern = setting.partition("=")
             found = re.search(pattern, self.last_output)
             assert found, f"{block}: {pattern!r} is not in:\n{self.last_output}"
             self.names[name] = found[1]
+        if shown.strip():
+            self.compare(block, shown)
+
+    def compare(self, block: Block, shown: str) -> None:
+        """Raise AssertionError unless the page shows what was printed."""
+        assert matches(self.filled_in(shown), self.last_output), f"{block}: the page differs from:\n{self.last_output}"
 
     def __enter__(self) -> Self:
         return self
