@@ -138,9 +138,10 @@ class DhtPublisher(Publisher):
             return await self._put(record, self._service.last_published() + 1)
         except SupersededError as exc:
             # Our own clock ran ahead once, or another program of ours has the same key.
-            if not isinstance(exc.item, MutableItem) or exc.item.seq >= _MAX_SEQ:
+            newer = exc.item or await self._service.node.get(record.node_id.raw)
+            if not isinstance(newer, MutableItem) or newer.seq >= _MAX_SEQ:
                 raise
-            return await self._put(record, exc.item.seq + 1)
+            return await self._put(record, newer.seq + 1)
 
     async def _put(self, record: SignedRecord, lowest: int) -> int:
         if record.timestamp_us < lowest:

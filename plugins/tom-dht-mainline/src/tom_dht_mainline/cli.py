@@ -257,9 +257,10 @@ async def _put_mutable(
     try:
         result = await node.put_mutable(key, data, seq=chosen, salt=salt, cas=cas, wait_for="all")
     except SupersededError as exc:
-        if seq is not None or not isinstance(exc.item, MutableItem):
+        newer = None if seq is not None else exc.item or await node.get(key.node_id.raw, salt)
+        if not isinstance(newer, MutableItem):
             raise
-        result = await node.put_mutable(key, data, seq=exc.item.seq + 1, salt=salt, cas=cas, wait_for="all")
+        result = await node.put_mutable(key, data, seq=newer.seq + 1, salt=salt, cas=cas, wait_for="all")
     if store is not None and result.seq is not None:
         store.note_published(key.node_id, result.seq, salt)
     return result

@@ -36,7 +36,6 @@ from .core import (
     Stored,
 )
 from .core.bencode import Bencodable
-from .core.krpc import CAS_MISMATCH
 from .errors import CasMismatchError, DhtClosedError, DhtPutError, DhtUnreachableError, SupersededError
 from .joining import Joining
 from .results import NodeStats, PingResult, PutResult
@@ -366,9 +365,7 @@ class DhtNode:
             return wait_for == "quorum" and isinstance(event, Stored)
 
         operation = await self.run(lambda core, now: core.put(item, now, cas=cas), enough)
-        # The nodes that refuse are replaced by others further off, which hold nothing to compare with.
-        lost_race = operation.error_codes.get(CAS_MISMATCH, 0) > operation.acknowledged
-        if lost_race or not operation.acknowledged:
+        if operation.finished and operation.outcome is not PutOutcome.STORED:
             raise self._put_error(operation)
         seq = item.seq if isinstance(item, MutableItem) else None
         return PutResult(item.target, operation.acknowledged, seq)
@@ -376,7 +373,7 @@ class DhtNode:
     def _put_error(self, operation: PutOperation) -> Exception:
         if operation.outcome is PutOutcome.SUPERSEDED:
             return SupersededError(operation.newer_seq, operation.newer_item)
-        if operation.outcome is PutOutcome.CAS_MISMATCH or CAS_MISMATCH in operation.error_codes:
+        if operation.outcome is PutOutcome.CAS_MISMATCH:
             return CasMismatchError(f"most nodes don't hold sequence number {operation.cas}; get it and try again")
         if not operation.replies:
             return self.unreachable(operation)

@@ -280,3 +280,17 @@ async def test_a_node_finds_what_it_stores_itself() -> None:
         assert (mutable.value, immutable.value) == (b"mutable", b"immutable")
         assert await first.get(key.node_id.raw, min_seq=mutable.seq + 1) is None
         assert first.pending == 0
+
+
+async def test_an_older_item_is_not_put_beside_the_newer_one(client: MakeClient) -> None:
+    """Where more nodes exist than replicas, the refusals of the closest are not made good by the consent of others."""
+    key = SecretKey.generate()
+    async with Testnet(20) as net, client(bootstrap=net.bootstrap) as node:
+        await node.put_mutable(key, b"newer", seq=5, wait_for="all")
+        # The tokens of the first put are fresh, so that the next ones write at once.
+        with pytest.raises(SupersededError):
+            await node.put_mutable(key, b"older", seq=4, wait_for="all")
+        with pytest.raises(CasMismatchError):
+            await node.put_mutable(key, b"newest", seq=6, cas=3, wait_for="all")
+        # Eight replicas, and one or two for a first choice that a cold node made before it knew better.
+        assert sum("put" in n.stats().queries_in for n in net.nodes) <= 10

@@ -58,6 +58,8 @@ class DhtConfig:
     """Acknowledgements after which a put reports `Stored`; the rest are repaired behind it."""
     get_burst: int = 10
     """Nodes that a get asks at once at first: the quickest of many holders answers well below the median RTT."""
+    cold_burst: int = 16
+    """The same while hardly any node is known: a first hop names nodes that are less close, and more of them dead."""
     alpha: int = 12
     """Queries in flight per lookup and family, not counting the ones that have outlived their RTT-based time-out."""
     max_lookup_queries: int = 120

@@ -110,7 +110,8 @@ class Lookup:
         self.target = target
         self.width = width
         self.burst = 0
-        """How many nodes to ask at the first step, if more than `width`."""
+        """How many nodes to ask at the first step, if more than `width`; at every step where few nodes are known."""
+        self._cold = False
         self.done = False
         self.search = context.new_search()
         self.sent = 0
@@ -150,6 +151,8 @@ class Lookup:
         state.lookups.append(self)
         self.add_seeds(seeds, now)
         if len(proven) < self._context.config.get_width:
+            self._cold = True
+            self.burst = max(self.burst, self._context.config.cold_burst) if self.burst else 0
             self.add_seeds(state.bootstrap, now)
         self.step(now)
 
@@ -234,7 +237,9 @@ class Lookup:
         config, rpc = self._context.config, self._context.rpc
         left = self.width
         if self.burst and self._order:
-            left, self.burst = max(left, self.burst), 0
+            left = max(left, self.burst)
+            if not self._cold:
+                self.burst = 0
         pending = False
         for candidate in list(self._order):
             progress = candidate.progress
@@ -244,7 +249,7 @@ class Lookup:
                 break
             left -= 1
             if progress is Progress.NEW:
-                if self._in_flight >= config.alpha:
+                if self._in_flight >= max(config.alpha, self.burst):
                     pending = True
                 elif self.sent < config.max_lookup_queries and rpc.has_room:
                     pending = True

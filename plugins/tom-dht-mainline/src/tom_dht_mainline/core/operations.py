@@ -15,11 +15,11 @@ class PutOutcome(enum.Enum):
 
     PENDING = "pending"
     STORED = "stored"
-    """At least one node acknowledged; see `acknowledged` against the quorum."""
+    """At least one node acknowledged and no majority refused; see `acknowledged` against the quorum."""
     SUPERSEDED = "superseded"
-    """Nodes hold a higher sequence number (error 302) and none acknowledged."""
+    """A higher sequence number was shown, or more nodes hold one (error 302) than acknowledged."""
     CAS_MISMATCH = "cas-mismatch"
-    """Nodes hold another sequence number than the caller expected (error 301) and none acknowledged."""
+    """More nodes hold another sequence number than the caller expected (error 301) than acknowledged."""
     NO_NODES = "no-nodes"
     """No node that stores items answered."""
 

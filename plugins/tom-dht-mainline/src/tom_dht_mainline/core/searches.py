@@ -239,6 +239,7 @@ class GetSearch(Search):
         self._best = item
         for other in self.lookups:
             other.width = min(other.width, self._context.config.get_confirmations)
+            other.burst = 0
         for operation in list(self.operations):
             self._report(operation, item, now)
         if self._public_key is None:

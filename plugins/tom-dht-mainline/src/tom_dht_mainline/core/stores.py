@@ -67,6 +67,10 @@ class StoreSearch(Search):
         """A node refused with an error; whether the value counts as stored there all the same."""
         return False
 
+    def is_taken(self, code: int) -> bool:
+        """Whether an error says that the node holds another value in this one's place."""
+        return False
+
     # Lookup
 
     def on_progress(self, lookup: Lookup, now: float) -> None:
@@ -177,6 +181,10 @@ class StoreSearch(Search):
             # The token came from the cache and has been rotated away: get another.
             self._tried.discard(write.candidate.node_id)
             write.lookup.widen(write.lookup.width, now)
+        elif self.is_taken(code):
+            # Nodes further off hold nothing to compare with: their consent would hide that we came too late.
+            self._held[write.lookup] += 1
+            self._check_end(now)
         elif not self.finished:
             self._replace(write, now)
 
@@ -237,6 +245,8 @@ class PutSearch(StoreSearch):
         super().__init__(context, operation, context.config.replicas, items=True)
         self._put = operation
         self._item = operation.item
+        self._taken: Counter[int] = Counter()
+        """Nodes that hold another value and keep it, by error code."""
         self._unchanged = isinstance(self._item, MutableItem) and context.targets.was_published(
             operation.target, self._item.signature
         )
@@ -293,17 +303,24 @@ class PutSearch(StoreSearch):
                 return True
         return False
 
-    def on_end(self) -> None:
+    def is_taken(self, code: int) -> bool:
         """See `StoreSearch`."""
+        if code not in (SEQ_TOO_SMALL, CAS_MISMATCH) or not isinstance(self._item, MutableItem):
+            return False
+        self._taken[code] += 1
+        return True
+
+    def on_end(self) -> None:
+        """See `StoreSearch`. A majority decides, as one lying node must not be able to make a put fail."""
         put = self._put
-        if put.acknowledged:
-            put.outcome = PutOutcome.STORED
-            if isinstance(self._item, MutableItem):
-                self._context.targets.note_published(self.target, self._item.signature)
-        if put.newer_item is not None or (not put.acknowledged and put.error_codes.get(SEQ_TOO_SMALL)):
+        if put.newer_item is not None or self._taken[SEQ_TOO_SMALL] > put.acknowledged:
             put.outcome = PutOutcome.SUPERSEDED
-        elif not put.acknowledged:
-            put.outcome = PutOutcome.CAS_MISMATCH if put.error_codes.get(CAS_MISMATCH) else PutOutcome.NO_NODES
+        elif self._taken[CAS_MISMATCH] > put.acknowledged:
+            put.outcome = PutOutcome.CAS_MISMATCH
+        else:
+            put.outcome = PutOutcome.STORED if put.acknowledged else PutOutcome.NO_NODES
+        if put.acknowledged and isinstance(self._item, MutableItem):
+            self._context.targets.note_published(self.target, self._item.signature)
 
 
 class AnnounceSearch(StoreSearch):
