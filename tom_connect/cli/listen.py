@@ -124,7 +124,7 @@ class _Piping:
 
 
 class _Echo:
-    """Sends back what comes on every stream of every connection."""
+    """Sends back what comes over every connection."""
 
     def __init__(self, run: Invocation, clock: Clock) -> None:
         self._run = run
@@ -132,6 +132,7 @@ class _Echo:
         self._count = 0
 
     async def handle(self, incoming: Incoming) -> None:
+        from tom_connect.cli.pipe import accept_pipe
         from tom_connect.exceptions import TomError
 
         if self._count >= MAX_ECHOED:
@@ -143,13 +144,11 @@ class _Echo:
             connection = await incoming.accept()
             async with connection:
                 _say_connected(self._run, self._clock, connection)
-                while True:
-                    stream = await connection.accept_bi()
-                    async with stream:
-                        async for data in stream:
-                            received += len(data)
-                            stream.write(data)
-                            await stream.drain()
+                async with await accept_pipe(connection) as stream:
+                    async for data in stream:
+                        received += len(data)
+                        stream.write(data)
+                        await stream.drain()
         except TomError:
             pass  # connections end when the other side likes
         finally:
