@@ -24,6 +24,7 @@ from tom_connect.exceptions import DatagramTooLargeError, InvalidInputError, Tom
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.quic.errors import termination_error
 from tom_connect.quic.identity import Authenticated
+from tom_connect.quic.log import ConnectionLog
 from tom_connect.quic.pmtu import PathMtu
 from tom_connect.quic.recovery import Recovery
 from tom_connect.quic.settings import BASE_MTU, TransportSettings
@@ -119,6 +120,7 @@ class Engine(Authenticated):
             session_ticket_fetcher=None if is_client or ticket_store is None else self._redeem_ticket,
             session_ticket_handler=None if ticket_store is None else self._store_ticket,
         )
+        self._logger = ConnectionLog(self._original_destination_connection_id)  # type: ignore[assignment]
         self._settings = settings
         self._set_up_flow(settings)
         self._pmtu = PathMtu(settings.max_mtu)

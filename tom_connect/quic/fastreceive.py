@@ -36,11 +36,21 @@ class FastReceive(FastSend):
     _heard_at: float | None = None
     _stopped: dict[int, int] = _NOTHING
     _idle_set_at = -1.0
+    _one_rtt: tuple[Any, QuicPacketSpace, Any] | None = None
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """Take one datagram."""
         if not (self.fast_receive and self._receive_fast(data, addr, now)):
             super().receive_datagram(data, addr, now)
+
+    def _find_one_rtt(self) -> tuple[Any, QuicPacketSpace, Any]:
+        # Looking up by an enum's member costs as much as a whole step of what follows.
+        self._one_rtt = (
+            self._cryptos[ONE_RTT].recv,
+            self._spaces[ONE_RTT],
+            self._cryptos[tls.Epoch.ZERO_RTT].recv,
+        )
+        return self._one_rtt
 
     def _receive_fast(self, data: bytes, addr: Any, now: float) -> bool:
         """Take a 1-RTT packet on the path and connection id in use; False, with nothing changed, for any other."""
@@ -57,15 +67,14 @@ class FastReceive(FastSend):
         path = self._network_paths[0]
         if path.addr != addr or not path.is_validated:
             return False
-        recv: Any = self._cryptos[ONE_RTT].recv
+        recv, space, zero_rtt = self._one_rtt or self._find_one_rtt()
         hp, aead = recv.hp, recv.aead
-        if aead is None:
+        if aead is None or zero_rtt.aead is not None:
             return False
         mask = hp._mask(data[_SAMPLE_AT:_SHORTEST])
         first = data[0] ^ (mask[0] & 0x1F)
         if first & 0x18 or (first >> 2) & 1 != recv.key_phase:
             return False
-        space = self._spaces[ONE_RTT]
         length = (first & 3) + 1
         start = 1 + CID + length
         coded = int.from_bytes(data[1 + CID : start], "big") ^ int.from_bytes(mask[1 : 1 + length], "big")
@@ -99,7 +108,9 @@ class FastReceive(FastSend):
         """Take the frame if it is all that the packet holds, in order and of a stream that we know."""
         kind = plain[0]
         try:
-            stream_id, at = _varint(plain, 1)
+            stream_id, at = plain[1], 2
+            if stream_id >= 0x40:
+                stream_id, at = _varint(plain, 1)
             offset = 0
             if kind & 4:
                 offset, at = _varint(plain, at)
@@ -155,9 +166,6 @@ class FastReceive(FastSend):
             space.ack_queue.shift()
         if eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
-        zero_rtt = self._cryptos[tls.Epoch.ZERO_RTT].recv
-        if not self._is_client and zero_rtt.aead is not None:
-            zero_rtt.teardown()
 
 
 def _packet_number(coded: int, bits: int, expected: int) -> int:

@@ -107,7 +107,7 @@ REQUIRED_ATTRIBUTES: dict[str, str] = {
         _datagrams_pending _crypto_buffers _crypto_streams _cryptos _spaces _streams _streams_queue _loss
         _max_datagram_size _network_paths _packet_number _peer_cid _close_event _close_pending _close_at _events
         _handshake_complete _handshake_confirmed _handshake_done_pending _probe_pending _ping_pending _state _version
-        _configuration _session_ticket_fetcher _session_ticket_handler""",
+        _configuration _logger _original_destination_connection_id _session_ticket_fetcher _session_ticket_handler""",
     "recovery": """
         _cc _pacer _pto_count _rtt_initial _rtt_initialized _rtt_latest _rtt_min _rtt_smoothed _rtt_variance
         _rtt_first_sample_time _time_of_last_sent_ack_eliciting_packet handshake_confirmed max_ack_delay spaces""",

@@ -262,3 +262,14 @@ def test_without_keep_alive_an_idle_connection_ends() -> None:
     network.connect()
     network.wait(100)
     assert network.client.ended and network.server.ended
+
+
+def test_a_strangers_fault_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A peer with another key is an error for the application and nothing louder than debug in the log."""
+    caplog.set_level("DEBUG")
+    network = Network(dial=OTHER_KEY)
+    network.start()
+    network.run(lambda: network.client.engine.termination is not None)
+    records = [record for record in caplog.records if "answered" in record.getMessage()]
+    assert records and all(record.levelname == "DEBUG" for record in records)
+    assert all(record.name == "tom_connect.quic" for record in records)
