@@ -87,7 +87,7 @@ class Dial:
                 await self._establish(link)
         except TimeoutError:
             error = DialError(self._describe(link, f"no connection within {self._timeout:g} s"))
-            self._driver.drop(link, error)
+            link.abandon(error)
             raise error from None
         except ConnectionLostError:
             raise DialError(self._describe(link, "nothing answered")) from None

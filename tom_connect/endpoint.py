@@ -20,12 +20,13 @@ from tom_connect.abc import (
     Publisher,
     PublishReport,
 )
-from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr, is_local
+from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
 from tom_connect.discovery import PublishService
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
+from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
 from tom_connect.incoming import Incoming
 from tom_connect.keyfile import load_or_create_secret_key
@@ -61,6 +62,7 @@ class Endpoint:
         self._signer = NodeSigner(secret_key)
         self._clock = SystemClock()
         self._magic = MagicSocket(secret_key, allow_local=config.allow_local)
+        self._filter = AddressFilter(config.allow_local)
         self._host = PluginHost.load(config)
         self._known_addr = Watch(NodeAddr(secret_key.node_id))
         self._told_addr = Watch(NodeAddr(secret_key.node_id))
@@ -210,7 +212,7 @@ class Endpoint:
         known = NodeAddr(self.node_id, (), found)
         self._known_addr.set(known)
         self._magic.set_own_candidates(known.direct_addrs)
-        told = [a for a in known.direct_addrs if self._config.allow_local or not is_local(a)]
+        told = [addr for addr in known.direct_addrs if self._filter.publishable(addr)]
         # A reflexive address says more than an interface's: where space is short, the last ones are cut.
         told.sort(key=lambda addr: addr not in self._external.values())
         self._told_addr.set(NodeAddr(self.node_id, (), told))
@@ -267,7 +269,7 @@ class Endpoint:
                 signer=self._signer,
                 clock=self._clock,
                 local_addrs=self._known_addr,
-                socket=self._magic,
+                socket=self._magic.shared,
                 create_task=self._spawn,
                 report_external_addr=self._report_external,
             )

@@ -238,10 +238,10 @@ class RemotePaths:
         """Whether there is somewhere to send."""
         return bool(self.targets)
 
-    def infos(self) -> list[PathInfo]:
+    def infos(self, now: float) -> list[PathInfo]:
         """All paths, the active one first."""
         states = sorted(self.paths.values(), key=lambda s: (s is not self.active, not s.proven, s.score(), s.added))
-        return [state.info(active=state is self.active) for state in states]
+        return [state.info(now, active=state is self.active) for state in states]
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -412,7 +412,7 @@ class RemotePaths:
         elif now - self._led_since >= FOLLOW_AFTER:
             self._led_to = None
             # Never to where the rule would lead back from.
-            if state.score() < active.score() + HYSTERESIS and self._chosen_by_plugin() is None:
+            if state.score() < active.score() + HYSTERESIS and self._chosen_by_plugin(now) is None:
                 self._switch(state, "the peer uses it", now)
 
     def _earn(self, state: PathState, now: float, size: int) -> None:
@@ -481,7 +481,7 @@ class RemotePaths:
     def _choose(self, now: float) -> None:
         if self._doubt_since is not None and self.active is not None:
             return
-        chosen = self._chosen_by_plugin()
+        chosen = self._chosen_by_plugin(now)
         if chosen is not None:
             winner, why = chosen, "chosen by plugin"
         else:
@@ -492,11 +492,11 @@ class RemotePaths:
         if winner is not self.active:
             self._switch(winner, why, now)
 
-    def _chosen_by_plugin(self) -> PathState | None:
+    def _chosen_by_plugin(self, now: float) -> PathState | None:
         proven = [state for state in self.paths.values() if state.proven]
         if len(proven) < 2:
             return None
-        infos = {state.info(active=state is self.active): state for state in proven}
+        infos = {state.info(now, active=state is self.active): state for state in proven}
         choice = self._owner.select(self.node_id, list(infos))
         return infos.get(choice) if choice is not None else None
 

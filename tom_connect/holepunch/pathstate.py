@@ -81,11 +81,12 @@ class PathState:
             return inf
         return self.rtt - (IPV6_AHEAD if self.ipv6 else 0.0)
 
-    def info(self, *, active: bool) -> PathInfo:
+    def info(self, now: float, *, active: bool) -> PathInfo:
         """The path as applications see it."""
         addr = self.path.url if isinstance(self.path, RelayPath) else self.path
         kind = "direct" if self.direct else "relay"
-        return PathInfo(addr=addr, kind=kind, rtt=self.rtt, active=active, last_heard=self.heard, mtu=self.mtu)
+        heard = None if self.heard is None else max(0.0, now - self.heard)
+        return PathInfo(addr=addr, kind=kind, rtt=self.rtt, active=active, last_heard=heard, mtu=self.mtu)
 
 
 def best(current: PathState | None, paths: Iterable[PathState], now: float) -> tuple[PathState | None, str]:

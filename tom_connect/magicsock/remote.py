@@ -106,7 +106,7 @@ class Remote:
 
     def paths(self) -> list[PathInfo]:
         """Every known path, the active one first."""
-        return self._paths.infos()
+        return self._paths.infos(self._sock.now())
 
     def add_listener(self, listener: PathListener) -> None:
         """Call `listener(event)` in the loop's thread for every path event from now on. It must not raise or block."""

@@ -83,6 +83,10 @@ class MagicSocket:
 
     # --- life -------------------------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """Seconds of the clock that all times here are of."""
+        return self._clock()
+
     async def bind(self, addrs: Sequence[SocketAddr]) -> None:
         """Open a UDP socket at each address, at most one a family.
 

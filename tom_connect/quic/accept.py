@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tom_connect.addr import SocketAddr
+from tom_connect.exceptions import ConnectionLostError
 from tom_connect.holepunch.path import Path
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.initial import RetryTokens, parse_first_packet, version_negotiation
@@ -21,6 +22,9 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a peer has to finish its handshake: three lost flights of one second each, twice over."""
 MIN_INITIAL = 1200
 """RFC 9000 section 14.1: a datagram with a client's Initial is at least this large, so no answer amplifies it."""
+SECOND_PATH_AFTER = 0.6
+"""Seconds after which a client that sends its first flight to several of our addresses gets an answer at another one,
+if the first answer led nowhere: less than its first retransmission after an RTT of 200 ms."""
 RETRY_SHARE = 4
 """Above a quarter of the half-open handshakes allowed, newcomers must prove their address by a Retry."""
 
@@ -33,11 +37,20 @@ class Acceptor:
         self._max_handshakes = max_handshakes
         self._guard = guard
         self._half_open: set[Link] = set()
+        self._newest: dict[bytes, tuple[Link, float]] = {}
         self._retry = RetryTokens()
 
     def settled(self, link: Link) -> None:
-        """A handshake has ended, in whichever way."""
+        """A handshake has ended, in whichever way; the same one over other paths is forgotten."""
+        if link not in self._half_open:
+            return
         self._half_open.discard(link)
+        dcid = link.provisional_key[1] if link.provisional_key is not None else b""
+        if self._newest.get(dcid, (None, 0.0))[0] is link:
+            del self._newest[dcid]
+        if link.handshake is not None:
+            for other in [o for o in self._half_open if o.provisional_key and o.provisional_key[1] == dcid]:
+                self._driver.drop(other, ConnectionLostError("the handshake was done over another path"))
 
     def first_packet(self, path: Path, data: bytes, now: float) -> Link | None:
         """A new link for a datagram that belongs to none, or None if it was answered or dropped."""
@@ -56,6 +69,9 @@ class Acceptor:
             return self._drop("unknown version")
         if not first.is_initial:
             return self._drop("not a first packet")
+        newest = self._newest.get(first.dcid)
+        if newest is not None and now - newest[1] < SECOND_PATH_AFTER:
+            return self._drop("first packet over a further path")
         odcid, retry_scid = first.dcid, None
         if first.token:
             original = self._retry.validate(path_name(path), first, now)
@@ -79,6 +95,7 @@ class Acceptor:
         link.last_path = path
         link.deadline = now + HANDSHAKE_TIMEOUT
         self._half_open.add(link)
+        self._newest[first.dcid] = (link, now)
         driver.add(link)
         driver.add_initial(link, path, first.dcid)
         return link

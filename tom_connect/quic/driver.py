@@ -99,6 +99,7 @@ class Driver:
     def start(self, link: Link) -> None:
         """Send a client's first flight."""
         if link in self.links and link.error is None:
+            link.started = True
             link.engine.start(self.now())
             self.flush(link)
 
@@ -216,13 +217,16 @@ class Driver:
         self._take_events(link)
         if link not in self.links:
             return
-        if not self.magic.congested:
-            datagrams = engine.send(now)
-            if datagrams:
-                self.magic.send_quic(link.dest, datagrams, now)
-                if engine.terminating and not engine.closed_by_peer and not link.closing:
-                    link.closing = datagrams[-4:]
-            self._take_events(link)
+        if self.magic.congested:
+            # `_writable` comes here again; a pacing timer that is long due would only spin until then.
+            link.moved()
+            return
+        datagrams = engine.send(now)
+        if datagrams:
+            self.magic.send_quic(link.dest, datagrams, now)
+            if engine.terminating and not engine.closed_by_peer and not link.closing:
+                link.closing = datagrams[-4:]
+        self._take_events(link)
         if engine.terminating and link.error is None and (event := engine.termination) is not None:
             # The engine keeps its closing period to itself; the application hears at once.
             link.ended(engine.error(event))

@@ -64,6 +64,8 @@ class Link:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the handshake is confirmed, or failed with what ended the link."""
         self.error: Exception | None = None
+        self.started = not is_client
+        """Whether anything was sent; a client's link waits for a usable path first."""
         self.scheduled = False
         self.timer_at: float | None = None
         self.deadline: float | None = None
@@ -133,6 +135,12 @@ class Link:
         """Close with CONNECTION_REFUSED."""
         self._close(CONNECTION_REFUSED, 0, reason)
 
+    def abandon(self, error: Exception) -> None:
+        """Give a dial up: say so to whoever may have begun to answer, and forget it at once."""
+        if self.started and not self.engine.terminating:
+            self._close(0, 0, "the dial was given up")
+        self.driver.drop(self, error)
+
     def _close(self, code: int, frame_type: int | None, reason: str) -> None:
         # The whole frame must fit into one packet beside its headers.
         text = reason.encode()[:512].decode(errors="ignore")
@@ -195,6 +203,10 @@ class Link:
     def _path_event(self, event: PathEvent) -> None:
         if isinstance(event, PathSelected):
             if event.old is None or event.old == event.path:
+                if self.started and self.engine.authentic_packets == 0:
+                    # A first flight that went to dead addresses must not be waited for.
+                    self.engine.path_restored(event.at)
+                    self.flush_soon()
                 return
             self.engine.path_changed(event.at)
             self._unconfirmed = (event.path, self.engine.next_packet())

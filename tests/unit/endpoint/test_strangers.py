@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.endpoint.pairs import ALPN, accept_one, local_config
-from tom_connect import Endpoint, SecretKey
+from tom_connect import Endpoint, NodeAddr, SecretKey
 from tom_connect.quic import accept
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.settings import TransportSettings
@@ -133,3 +133,17 @@ async def test_without_an_alpn_nobody_gets_an_answer() -> None:
             sock.sendto(first_flight(server), server.local_addrs[0])
             assert await answers(sock, 0.2) == []
         assert not server._driver.links
+
+
+async def test_dial_of_several_addresses_leaves_one_handshake() -> None:
+    """A client that knows several addresses of a server sends to all of them, and the server keeps one connection."""
+    config = local_config(bind=("0.0.0.0:0",))
+    async with Endpoint.bind(config) as server, Endpoint.bind(local_config()) as client:
+        port = server.local_addrs[0].port
+        addrs = [f"127.0.0.{n}:{port}" for n in range(1, 5)]
+        for _ in range(5):
+            accepting = asyncio.create_task(accept_one(server))
+            await client.connect(NodeAddr(server.node_id, (), addrs), ALPN)
+            await accepting
+        assert len(server._driver.links) == 5
+        assert not server._driver._acceptor._half_open
