@@ -1,0 +1,3 @@
+"""The relay server."""
+
+from __future__ import annotations

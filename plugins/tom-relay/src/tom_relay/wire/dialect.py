@@ -1,0 +1,47 @@
+"""The three dialects of the relay protocol, which differ in names and in two frames."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+
+class Dialect(enum.Enum):
+    """A dialect; its value is the WebSocket sub-protocol. The order is that of preference."""
+
+    IROH_V2 = "iroh-relay-v2"
+    IROH_V1 = "iroh-relay-v1"
+    TOM_V1 = "tom-relay-v1"
+
+    @property
+    def challenge_context(self) -> str:
+        """The BLAKE3 `derive_key` context under which a challenge is hashed before it is signed."""
+        family = "tom" if self is Dialect.TOM_V1 else "iroh"
+        return f"{family}-relay handshake v1 challenge signature"
+
+    @property
+    def has_health(self) -> bool:
+        """Whether frame 11 is Health."""
+        return self is not Dialect.IROH_V2
+
+    @property
+    def has_status(self) -> bool:
+        """Whether frame 13 is Status."""
+        return self is Dialect.IROH_V2
+
+    @property
+    def has_peer_present(self) -> bool:
+        """Whether frame 13 is PeerPresent."""
+        return self is Dialect.TOM_V1
+
+
+SUBPROTOCOLS: tuple[str, ...] = tuple(dialect.value for dialect in Dialect)
+"""What a client asks for, and a server offers, in this order."""
+
+
+def choose_dialect(offered: Iterable[str]) -> Dialect | None:
+    """The first dialect that a client offers and we speak (RFC 6455 section 4.2.2), None if there is none."""
+    for name in offered:
+        if name.strip() in SUBPROTOCOLS:
+            return Dialect(name.strip())
+    return None
