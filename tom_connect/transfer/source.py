@@ -54,7 +54,12 @@ def scan(path: Path) -> Source:
     try:
         root = path.resolve(strict=True)
         status = root.stat()
-        walk = _Walk()
+    except OSError as exc:
+        raise SourceError(f"can't read {path}: {exc.strerror or exc}") from exc
+    except RuntimeError as exc:  # what Python before 3.13 says of links that lead in a circle
+        raise SourceError(f"can't read {path}: {exc}") from exc
+    walk = _Walk()
+    try:
         if stat.S_ISDIR(status.st_mode):
             walk.add(Entry(name, is_folder=True), root)
             walk.folder(name, root)

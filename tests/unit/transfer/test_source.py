@@ -173,6 +173,14 @@ def test_what_is_not_there_is_named(tmp_path: pathlib.Path, name: str) -> None:
 
 
 @posix
+def test_links_in_a_circle_are_named(tmp_path: pathlib.Path) -> None:
+    """Whatever this Python's error for them is."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(SourceError, match="loop"):
+        scan(tmp_path / "loop")
+
+
+@posix
 @pytest.mark.parametrize("name", [b"not\xffutf8", b"back\\slash", b"new\nline", b"x.tom-part"])
 def test_names_that_can_not_be_sent_are_named_before_anything_is(tmp_path: pathlib.Path, name: bytes) -> None:
     """Rather than after half the folder."""
