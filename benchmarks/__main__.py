@@ -12,10 +12,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks import bench_dht, bench_latency, bench_memory, bench_throughput
+from benchmarks import bench_dht, bench_latency, bench_memory, bench_shared_socket, bench_throughput
 from benchmarks.report import Bench, Options
 
-ALL = (bench_throughput.BENCH, bench_latency.BENCH, bench_memory.BENCH, bench_dht.LAB, bench_dht.SIMULATION)
+ALL = (
+    bench_throughput.BENCH,
+    bench_latency.BENCH,
+    bench_memory.BENCH,
+    bench_shared_socket.BENCH,
+    bench_dht.LAB,
+    bench_dht.SIMULATION,
+)
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
 

@@ -88,8 +88,8 @@ def missing(entry: Entry) -> str | None:
     return None if found else f"{entry.needs} is not installed"
 
 
-def load(name: str) -> Contender:
-    """Make the contender of that name."""
+def load(name: str, **options: Any) -> Contender:
+    """Make the contender of that name, with options of its own."""
     entry = next(entry for entry in CONTENDERS if entry.name == name)
-    made: Contender = importlib.import_module(entry.module).make()
+    made: Contender = importlib.import_module(entry.module).make(**options)
     return made

@@ -1,9 +1,10 @@
-"""tom-connect's endpoint, without plugins."""
+"""tom-connect's endpoint, without plugins unless its DHT node is asked for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Any
 
 import attrs
 
@@ -99,10 +100,23 @@ class Ours:
             return  # the connection has ended
 
 
-def make() -> Contender:
-    """Return the contender."""
+def make(dht_bootstrap: list[str] | None = None) -> Contender:
+    """Return the contender; with bootstrap nodes it runs a DHT node too, on the same socket."""
+    plugins: tuple[str, ...] = ()
+    configs: dict[str, Any] = {}
+    if dht_bootstrap is not None:
+        from tom_dht_mainline.config import DhtConfig
+
+        plugins = ("dht*",)
+        configs = {"dht": DhtConfig(bootstrap=tuple(dht_bootstrap), server="on", ipv6=False)}
     return Ours(
         EndpointConfig(
-            alpns=(ALPN,), bind=("127.0.0.1:0",), allow_local=True, plugins=(), persist=False, idle_timeout=600.0
+            alpns=(ALPN,),
+            bind=("127.0.0.1:0",),
+            allow_local=True,
+            plugins=plugins,
+            plugin_configs=configs,
+            persist=False,
+            idle_timeout=600.0,
         )
     )

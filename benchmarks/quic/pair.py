@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import attrs
 
@@ -26,14 +28,29 @@ class Pair:
         """The name of its row."""
         return self.entry.title
 
+    async def upload(self, size: int) -> dict[str, float]:
+        """Upload from client to server; return MB a second, and seconds of CPU time a GB on both sides together.
+
+        The second figure is the steadier one on a machine that others use too.
+        """
+        before = await self._busy()
+        reply = await self.client.call("upload", size=size, timeout=600)
+        cpu = await self._busy() - before
+        return {"mb_s": reply["bytes"] / reply["seconds"] / 1e6, "cpu_s_gb": cpu * 1e9 / reply["bytes"]}
+
+    async def _busy(self) -> float:
+        return sum([float((await side.call("busy"))["cpu"]) for side in (self.server, self.client)])
+
 
 @contextlib.asynccontextmanager
-async def pair(entry: Entry) -> AsyncIterator[Pair]:
-    """Start both sides and end them."""
+async def pair(entry: Entry, **server_options: Any) -> AsyncIterator[Pair]:
+    """Start both sides, the server with options that its contender knows, and end them."""
     with contextlib.ExitStack() as stack:
         server, client = (
-            stack.enter_context(LineProcess.start(python_module("benchmarks.quic.process", entry.name)))
-            for _ in range(2)
+            stack.enter_context(
+                LineProcess.start(python_module("benchmarks.quic.process", entry.name, json.dumps(options)))
+            )
+            for options in (server_options, {})
         )
         reply = await server.call("listen")
         yield Pair(entry, server, client, reply["where"])

@@ -1,10 +1,11 @@
-"""The child that runs one side of a contender: `python -m benchmarks.quic.process NAME`."""
+"""The child that runs one side of a contender: `python -m benchmarks.quic.process NAME [OPTIONS]`."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import hashlib
+import json
 import os
 import sys
 import time
@@ -119,6 +120,10 @@ class Child:
         gc.collect()
         return {"resident": psutil.Process().memory_info().rss}
 
+    async def busy(self) -> dict[str, Any]:
+        """Return the seconds of CPU time that this process has taken, all its threads together."""
+        return {"cpu": time.process_time()}
+
     async def drop(self) -> dict[str, Any]:
         """Close the connections that are kept."""
         while self.connections:
@@ -126,10 +131,10 @@ class Child:
         return {}
 
 
-async def main(name: str) -> None:
+async def main(name: str, options: str = "{}") -> None:
     """Run the side until stdin ends."""
-    child = Child(load(name))
-    names = ("listen", "connect", "upload", "request", "dial", "memory", "drop")
+    child = Child(load(name, **json.loads(options)))
+    names = ("listen", "connect", "upload", "request", "dial", "memory", "busy", "drop")
     try:
         await serve({command: getattr(child, command) for command in names})
     finally:
@@ -138,4 +143,4 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))
