@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pathlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
