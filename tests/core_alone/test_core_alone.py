@@ -106,5 +106,5 @@ def test_commands_work(tmp_path: Path) -> None:
     assert [line for line in map(json.loads, listed.stdout.splitlines()) if line.get("event") == "plugin"] == []
     demo = tom_connect("demo")
     assert demo.returncode == 1, demo.stdout + demo.stderr
-    assert "tom-dht-mainline" in demo.stderr
+    assert "tom-connect[dht]" in demo.stderr
     assert "Traceback" not in demo.stderr
