@@ -298,7 +298,10 @@ class PutSearch(StoreSearch):
         """
         item = self._item
         if code in (SEQ_TOO_SMALL, CAS_MISMATCH) and isinstance(item, MutableItem):
-            same = write.candidate.seq == item.seq or query.sends > 1 or self._unchanged
+            told = write.candidate.seq
+            if told is not None and told > item.seq:
+                return False
+            same = told == item.seq or query.sends > 1 or self._unchanged
             if same and (code == SEQ_TOO_SMALL or query.sends > 1):
                 return True
         return False

@@ -282,6 +282,21 @@ def test_302_on_a_republish_counts_as_stored() -> None:
     assert again.error_codes == {302: 3}
 
 
+def test_302_on_a_republish_that_others_have_overtaken_is_superseded() -> None:
+    """An unchanged item is not stored where the node says that it holds a higher seq by now."""
+    answers = iter([{}] * 3 + [302] * 3)
+    scripts = [put_script(lambda query: next(answers))] * 3  # type: ignore[arg-type, return-value]
+    stage = Stage(scripts)
+    stage.run(stage.core.put(ITEM, 0.0))
+    for puppet in stage.puppets.values():
+        puppet.script = put_script(lambda query: next(answers), seq=20)  # type: ignore[arg-type, return-value]
+    stage.now += 301.0
+    again = stage.core.put(ITEM, stage.now)
+    stage.run(again)
+    assert again.outcome is PutOutcome.SUPERSEDED
+    assert again.acknowledged == 0
+
+
 def test_302_on_an_older_item_is_superseded() -> None:
     """A changed item that nodes refuse as older is not stored."""
     stage = Stage([put_script(lambda query: 302, seq=20)] * 3)
