@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
 import click
 
 from tom_connect.cli.options import Invocation, tom_command
 
 
-@tom_command("connect", data_on_stdout=True)
+@tom_command("connect", data_on_stdout="unless-json")
 @click.argument("node")
 async def command(run: Invocation, node: str) -> None:
     """Connect to NODE, which runs `listen`, and pipe standard input and output.
@@ -18,15 +17,12 @@ async def command(run: Invocation, node: str) -> None:
     what comes back is in `data` events, in base64.
     """
     from tom_connect.cli.node import PIPE_ALPN, Clock, Dialer
-    from tom_connect.cli.output import Output
     from tom_connect.cli.pipe import open_pipe, pipe
     from tom_connect.cli.stdio import Stdin, Stdout
     from tom_connect.endpoint import Endpoint
     from tom_connect.tickets import parse_target
 
     target = parse_target(node)
-    if run.output.json:
-        run = attrs.evolve(run, output=Output(json=True))
     async with Endpoint.bind(run.endpoint_config(identity="fresh")) as endpoint:
         clock = Clock()
         dialer = Dialer(run, endpoint, clock)

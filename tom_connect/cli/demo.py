@@ -89,7 +89,7 @@ class _Player:
     def last_words(self) -> str:
         """What went wrong, as far as it said."""
         errors = self.errors.read_text(errors="replace").strip() if self.errors.exists() else ""
-        return self.trouble or "; ".join(errors.splitlines()[-3:])
+        return self.trouble or errors.rpartition("\n")[2]
 
 
 class _Demo:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import attrs
 import click
 
 from tom_connect.cli.options import Invocation, tom_command
@@ -20,7 +19,7 @@ MAX_ECHOED = 256
 """Connections that are echoed at the same time; more are refused."""
 
 
-@tom_command("listen", data_on_stdout=True)
+@tom_command("listen", data_on_stdout="unless-json")
 @click.option("--echo", is_flag=True, help="Send back what comes, to any number of nodes; standard input is not read.")
 @click.option("--keep-open", "-k", is_flag=True, help="Wait for the next connection when one has ended.")
 @click.option("--from", "senders", multiple=True, metavar="NODE_ID", help="Take connections of this node; repeatable.")
@@ -33,14 +32,11 @@ async def command(run: Invocation, echo: bool, keep_open: bool, senders: tuple[s
     that stays: `connect --secret-key-file PATH`.
     """
     from tom_connect.cli.node import PING_ALPN, PIPE_ALPN, Clock, only_from, serve, told
-    from tom_connect.cli.output import Output
     from tom_connect.cli.stdio import Stdin, Stdout
     from tom_connect.endpoint import Endpoint
     from tom_connect.keys import NodeId
 
     allowed = frozenset(map(NodeId.parse, senders))
-    if run.output.json:
-        run = attrs.evolve(run, output=Output(json=True))
     async with Endpoint.bind(run.endpoint_config(alpns=(PIPE_ALPN, PING_ALPN))) as endpoint:
         clock = Clock()
         async with told(run, endpoint, clock, doing="Listening", command="connect"):

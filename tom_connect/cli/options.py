@@ -40,6 +40,7 @@ from tom_connect.plugins import PluginCatalog, PluginHost
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _META = "tom_connect.cli"
+DataOnStdout = bool | Literal["unless-json"]
 
 
 @attrs.define
@@ -106,11 +107,12 @@ class Invocation:
 
 
 def tom_command(
-    name: str, *, data_on_stdout: bool = False, **attributes: Any
+    name: str, *, data_on_stdout: DataOnStdout = False, **attributes: Any
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
     """Make a click command of `async def f(run: Invocation, ...)`, with the shared options and those of plugins.
 
-    `data_on_stdout`: standard output carries data, so events go to standard error; `attributes`: of click.Command.
+    `data_on_stdout`: standard output carries data, so events go to standard error; "unless-json": with --json it
+    carries events, and the command puts its data into them. `attributes`: of click.Command.
     """
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
@@ -170,11 +172,13 @@ def _parsed(ctx: click.Context) -> _Parsed:
 class TomCommand(click.Command):
     """A command with the shared options, and those that plugins registered."""
 
-    data_on_stdout = False
+    data_on_stdout: DataOnStdout = False
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Learn which configuration file selects plugins before their options are read."""
-        ctx.ensure_object(Surroundings).data_on_stdout = self.data_on_stdout
+        own = args[: args.index("--")] if "--" in args else args
+        carries_events = self.data_on_stdout == "unless-json" and "--json" in own
+        ctx.ensure_object(Surroundings).data_on_stdout = bool(self.data_on_stdout) and not carries_events
         _parsed(ctx).config_file = _config_file_in(args)
         try:
             return super().parse_args(ctx, args)
