@@ -34,6 +34,18 @@ def free_port(host: str) -> int:
     raise OSError(f"no free port on {host}")
 
 
+def scattered(count: int) -> list[tuple[str, int]]:
+    """Return addresses in as many different prefixes; raise OSError where loopback is one address only."""
+    chooser = random.SystemRandom()
+    hosts: list[str] = []
+    for second in chooser.sample(range(16, 250), count):
+        host = f"127.{second}.{chooser.randrange(1, 250)}.{chooser.randrange(1, 250)}"
+        if not _can_bind(host):
+            raise OSError("this system has no loopback addresses beside 127.0.0.1")
+        hosts.append(host)
+    return [(host, 6881) for host in hosts]
+
+
 @attrs.frozen
 class Block:
     """A /24 of 127.0.0.0/8 that nobody else is likely to use now, or 127.0.0.1 where that is all there is."""
