@@ -110,7 +110,7 @@ def test_json_keeps_standard_output_for_events(tmp_path: pathlib.Path, bootstrap
         connected = listener.wait_for("connected")
         assert connected["path"] == "direct"
         data = listener.wait_for("data")
-        assert base64.b64decode(data["base64"]) == b"hello"
+        assert base64.b64decode(data["data"]) == b"hello"
         summary = listener.wait_for("summary")
         assert (summary["sent"], summary["received"]) == (0, 5)
         assert listener.exit_code() == 0
@@ -142,7 +142,7 @@ def test_keep_open_waits_for_the_next(tmp_path: pathlib.Path, bootstrap: tuple[s
                 stdin=text.encode(),
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-            assert base64.b64decode(listener.wait_for("data")["base64"]) == text.encode()
+            assert base64.b64decode(listener.wait_for("data")["data"]) == text.encode()
 
 
 @posix

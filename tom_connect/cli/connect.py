@@ -29,7 +29,7 @@ async def command(run: Invocation, node: str) -> None:
         connection = await dialer.dial(target, PIPE_ALPN)
         async with dialer.following(connection):
             stream = await open_pipe(connection)
-            sent, received = await pipe(run, stream, Stdin(), Stdout())
+            sent, received = await pipe(run, connection, stream, Stdin(), Stdout())
         run.output.event(
             "summary", f"{sent} bytes sent, {received} received", sent=sent, received=received, at=clock.at
         )

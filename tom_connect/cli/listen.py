@@ -109,7 +109,7 @@ class _Piping:
         async with connection:
             _say_connected(self._run, self._clock, connection)
             stream = await accept_pipe(connection)
-            sent, received = await pipe(self._run, stream, self._stdin, self._stdout)
+            sent, received = await pipe(self._run, connection, stream, self._stdin, self._stdout)
         self._run.output.event(
             "summary",
             f"{sent} bytes sent, {received} received",

@@ -71,7 +71,7 @@ async def told(run: Invocation, endpoint: Endpoint, clock: Clock, *, doing: str,
             "No plugin publishes where we are (pip install 'tom-connect[dht]' brings one), so others need our ticket:\n"
             + encode_ticket(addr)
         )
-    async with _background(_tell_published(run, endpoint, clock), _tell_addr(run, endpoint, clock, addr)):
+    async with background(_tell_published(run, endpoint, clock), _tell_addr(run, endpoint, clock, addr)):
         yield
 
 
@@ -100,7 +100,7 @@ async def _tell_addr(run: Invocation, endpoint: Endpoint, clock: Clock, told_bef
 
 
 @contextlib.asynccontextmanager
-async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run coroutines meanwhile; what one raises ends the block, and what the block raises is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -221,7 +221,7 @@ class Dialer:
     @contextlib.asynccontextmanager
     async def following(self, connection: Connection) -> AsyncIterator[None]:
         """Say meanwhile when traffic takes another path; closes the connection in the end."""
-        async with connection, _background(self._tell_paths(connection)):
+        async with connection, background(self._tell_paths(connection)):
             yield
 
     async def _tell_paths(self, connection: Connection) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
 from tom_connect.cli.options import Invocation, tom_command
+
+if TYPE_CHECKING:
+    from tom_connect.streams import BiStream
 
 LOST_AFTER = 10.0
 """Seconds after which an answer counts as lost: longer than any sane round trip and a change of path together."""
@@ -80,7 +84,7 @@ async def command(run: Invocation, node: str, count: int, interval: float) -> No
                     began = loop.time()
                     try:
                         async with asyncio.timeout(LOST_AFTER):
-                            await _round_trip(stream, tally.sent)
+                            await round_trip(stream, tally.sent)
                     except TimeoutError:
                         text = f"No answer to ping {tally.sent} in {LOST_AFTER:g} s"
                         run.output.event("lost", text, seq=tally.sent)
@@ -101,12 +105,10 @@ async def command(run: Invocation, node: str, count: int, interval: float) -> No
             tally.say(run, kind)
 
 
-async def _round_trip(stream: object, seq: int) -> None:
+async def round_trip(stream: BiStream, seq: int) -> None:
     """Send a number and wait until it comes back; earlier ones that come late are passed over."""
     from tom_connect.exceptions import ProtocolError
-    from tom_connect.streams import BiStream
 
-    assert isinstance(stream, BiStream)
     stream.write(_SEQ.pack(seq))
     while True:
         try:

@@ -41,11 +41,14 @@ async def accept_pipe(connection: Connection) -> BiStream:
     return stream
 
 
-async def pipe(run: Invocation, stream: BiStream, stdin: Stdin, stdout: Stdout) -> tuple[int, int]:
+async def pipe(
+    run: Invocation, connection: Connection, stream: BiStream, stdin: Stdin, stdout: Stdout
+) -> tuple[int, int]:
     """Pipe until both directions have ended; returns the bytes sent and received.
 
-    When the other side has ended its direction and a person types at ours, that is the end too: nobody reads on. With
-    `--json` standard output belongs to events, so received bytes become `data` events, in base64.
+    When the other side has ended its direction, and has closed the connection or a person types at our side, that is
+    the end too: nobody reads on. With `--json` standard output belongs to events, so received bytes become `data`
+    events, in base64.
     """
     sent = received = 0
 
@@ -64,23 +67,26 @@ async def pipe(run: Invocation, stream: BiStream, stdin: Stdin, stdout: Stdout) 
         async for data in stream:
             received += len(data)
             if run.output.json:
-                run.output.event("data", base64=base64.b64encode(data).decode())
+                run.output.event("data", data=base64.b64encode(data).decode())
             else:
                 await stdout.write(data)
 
     sending = asyncio.create_task(forth(), name="standard input")
     receiving = asyncio.create_task(back(), name="standard output")
+    closed = asyncio.create_task(connection.closed(), name="the end of the connection")
+    tasks = (sending, receiving, closed)
     try:
-        running = {sending, receiving}
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            if receiving in done and running and stdin.is_terminal:
-                break
+        await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+        await receiving
+        if not stdin.is_terminal:
+            await asyncio.wait((sending, closed), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
         stream.finish()
         return sent, received
     finally:
-        for task in (sending, receiving):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(sending, receiving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
