@@ -1,4 +1,4 @@
-"""What holds for every test of this repository: see tests/leaks.py and tests/peers_in_ci.py."""
+"""What holds for every test of this repository: see tests/leaks.py and tests.suites.py."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from pathlib import Path
 if (root := str(Path(__file__).parent)) not in sys.path:
     sys.path.append(root)
 
-pytest_plugins = ["tests.leaks", "tests.peers_in_ci"]
+pytest_plugins = ["tests.leaks", "tests.suites"]

@@ -119,6 +119,7 @@ class PageRun:
         home.mkdir(exist_ok=True)
         scripts = f"{Path(sys.executable).parent}{os.pathsep}{sysconfig.get_path('scripts')}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT_", "XDG_"))}
+        kept.pop("PYTHONSAFEPATH", None)  # a reader's script imports the one beside it
         return kept | {
             "HOME": str(home),
             "APPDATA": str(home),

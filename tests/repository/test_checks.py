@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,4 +62,16 @@ pytestmark = pytest.mark.interop
 def test_peer_is_missing(): pytest.skip("no peer")
 def test_peer_is_there(): pass
 """
-    run(pytester, monkeypatch, "tests.peers_in_ci", body).assert_outcomes(passed=passed, skipped=skipped, failed=failed)
+    run(pytester, monkeypatch, "tests.suites", body).assert_outcomes(passed=passed, skipped=skipped, failed=failed)
+
+
+@pytest.mark.skipif("TOX_ENV_NAME" not in os.environ, reason="needs an environment that tox made")
+def test_wheels_are_tested(tmp_path: Path) -> None:
+    """In tox, tests and the processes that they start import the installed wheel, not the source beside them."""
+    import tom_connect
+
+    assert ROOT / "tom_connect" not in Path(tom_connect.__file__).parents
+    shown = "import tom_connect; print(tom_connect.__file__)"
+    for folder in (ROOT, tmp_path):
+        child = subprocess.run([sys.executable, "-c", shown], cwd=folder, capture_output=True, text=True, check=True)
+        assert Path(child.stdout.strip()) == Path(tom_connect.__file__)

@@ -1,4 +1,7 @@
-"""A pytest plugin: interop tests carry the marker `interop`, and where CI is set none of them may be skipped."""
+"""A pytest plugin that marks tests by their folder: `interop`, and `slow` for the commands run as processes.
+
+Where CI is set, no interop test may be skipped.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ from pathlib import Path
 import pytest
 
 _INTEROP = Path(__file__).parent / "interop"
+_PROCESSES = Path(__file__).parent / "e2e"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     if _INTEROP in item.path.parents:
         item.add_marker("interop")
+    if _PROCESSES in item.path.parents:
+        item.add_marker("slow")
 
 
 def in_ci() -> bool:
