@@ -14,6 +14,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
+    QuicConnectionState,
     QuicReceiveContext,
     stream_is_client_initiated,
 )
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 PEER = "peer"
 """The one constant address that every connection knows its peer by; the magic socket knows the paths."""
 
+MAX_PACKETS_PER_KEY = 1 << 22
+"""Packets sealed with one key; AES-GCM allows twice as many (RFC 9001 section 6.6), and aioquic does not count."""
 REASON_LIMIT = 256  # bytes of a close reason; it must fit into one packet of any kind
 _SHORT_HEADER = 3  # first byte and a packet number of two bytes (RFC 9000 section 17.3.1)
 _AEAD_TAG = 16
@@ -93,6 +96,7 @@ class Engine(Authenticated):
         self._closed_by_peer = False
         self._datagram_limit = 0
         self._kept_at = 0.0
+        self._key_since = 0
         self._stats = EngineStats()
         session_ticket = None
         if ticket is not None:
@@ -223,8 +227,24 @@ class Engine(Authenticated):
                 self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "internal error")
 
     def send(self, now: float) -> list[bytes]:
-        """The datagrams to send now, in order; those over 1200 bytes must not be fragmented."""
-        return [data for data, _ in self.datagrams_to_send(now)]
+        """The datagrams to send now, in order; those over 1200 bytes must not be fragmented. Never raises."""
+        try:
+            return [data for data, _ in self.datagrams_to_send(now)]
+        except Exception:
+            logger.exception("fault in building QUIC packets")
+            self._abort()
+            return []
+
+    def _abort(self) -> None:
+        """End at once after a fault that leaves the state half changed; the peer's idle time-out ends its side."""
+        self._stats.faults += 1
+        if self._close_event is None:
+            self._close_event = events.ConnectionTerminated(
+                QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "internal error"
+            )
+        self._close_pending = False
+        if self._state is not QuicConnectionState.TERMINATED:
+            self._close_end()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """As `send`, with aioquic's address beside each."""
@@ -238,6 +258,9 @@ class Engine(Authenticated):
             size = self._pmtu.probe(now)
             if size is not None:
                 datagrams += self._mtu_probe(size, now)
+            if self._packet_number - self._key_since >= MAX_PACKETS_PER_KEY:
+                self._key_since = self._packet_number
+                self.request_key_update()
         if self._limits_due:
             self._limits_due = {s for s in self._limits_due if s.stream_id in self._streams}
         stats = self._stats
@@ -265,7 +288,11 @@ class Engine(Authenticated):
         self._clock = now
         if self._close_at is None:
             return
-        super().handle_timer(now)
+        try:
+            super().handle_timer(now)
+        except Exception:
+            logger.exception("fault in a QUIC timer")
+            self._abort()
         keep_alive = self._keep_alive_at()
         if keep_alive is not None and now >= keep_alive:
             self._kept_at = now

@@ -61,8 +61,11 @@ class FastReceive(FastSend):
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
             or self._quic_logger is not None
-            or data[1 : 1 + CID] != self.host_cid
         ):
+            return False
+        cid = data[1 : 1 + CID]
+        # Where a client begins to use another id a server follows it, which aioquic does.
+        if cid != self.host_cid and not (self._is_client and any(cid == known.cid for known in self._host_cids)):
             return False
         path = self._network_paths[0]
         if path.addr != addr or not path.is_validated:
@@ -79,7 +82,7 @@ class FastReceive(FastSend):
         start = 1 + CID + length
         coded = int.from_bytes(data[1 + CID : start], "big") ^ int.from_bytes(mask[1 : 1 + length], "big")
         number = _packet_number(coded, length * 8, space.expected_packet_number)
-        header = b"".join((bytes((first,)), data[1 : 1 + CID], coded.to_bytes(length, "big")))
+        header = b"".join((bytes((first,)), cid, coded.to_bytes(length, "big")))
         try:
             plain: bytes = aead._aead.decrypt((aead._iv ^ number).to_bytes(12, "big"), data[start:], header)
         except InvalidTag:
@@ -92,7 +95,7 @@ class FastReceive(FastSend):
             self._heard_at = now
             eliciting = True
         else:
-            context = QuicReceiveContext(ONE_RTT, self.host_cid, path, None, now, None)
+            context = QuicReceiveContext(ONE_RTT, cid, path, None, now, None)
             try:
                 eliciting, _ = self._payload_received(context, plain)
             except QuicConnectionError as error:

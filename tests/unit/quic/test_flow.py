@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from aioquic import tls
 from aioquic.quic import events
 
 from tests.unit.quic.pair import Network
@@ -286,3 +287,35 @@ def test_many_streams_both_ways_at_once(seed: int) -> None:
     network.run(arrived, 300)
     if Engine.fast_send:
         assert client.stats.fast_packets_sent > 100 and server.stats.fast_packets_received > 100
+
+
+def test_keys_are_updated_before_they_wear_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many packets the sender changes its key, the peer follows, and the transfer does not notice."""
+    monkeypatch.setattr("tom_connect.quic.engine.MAX_PACKETS_PER_KEY", 200)
+    network = Network()
+    client, server = network.connect()
+    secret = client._cryptos[tls.Epoch.ONE_RTT].send.secret
+    network.links(reorder=0.02, loss=0.01)
+    transfer(network, 2 * MIB)
+    assert client._cryptos[tls.Epoch.ONE_RTT].send.secret != secret
+    assert client.stats.fast_packets_sent > 500 or not Engine.fast_send
+    assert server.termination is None
+
+
+def test_a_fault_in_sending_ends_the_connection_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault while packets are built is not raised to the driver: it ends that connection and is counted."""
+    network = Network()
+    client, _ = network.connect()
+
+    def fault(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(client, "_write_application", fault)
+    client.send_ping(1)
+    assert client.send(network.now) == []
+    assert client.stats.faults == 1 and client.terminating
+    assert isinstance(client.next_event(), events.ConnectionTerminated)
+    assert client.send(network.now) == [] and client.get_timer() is None
+    assert "fault in building" in caplog.text

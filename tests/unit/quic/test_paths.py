@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.quic.pair import Network
+from tom_connect.quic.engine import Engine
 from tom_connect.quic.recovery import MAX_PROBE_INTERVAL
 from tom_connect.quic.settings import TransportSettings
 
@@ -135,3 +136,20 @@ def test_cubic_is_reset_too() -> None:
     client.path_changed(network.now)
     network.pump(network.client)
     network.run(lambda: stream_id in network.server.finished, 60)
+
+
+@pytest.mark.parametrize("upload", [True, False])
+def test_the_short_path_receives_whichever_id_the_peer_uses(upload: bool) -> None:
+    """A peer that changes to another of our connection ids is received as quickly as before."""
+    network = Network()
+    client, server = network.connect()
+    network.wait(1)
+    sender, receiver = (client, server) if upload else (server, client)
+    source, target = (network.client, network.server) if upload else (network.server, network.client)
+    sender.change_connection_id()
+    stream_id = sender.open_stream(uni=True)
+    sender.send_stream_data(stream_id, bytes(500_000), end_stream=True)
+    network.pump(source)
+    network.run(lambda: stream_id in target.finished)
+    if Engine.fast_receive:
+        assert receiver.stats.fast_packets_received > 300
