@@ -183,7 +183,13 @@ def _instances() -> dict[str, Any]:
 
 
 def require() -> None:
-    """Raise IncompatibleAioquicError if a name has moved."""
+    """Raise IncompatibleAioquicError if a name has moved or aioquic can't be imported at all."""
+    try:
+        importlib.import_module(CONNECTION)
+    except ImportError as error:
+        raise IncompatibleAioquicError(
+            f"tom-connect needs {SUPPORTED} in working order; run: pip install '{SUPPORTED}' ({error})"
+        ) from error
     lacks = missing_names()
     if lacks:
         try:

@@ -139,3 +139,11 @@ def test_the_engine_works_with_the_overrides_off(monkeypatch: pytest.MonkeyPatch
     network.run(lambda: stream_id in network.server.finished, 120)
     assert len(network.server.received[stream_id]) == 300_000
     assert client.stats.fast_packets_sent == server.stats.fast_packets_received == 0
+
+
+def test_an_aioquic_that_does_not_import_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where aioquic or something below it is missing, the error says that and not that every name has moved."""
+    monkeypatch.setitem(sys.modules, "aioquic.quic.connection", None)
+    with pytest.raises(names.IncompatibleAioquicError, match="in working order") as caught:
+        names.require()
+    assert "_initialize" not in str(caught.value)
