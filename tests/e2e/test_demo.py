@@ -92,6 +92,29 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: pathlib.Path, temporary:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc to see processes")
+def test_even_a_demo_that_is_killed_leaves_no_process(tmp_path: pathlib.Path, temporary: pathlib.Path) -> None:
+    """Bob and Alice end when it does, however that was."""
+    pytest.importorskip("tom_dht_mainline", reason="needs the DHT plugin")
+    with Command(tmp_path, "demo", "--json", "--size", "1024") as demo:
+        demo.wait_for("connected")
+        children = children_of(demo.process.pid)
+        demo.process.kill()
+        demo.process.wait()
+        deadline = time.monotonic() + 10
+        while any(is_alive(pid) for pid in children) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [pid for pid in children if is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for its end does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_settings_of_the_user_do_not_disturb_it(tmp_path: pathlib.Path, temporary: pathlib.Path) -> None:
     """Neither a configuration file nor the environment reaches Alice and Bob."""
     pytest.importorskip("tom_dht_mainline", reason="needs the DHT plugin")

@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -61,6 +62,18 @@ def _testnet() -> Any:
         if exc.name is not None and not TESTNET.startswith(exc.name):
             raise
         raise PluginError("the demo needs the DHT plugin: pip install 'tom-connect[dht]'") from None
+
+
+def player() -> None:
+    """Run as `tom-connect` does, but only while standard input is open: as long as the demo lives, even if killed."""
+    from tom_connect.cli.main import main
+
+    def wait_for_end() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_end, name="waiting for the demo's end", daemon=True).start()
+    main()
 
 
 @attrs.define
@@ -189,8 +202,8 @@ class _Demo:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("TOM_CONNECT_")}
         with errors.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tom_connect", *args, *options),
-                stdin=asyncio.subprocess.DEVNULL,
+                *(sys.executable, "-c", f"from {__name__} import player; player()", *args, *options),
+                stdin=asyncio.subprocess.PIPE,  # it ends with us: see `player`
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 env=environ,

@@ -124,6 +124,8 @@ class _Receiving:
         try:
             await self._receive(incoming, taking)
         except TomError as exc:
+            for one in taking:
+                one.progress.end()
             if taking and not self._keep_open:
                 self.ended.set_exception(exc)
                 return
@@ -141,8 +143,6 @@ class _Receiving:
                 self.ended.set_result(None)
         finally:
             self._senders -= 1
-            for one in taking:
-                one.progress.end()
 
     async def _receive(self, incoming: Incoming, taking: list[_Taking]) -> None:
         from tom_connect.transfer import Progress, receive
@@ -169,6 +169,7 @@ class _Receiving:
                 on_progress=tell,
                 offer_timeout=OFFER_LIMIT,
             )
+        taking[0].progress.end()
         self._say_received(incoming.remote_node_id, result, taking[0].progress)
 
     async def _is_wanted(self, sender: NodeId, manifest: Manifest) -> bool:
