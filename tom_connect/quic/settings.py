@@ -65,8 +65,9 @@ class TransportSettings:
     initial_rtt: float = 0.1
     """RTT that is assumed before the first sample; RFC 9002 says 0.333, which makes the first loss slow."""
     early_data_alpns: frozenset[str] = frozenset()
-    """ALPNs whose 0-RTT data a server accepts and whose tickets allow it. Early data can be replayed by whoever
-    recorded it where tickets are not single-use; ours are, but see docs/explanation before opting in."""
+    """ALPNs whose 0-RTT data a server accepts and whose tickets allow it. Each ticket works once, so that a recorded
+    first flight can't be played again to the same process; an application that runs in several must be able to take
+    the same early data twice (RFC 8446 section 8)."""
 
     def __attrs_post_init__(self) -> None:
         _check(self)
