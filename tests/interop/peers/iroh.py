@@ -24,7 +24,7 @@ class Dialed:
 
 @attrs.define(eq=False)
 class IrohPeer:
-    """An iroh endpoint without relays; it echoes bidirectional streams and datagrams of whoever connects.
+    """An iroh endpoint that echoes bidirectional streams and datagrams of whoever connects.
 
     A unidirectional stream is answered by one that carries the SHA-256 of what came.
     """
@@ -35,20 +35,39 @@ class IrohPeer:
 
     @classmethod
     def start(
-        cls, alpns: tuple[str, ...] = ("echo/1",), *, secret_key: bytes | None = None, bind: str = "127.0.0.1:0"
+        cls,
+        alpns: tuple[str, ...] = ("echo/1",),
+        *,
+        secret_key: bytes | None = None,
+        bind: str = "127.0.0.1:0",
+        relays: tuple[str, ...] = (),
+        namespace: str | None = None,
     ) -> IrohPeer:
-        """Bind the endpoint; raise PeerMissing without iroh, PeerError if it does not come up."""
+        """Bind the endpoint; raise PeerMissing without iroh, PeerError if it does not come up.
+
+        `relays`: URLs of the only relays that it uses; `namespace`: the Linux network namespace that it runs in.
+        """
         if importlib.util.find_spec("iroh") is None:
             raise PeerMissing("iroh is not installed: pip install iroh (dependency group interop)")
-        options = {"secret_key": secret_key.hex() if secret_key else None, "bind": bind, "alpns": list(alpns)}
-        process = LineProcess.start(python_module("tests.interop.peers.iroh_process", json.dumps(options)))
+        secret = secret_key.hex() if secret_key else None
+        options = {"secret_key": secret, "bind": bind, "alpns": list(alpns), "relays": list(relays)}
+        command = python_module("tests.interop.peers.iroh_process", json.dumps(options))
+        inside = ["ip", "netns", "exec", namespace] if namespace else []
+        process = LineProcess.start([*inside, *command])
         return cls(process, bytes.fromhex(process.ready["node_id"]), process.ready["addresses"])
 
     async def dial(
-        self, node_id: bytes, addresses: list[str], alpn: str = "echo/1", *, timeout: float = 30.0
+        self,
+        node_id: bytes,
+        addresses: list[str],
+        alpn: str = "echo/1",
+        *,
+        relay: str | None = None,
+        timeout: float = 30.0,
     ) -> Dialed:
-        """Connect to a node (its 32-byte key) at `host:port` addresses."""
-        reply = await self.process.call("dial", timeout=timeout, node_id=node_id.hex(), addresses=addresses, alpn=alpn)
+        """Connect to a node (its 32-byte key) at `host:port` addresses, or through a relay."""
+        where = {"addresses": addresses, "relay": relay}
+        reply = await self.process.call("dial", timeout=timeout, node_id=node_id.hex(), alpn=alpn, **where)
         return Dialed(reply["connection"], bytes.fromhex(reply["remote"]), reply["alpn"], reply["ms"])
 
     async def stream(self, dialed: Dialed, data: bytes) -> bytes:
@@ -74,6 +93,15 @@ class IrohPeer:
         """Wait until a connection that the peer dialed is closed, and return the reason in iroh's words."""
         reply = await self.process.call("closed", connection=dialed.number)
         return str(reply["reason"])
+
+    async def online(self, *, timeout: float = 30.0) -> None:
+        """Wait until a relay has let the peer in."""
+        await self.process.call("online", timeout=timeout)
+
+    async def paths(self, dialed: Dialed) -> list[dict[str, Any]]:
+        """Return the paths of a connection: addr, relay (whether it is one), used."""
+        reply = await self.process.call("paths", connection=dialed.number)
+        return list(reply["paths"])
 
     async def accepted(self) -> list[dict[str, Any]]:
         """Return the connections that the peer accepted: remote (hex), alpn, and reason once they are closed."""

@@ -22,15 +22,15 @@ from tests.interop.peers.lines import emit, serve
 READ_SIZE = 1 << 16
 
 
-async def open_endpoint(secret_key: bytes | None, bind: str, alpns: list[str]) -> Any:
-    """Bind an endpoint without relays, discovery or anything else that leaves the machine."""
+async def open_endpoint(secret_key: bytes | None, bind: str, alpns: list[str], relays: list[str] | None = None) -> Any:
+    """Bind an endpoint with the given relays, and without discovery or anything else that leaves the machine."""
     iroh.iroh_ffi.uniffi_set_event_loop(cast(Any, asyncio.get_running_loop()))
     options = iroh.EndpointOptions(
         preset=iroh.preset_minimal(),
         bind_addr=bind,
         secret_key=secret_key,
         alpns=[alpn.encode() for alpn in alpns],
-        relay_mode=iroh.RelayMode.disabled(),
+        relay_mode=iroh.RelayMode.custom_from_urls(relays) if relays else iroh.RelayMode.disabled(),
     )
     return await iroh.Endpoint.bind(options)
 
@@ -109,9 +109,9 @@ class Peer:
         await echo(connection)
         record["reason"] = connection.close_reason()
 
-    async def dial(self, node_id: str, addresses: list[str], alpn: str) -> dict[str, Any]:
-        """Connect to a node at given addresses."""
-        address = iroh.EndpointAddr(iroh.EndpointId.from_string(node_id), None, addresses)
+    async def dial(self, node_id: str, addresses: list[str], alpn: str, relay: str | None = None) -> dict[str, Any]:
+        """Connect to a node at given addresses, or through a relay."""
+        address = iroh.EndpointAddr(iroh.EndpointId.from_string(node_id), relay, addresses)
         start = time.monotonic()
         try:
             connection = await self.endpoint.connect(address, alpn.encode())
@@ -164,6 +164,18 @@ class Peer:
         """Wait until a dialed connection is closed and say why."""
         return {"reason": await self.connections[connection].closed()}
 
+    async def online(self) -> dict[str, Any]:
+        """Wait until a relay has let the endpoint in."""
+        await self.endpoint.online()
+        return {}
+
+    async def paths(self, connection: int) -> dict[str, Any]:
+        """Say by which paths a dialed connection goes: addresses, and whether each is a relay's and in use."""
+        shown = self.connections[connection].paths()
+        return {
+            "paths": [{"addr": path.remote_addr, "relay": path.is_relay, "used": path.is_selected} for path in shown]
+        }
+
     async def list_accepted(self) -> dict[str, Any]:
         """Say which connections were accepted: remote, alpn, and the reason once they are closed."""
         return {"accepted": self.accepted}
@@ -177,10 +189,12 @@ class Peer:
 async def main(options: dict[str, Any]) -> None:
     """Bind, say who and where we are, and answer until stdin ends."""
     secret = options["secret_key"]
-    endpoint = await open_endpoint(bytes.fromhex(secret) if secret else None, options["bind"], options["alpns"])
+    endpoint = await open_endpoint(
+        bytes.fromhex(secret) if secret else None, options["bind"], options["alpns"], options["relays"]
+    )
     peer = Peer(endpoint)
     accepting = asyncio.create_task(peer.accept_forever())
-    names = ("dial", "stream", "uni", "datagram", "hang_up", "closed", "list_accepted")
+    names = ("dial", "stream", "uni", "datagram", "hang_up", "closed", "list_accepted", "online", "paths")
     handlers = {name: getattr(peer, name) for name in names}
     try:
         await serve(handlers, node_id=str(endpoint.id()), addresses=endpoint.bound_sockets())

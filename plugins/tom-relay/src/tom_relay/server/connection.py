@@ -1,0 +1,111 @@
+"""One TCP connection: admitted or not, timed until its key is proven, written to in batches.
+
+aiohttp speaks HTTP and reads WebSocket messages. Data goes out here instead: an unmasked frame without compression is a
+head and the message (RFC 6455 section 5.2), so that all that waits for a client leaves in one write, and what the
+kernel does not take stays in the hub's bounded queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from tom_relay.server.gate import Gate
+    from tom_relay.server.hub import RelayClient, RelayHub
+
+WRITE_CHUNK = 65_536
+"""Bytes in one write, about; what the transport's buffer holds before it says that it is full."""
+_BINARY = 0x82
+
+
+class RelayConnection(web.RequestHandler):
+    """A connection as aiohttp's protocol, with its client once that has proven its key."""
+
+    __slots__ = ("_gate", "client", "host", "opened_at", "paused_at", "refused")
+
+    def __init__(self, manager: web.Server, gate: Gate, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._gate = gate
+        self.client: RelayClient | None = None
+        self.host = ""
+        self.opened_at = 0.0
+        self.paused_at: float | None = None
+        self.refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the connection in, or say with HTTP that we are full."""
+        assert isinstance(transport, asyncio.Transport)
+        self.host = host_of(transport.get_extra_info("peername"))
+        self.opened_at = self._loop.time()
+        transport.set_write_buffer_limits(high=WRITE_CHUNK)
+        self.refused = not self._gate.admit(self)
+        if self.refused:
+            transport.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            transport.close()
+        else:
+            super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        self._gate.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data on, unless the connection was refused."""
+        if not self.refused:
+            super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """The transport is full: the hub's queue takes over, and a time-out begins."""
+        super().pause_writing()
+        self.paused_at = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        super().resume_writing()
+        self.paused_at = None
+        if self.client is not None:
+            self._gate.wake(self)
+
+    def flush(self, hub: RelayHub) -> None:
+        """Write what waits for the client, as far as the transport takes it."""
+        client = self.client
+        while client is not None and client.queue and self.paused_at is None:
+            transport = self.transport
+            if transport is None or transport.is_closing():
+                return
+            parts = []
+            for message in hub.take(client, WRITE_CHUNK):
+                size = len(message)
+                if size < 126:
+                    parts.append(b"%c%c" % (_BINARY, size))
+                elif size < 65_536:
+                    parts.append(b"%c\x7e%b" % (_BINARY, size.to_bytes(2, "big")))
+                else:
+                    parts.append(b"%c\x7f%b" % (_BINARY, size.to_bytes(8, "big")))
+                parts.append(message)
+            transport.write(b"".join(parts))
+
+    def abort(self) -> None:
+        """End the connection now, whatever waits."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+def host_of(peername: object) -> str:
+    """What limits for each host go by: the IPv4 address, or the IPv6 /64 that one host may well own."""
+    if not isinstance(peername, tuple) or not peername:
+        return ""
+    try:
+        address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
