@@ -76,7 +76,8 @@ def is_stun(head: bytes) -> bool:
 class StunMessage:
     """One message with its attributes in order, as (type, value); FINGERPRINT is checked and taken off.
 
-    `type`: class and method, 14 bits; `transaction_id`: 12 bytes. Attributes that follow MESSAGE-INTEGRITY are left
+    `type`: class and method, of the 14 bits the 10 that RFC 7983 leaves to STUN on a shared socket;
+    `transaction_id`: 12 bytes. Attributes that follow MESSAGE-INTEGRITY are left
     out, since nobody vouches for them (section 14.5).
     """
 
@@ -97,8 +98,8 @@ class StunMessage:
 
     def encode(self) -> bytes:
         """The bytes; raises ValueError where a value is too large or the transaction id has not 12 bytes."""
-        if len(self.transaction_id) != TRANSACTION_ID_SIZE or not 0 <= self.type < 1 << 14:
-            raise ValueError("a STUN message has a type of 14 bits and a transaction id of 12 bytes")
+        if len(self.transaction_id) != TRANSACTION_ID_SIZE or not 0 <= self.type < 1 << 10:
+            raise ValueError("a STUN message has a type of 10 bits and a transaction id of 12 bytes")
         body = b"".join(
             kind.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4)
             for kind, value in self.attributes
