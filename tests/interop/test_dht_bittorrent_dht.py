@@ -66,6 +66,17 @@ async def test_old_items_and_wrong_cas_are_told_apart(bittorrent_dht_net: Bittor
             await node.put_mutable(key, b"newest", seq=6, cas=3, wait_for="all")
 
 
+async def test_an_old_item_is_not_spread_by_the_node_that_put_the_new_one(bittorrent_dht_net: BittorrentDhtNet) -> None:
+    """Nodes that refuse our old item are not replaced by ones that know no better, and the new one is still found."""
+    async with both_ways.node_of_ours(bittorrent_dht_net) as node:
+        key = SecretKey.generate()
+        await node.put_mutable(key, b"newer", seq=5, wait_for="all")
+        with pytest.raises(SupersededError):
+            await node.put_mutable(key, b"older", seq=4, wait_for="all")
+        item = await node.get(bytes(key.node_id))
+        assert item is not None and item.value == b"newer"
+
+
 async def test_our_node_serves_bittorrent_dht_nodes(bittorrent_dht_net: BittorrentDhtNet) -> None:
     """bittorrent-dht's nodes take our node into their tables, store on it and ask it."""
     await both_ways.check_ours_serves(bittorrent_dht_net)
