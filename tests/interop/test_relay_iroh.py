@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ RELAY_IN_LAB = "http://10.77.0.1:3340"
 
 
 @contextlib.contextmanager
-def iroh_peer(relay: str, **options: str) -> Iterator[IrohPeer]:
+def iroh_peer(relay: str, **options: Any) -> Iterator[IrohPeer]:
     """Run an iroh node whose only relay is ours."""
     try:
         peer = IrohPeer.start(relays=(relay,), **options)
