@@ -10,7 +10,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.quic.connection import END_STATES, QuicConnectionError, QuicConnectionState, QuicReceiveContext
-from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.events import QuicEvent, StreamDataReceived
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from cryptography.exceptions import InvalidTag
 
@@ -20,7 +20,19 @@ from tom_connect.quic.fastsend import ONE_RTT, FastSend
 CID = 8  # bytes of our connection ids
 _SAMPLE_AT = 1 + CID + 4
 _SHORTEST = _SAMPLE_AT + 16
+MAX_JOINED = 65_536  # bytes of stream data in one event; more would only be copied once more
 _NOTHING: dict[int, int] = {}
+
+
+class StreamChunks(QuicEvent):
+    """In-order data of one stream from packets that came together; the application gets it in one piece."""
+
+    __slots__ = ("parts", "size", "stream_id")
+
+    def __init__(self, stream_id: int, part: bytes, size: int) -> None:
+        self.stream_id = stream_id
+        self.parts = [part]
+        self.size = size
 
 
 class FastReceive(FastSend):
@@ -36,20 +48,19 @@ class FastReceive(FastSend):
     _heard_at: float | None = None
     _stopped: dict[int, int] = _NOTHING
     _idle_set_at = -1.0
-    _one_rtt: tuple[Any, QuicPacketSpace, Any] | None = None
+    _one_rtt: tuple[Any, Any, QuicPacketSpace, Any] | None = None
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """Take one datagram."""
         if not (self.fast_receive and self._receive_fast(data, addr, now)):
             super().receive_datagram(data, addr, now)
 
-    def _find_one_rtt(self) -> tuple[Any, QuicPacketSpace, Any]:
+    def _find_one_rtt(self) -> tuple[Any, Any, QuicPacketSpace, Any]:
         # Looking up by an enum's member costs as much as a whole step of what follows.
-        self._one_rtt = (
-            self._cryptos[ONE_RTT].recv,
-            self._spaces[ONE_RTT],
-            self._cryptos[tls.Epoch.ZERO_RTT].recv,
-        )
+        recv = self._cryptos[ONE_RTT].recv
+        hp: Any = recv.hp  # outlives updates of the other keys (RFC 9001 section 6)
+        mask_of = hp._mask if hp._is_chacha20 else hp._encryptor.update
+        self._one_rtt = (recv, mask_of, self._spaces[ONE_RTT], self._cryptos[tls.Epoch.ZERO_RTT].recv)
         return self._one_rtt
 
     def _receive_fast(self, data: bytes, addr: Any, now: float) -> bool:
@@ -70,19 +81,24 @@ class FastReceive(FastSend):
         path = self._network_paths[0]
         if path.addr != addr or not path.is_validated:
             return False
-        recv, space, zero_rtt = self._one_rtt or self._find_one_rtt()
-        hp, aead = recv.hp, recv.aead
+        recv, mask_of, space, zero_rtt = self._one_rtt or self._find_one_rtt()
+        aead = recv.aead
         if aead is None or zero_rtt.aead is not None:
             return False
-        mask = hp._mask(data[_SAMPLE_AT:_SHORTEST])
+        mask = mask_of(data[_SAMPLE_AT:_SHORTEST])
         first = data[0] ^ (mask[0] & 0x1F)
         if first & 0x18 or (first >> 2) & 1 != recv.key_phase:
             return False
-        length = (first & 3) + 1
+        if first & 3 == 1:
+            length, coded = 2, (data[1 + CID] ^ mask[1]) << 8 | data[2 + CID] ^ mask[2]
+        else:
+            length = (first & 3) + 1
+            coded = int.from_bytes(data[1 + CID : 1 + CID + length], "big") ^ int.from_bytes(
+                mask[1 : 1 + length], "big"
+            )
         start = 1 + CID + length
-        coded = int.from_bytes(data[1 + CID : start], "big") ^ int.from_bytes(mask[1 : 1 + length], "big")
         number = _packet_number(coded, length * 8, space.expected_packet_number)
-        header = b"".join((bytes((first,)), cid, coded.to_bytes(length, "big")))
+        header = bytes((first,)) + cid + coded.to_bytes(length, "big")
         try:
             plain: bytes = aead._aead.decrypt((aead._iv ^ number).to_bytes(12, "big"), data[start:], header)
         except InvalidTag:
@@ -146,8 +162,25 @@ class FastReceive(FastSend):
             limit.used += new
             receiver.highest_offset = end
         receiver._buffer_start = end
-        self._events.append(StreamDataReceived(plain[at:], False, stream_id))
+        events = self._events
+        last = events[-1] if events else None
+        if type(last) is StreamChunks and last.stream_id == stream_id and last.size < MAX_JOINED:
+            last.parts.append(plain[at:])
+            last.size += size
+        else:
+            events.append(StreamChunks(stream_id, plain[at:], size))
         return True
+
+    def next_event(self) -> QuicEvent | None:
+        """The next event, or None."""
+        try:
+            event = self._events.popleft()
+        except IndexError:
+            return None
+        if type(event) is StreamChunks:
+            parts = event.parts
+            return StreamDataReceived(parts[0] if len(parts) == 1 else b"".join(parts), False, event.stream_id)
+        return event
 
     def _note_packet(self, space: QuicPacketSpace, number: int, first: int, eliciting: bool, now: float) -> None:
         if number > space.expected_packet_number:
@@ -163,10 +196,14 @@ class FastReceive(FastSend):
         if number > space.largest_received_packet:
             space.largest_received_packet = number
             space.largest_received_time = now
-        space.ack_queue.add(number)
+        ranges: list[range] = space.ack_queue._RangeSet__ranges  # type: ignore[attr-defined]
+        if ranges and ranges[-1].stop == number:
+            ranges[-1] = range(ranges[-1].start, number + 1)
+        else:
+            space.ack_queue.add(number)
+            if len(ranges) > MAX_ACK_RANGES:
+                space.ack_queue.shift()
         space.received_packets.add(number)
-        if len(space.ack_queue) > MAX_ACK_RANGES:
-            space.ack_queue.shift()
         if eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
 

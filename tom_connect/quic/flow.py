@@ -17,7 +17,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
-from tom_connect.quic.fastreceive import FastReceive
+from tom_connect.quic.fastreceive import FastReceive, StreamChunks
 from tom_connect.quic.settings import TransportSettings
 
 UPDATE_SHARE = 4  # a new limit is sent when a quarter of the window was read: rare enough to cost nothing
@@ -96,10 +96,7 @@ class FlowControlled(FastReceive):
 
     def next_event(self) -> events.QuicEvent | None:
         """The next event, or None. Stream data counts as unread from here until `consumed`."""
-        try:
-            event = self._events.popleft()
-        except IndexError:
-            return None
+        event = super().next_event()
         if type(event) is events.StreamDataReceived:
             stream_id = event.stream_id
             reading = self._reading.get(stream_id)
@@ -186,9 +183,13 @@ class FlowControlled(FastReceive):
 
     def _drop_events(self, stream_id: int) -> None:
         """Data that nobody will read must not come to be counted as unread."""
-        for event in [e for e in self._events if isinstance(e, events.StreamDataReceived)]:
-            if event.stream_id == stream_id:
-                self._events.remove(event)
+        kept = [
+            event
+            for event in self._events
+            if not (isinstance(event, events.StreamDataReceived | StreamChunks) and event.stream_id == stream_id)
+        ]
+        self._events.clear()
+        self._events.extend(kept)
 
     def _forget(self, stream_id: int) -> None:
         reading = self._reading.pop(stream_id, None)

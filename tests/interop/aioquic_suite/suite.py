@@ -29,6 +29,8 @@ MODULES = (
 )
 INTENDED = frozenset({"tests/test_recovery.py::QuicPacketPacerTest::test_with_measurement"})
 """Fails by design: our pacer's bursts are sized in time, aioquic's are 16 packets at most."""
+FIXED_PORT = "tests/test_asyncio.py::HighLevelTest::test_connect_local_port"
+"""Left out: it binds port 3456, which the other run, or anything on the machine, may have."""
 CHILD = Path(__file__).with_name("child.py")
 DOWNLOAD_TIME = 180.0  # seconds; pip builds the sdist's metadata
 RUN_TIME = 300.0
@@ -70,6 +72,7 @@ def run(source: Path, *, fast: bool) -> Outcome:
     report = source / f"report-{'fast' if fast else 'stock'}.json"
     command = [sys.executable, str(CHILD), "fast" if fast else "stock", str(report)]
     command += [f"tests/{module}.py" for module in MODULES]
+    command += [f"--deselect={FIXED_PORT}"]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=RUN_TIME, check=False)
     if not report.exists():
         raise RuntimeError(f"the suite did not run:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from aioquic import tls
+from aioquic.quic import events
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from hypothesis import given, settings
@@ -191,3 +192,33 @@ def test_a_server_for_garbage_sends_nothing() -> None:
         assert server.send(1.0) == []
     assert server.peer_node_id is None and server.stats.faults == 0
     assert server.get_timer() is not None
+
+
+def test_data_of_packets_that_come_together_is_one_event() -> None:
+    """In-order data of several packets reaches the application in one piece, in order."""
+    network, client, server = connected()
+    server.receive(seal(client, stream_frame(2, 0, b"first ")), network.now)
+    for offset, part in ((6, b"second "), (13, b"third "), (19, b"fourth")):
+        server.receive(seal(client, stream_frame(2, offset, part)), network.now)
+    server.receive(seal(client, stream_frame(2, 25, b"!", fin=True)), network.now)
+    found = []
+    while isinstance(event := server.next_event(), events.StreamDataReceived):
+        found.append((event.data, event.end_stream))
+    if Engine.fast_receive:
+        assert found == [(b"first ", False), (b"second third fourth", False), (b"!", True)]
+    assert b"".join(data for data, _ in found) == b"first second third fourth!"
+
+
+@pytest.mark.parametrize("by_peer", [True, False])
+def test_data_that_nobody_will_read_leaves_the_queue(by_peer: bool) -> None:
+    """Data that waits in the event queue when its stream is reset or stopped is dropped and its credit given back."""
+    network, client, server = connected()
+    for offset in (0, 100, 200):
+        server.receive(seal(client, stream_frame(2, offset, bytes(100))), network.now)
+    if by_peer:
+        server.receive(seal(client, b"\x04\x02\x07\x41\x2c"), network.now)  # RESET_STREAM 2, code 7, final size 300
+        assert server.next_event() == events.StreamReset(7, 2)
+    else:
+        server.stop_stream(2, 7)
+    assert server.next_event() is None
+    assert server._data_consumed == server._local_max_data.used == 300
