@@ -52,6 +52,9 @@ class Signer(Protocol):
         `value` is the bencoded value. The unsalted item is the address record, for which `sign_record` is.
         """
 
+    def sign_relay_challenge(self, digest: bytes) -> bytes:
+        """The 64-byte signature by which we prove our key to a relay. `digest`: 32 bytes, a hash of its challenge."""
+
 
 class SharedSocket(Protocol):
     """The endpoint's UDP sockets, as a datagram protocol may use them."""
@@ -87,6 +90,10 @@ class PluginContext:
     """Tells the endpoint the address at which others see its shared socket."""
     shared: dict[str, Any]
     """The plugin's own, one for each endpoint: where its factories find what they have in common."""
+    relay_urls: tuple[RelayUrl, ...] = ()
+    """The relays that the user wants to be reachable through."""
+    public_relays: tuple[str, ...] = ()
+    """Names of lists of public relays that may be used where no other relay can be."""
 
 
 class PluginObject(abc.ABC):
@@ -167,6 +174,23 @@ class DatagramProtocol(PluginObject):
         """Take a batch. Must not block; what it raises is counted and reported, never passed on."""
 
 
+@attrs.frozen
+class RelayInfo:
+    """One relay as its transport knows it.
+
+    `kind`: "configured", "public" (a fall-back of somebody's that was asked for) or "found" (named by a peer's
+    address); `connected`: whether datagrams pass now; `rtt`: seconds to the relay and back, None before it is known;
+    `home`: whether it is the one at which we are reachable; `problem`: why it is not connected, or what it told us.
+    """
+
+    url: RelayUrl
+    kind: str
+    connected: bool
+    rtt: float | None = None
+    home: bool = False
+    problem: str | None = None
+
+
 class RelayTransport(PluginObject):
     """Carries datagrams through relays of the URL schemes that it claims."""
 
@@ -174,7 +198,10 @@ class RelayTransport(PluginObject):
 
     @abc.abstractmethod
     def send(self, relay: RelayUrl, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:
-        """Queue datagrams for a node at a relay; False if they were dropped."""
+        """Queue datagrams for a node at a relay, connecting to it if need be; False if some were dropped.
+
+        Must not block; the queue is bounded.
+        """
 
     @abc.abstractmethod
     def set_receiver(self, receive: Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]) -> None:
@@ -183,6 +210,20 @@ class RelayTransport(PluginObject):
     @abc.abstractmethod
     def home_relay(self) -> Watch[RelayUrl | None]:
         """The relay at which we are reachable now."""
+
+    def open(self, relay: RelayUrl, *, trusted: bool) -> None:
+        """Datagrams for a node at this relay will follow: connect to it.
+
+        `trusted`: the user named it; if not, an address record or a peer did, and it must not lead into networks
+        that are ours alone (unless local addresses are allowed).
+        """
+
+    def network_changed(self) -> None:
+        """The network is another one: find out at once which connections still live, and try again what failed."""
+
+    def relays(self) -> Sequence[RelayInfo]:
+        """The relays that are in use or wanted, the home relay first."""
+        return ()
 
 
 class AddressSource(PluginObject):

@@ -138,6 +138,20 @@ class RelayUrl:
         """The part before `://`."""
         return self.url.partition("://")[0]
 
+    @property
+    def host(self) -> str:
+        """The host: a name, an IPv4 address, or an IPv6 address in brackets; without a dot at its end."""
+        netloc = self.url.partition("://")[2].partition("/")[0]
+        host, sep, _port = netloc.rpartition(":") if not netloc.endswith("]") else ("", "", "")
+        return (host if sep else netloc).rstrip(".")
+
+    @property
+    def port(self) -> int | None:
+        """The port, where it is said."""
+        netloc = self.url.partition("://")[2].partition("/")[0]
+        tail = netloc.rpartition(":")[2]
+        return int(tail) if not netloc.endswith("]") and ":" in netloc else None
+
     def __str__(self) -> str:
         return self.url
 

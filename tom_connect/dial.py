@@ -18,6 +18,9 @@ from tom_connect.quic.link import Link
 ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
 
+MAX_RELAYS = 4
+"""Relays of one address that are connected to: a node is at one, or at two while it changes."""
+
 
 @attrs.frozen
 class DialEvent:
@@ -103,6 +106,7 @@ class Dial:
     async def _establish(self, link: Link) -> None:
         assert link.remote is not None
         if not self._target.is_empty():
+            link.remote.add_relays(self._target.relay_urls[:MAX_RELAYS], "caller", trusted=True)
             link.remote.add_candidates(self._target.direct_addrs, "caller", trusted=True)
             self._tell(Resolved(self._elapsed(), "caller", self._target))
         finder = asyncio.create_task(self._find(link), name="finding a node")
@@ -136,6 +140,8 @@ class Dial:
             async for found in lookup:
                 assert link.remote is not None
                 self._found.append(found)
+                # Relays first: traffic may go there at once, while an address must first answer.
+                link.remote.add_relays(found.addr.relay_urls[:MAX_RELAYS], found.source, trusted=False)
                 link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
                 self._tell(Resolved(self._elapsed(), found.source, found.addr))
         if not self._found and not given:
@@ -152,7 +158,7 @@ class Dial:
         """What was tried, in one line."""
         parts = [str(outcome) for outcome in self._outcomes]
         tried = [f"{p.addr} ({'answered' if p.rtt is not None else 'no answer'})" for p in link.paths()]
-        listed = {str(addr) for found in self._found for addr in found.addr.direct_addrs}
+        listed = {str(addr) for found in self._found for addr in (*found.addr.direct_addrs, *found.addr.relay_urls)}
         unused = sorted(listed - {str(path.addr) for path in link.paths()})
         if tried:
             parts.append("tried " + ", ".join(tried))

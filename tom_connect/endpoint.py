@@ -19,6 +19,8 @@ from tom_connect.abc import (
     PluginObject,
     Publisher,
     PublishReport,
+    RelayInfo,
+    RelayTransport,
 )
 from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
@@ -61,7 +63,7 @@ class Endpoint:
         self._key = secret_key
         self._signer = NodeSigner(secret_key)
         self._clock = SystemClock()
-        self._magic = MagicSocket(secret_key, allow_local=config.allow_local)
+        self._magic = MagicSocket(secret_key, allow_local=config.allow_local, direct=config.direct)
         self._filter = AddressFilter(config.allow_local)
         self._host = PluginHost.load(config)
         self._known_addr = Watch(NodeAddr(secret_key.node_id))
@@ -71,6 +73,7 @@ class Endpoint:
         self._objects: list[tuple[str, PluginObject]] = []
         self._sources: list[tuple[str, Discovery]] = []
         self._address_sources: list[tuple[str, AddressSource]] = []
+        self._relays: list[tuple[str, RelayTransport]] = []
         self._guards: list[tuple[str, ConnectionGuard]] = []
         self._waiting: deque[Link] = deque()
         self._arrived = asyncio.Event()
@@ -117,6 +120,23 @@ class Endpoint:
     def local_addrs(self) -> tuple[SocketAddr, ...]:
         """What our sockets are bound to, one address a family."""
         return self._magic.local_addrs
+
+    def relays(self) -> list[RelayInfo]:
+        """The relays that are in use or wanted, the home relay first."""
+        return [info for _name, transport in self._relays for info in transport.relays()]
+
+    def network_changed(self) -> None:
+        """Say that the network is another one: interfaces, relays and all paths are looked at again, at once."""
+        self._check_open()
+        if any(addr.ip.is_unspecified for addr in self._magic.local_addrs):
+            self._hosts = interface_hosts()
+        for name, transport in self._relays:
+            try:
+                transport.network_changed()
+            except Exception as exc:  # a plugin may raise anything, and the others go on
+                self._host.report_failure(name, exc)
+        self._update_addr()
+        self._magic.network_changed()
 
     @property
     def plugins(self) -> list[PluginInfo]:
@@ -209,13 +229,15 @@ class Endpoint:
         found += self._external.values()
         for _name, source in self._address_sources:
             found += source.watch().value
-        known = NodeAddr(self.node_id, (), found)
+        homes = (transport.home_relay().value for _name, transport in self._relays)
+        relays = tuple(home for home in homes if home is not None)
+        known = NodeAddr(self.node_id, relays, found if self._config.direct else ())
         self._known_addr.set(known)
-        self._magic.set_own_candidates(known.direct_addrs)
+        self._magic.set_own_candidates(known.direct_addrs, relays)
         told = [addr for addr in known.direct_addrs if self._filter.publishable(addr)]
         # A reflexive address says more than an interface's: where space is short, the last ones are cut.
         told.sort(key=lambda addr: addr not in self._external.values())
-        self._told_addr.set(NodeAddr(self.node_id, (), told))
+        self._told_addr.set(NodeAddr(self.node_id, relays, told))
 
     def _report_external(self, name: str, addr: SocketAddr) -> None:
         key = f"{name}/{addr.family.name}"
@@ -223,8 +245,8 @@ class Endpoint:
             self._external[key] = addr
             self._update_addr()
 
-    async def _follow(self, source: AddressSource) -> None:
-        async for _addrs in source.watch():
+    async def _follow(self, watch: Watch[Any]) -> None:
+        async for _value in watch:
             self._update_addr()
 
     # Life
@@ -259,7 +281,9 @@ class Endpoint:
         if publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
         for name, source in self._address_sources:
-            self._spawn(name, self._follow(source), "following addresses")
+            self._spawn(name, self._follow(source.watch()), "following addresses")
+        for name, transport in self._relays:
+            self._spawn(name, self._follow(transport.home_relay()), "following the home relay")
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host
@@ -284,16 +308,23 @@ class Endpoint:
             sources = [(name, source) for name, source in sources if source.serverless]
             publishers = [(name, publisher) for name, publisher in publishers if publisher.serverless]
         address_sources = host.collect("tom_address_source", contexts)
+        relays = host.collect("tom_relay_transport", contexts)
+        for _name, transport in relays:
+            self._magic.relays.add(transport)
         guards = host.collect("tom_connection_guard", contexts)
         selectors = host.collect("tom_path_selector", contexts)
         wanted: list[tuple[str, PluginObject]] = _once(
-            [*protocols, *sources, *publishers, *address_sources, *guards, *selectors]
+            [*protocols, *sources, *publishers, *address_sources, *relays, *guards, *selectors]
         )
         self._objects = await host.start(wanted)
         running = {id(obj) for _name, obj in self._objects}
         for _name, protocol in protocols:
             if id(protocol) not in running:
                 self._magic.remove_protocol(protocol)
+        for _name, transport in relays:
+            if id(transport) not in running:
+                self._magic.relays.remove(transport)
+        self._relays = [pair for pair in relays if id(pair[1]) in running]
         self._sources = [pair for pair in sources if id(pair[1]) in running]
         self._address_sources = [pair for pair in address_sources if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.

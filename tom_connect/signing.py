@@ -11,6 +11,9 @@ from tom_connect.record import SignedRecord, bep44_signable, sign_record
 
 MAX_SALT = 64
 """BEP 44 limits a salt to 64 bytes."""
+CHALLENGE_DIGEST = 32
+_ITEM_BEGINS = (b"3:seqi", b"4:salt")
+"""How the signed bytes of a mutable item begin (BEP 44): no hash that is signed may be read as one."""
 
 
 class NodeSigner:
@@ -33,6 +36,12 @@ class NodeSigner:
         if not 1 <= len(salt) <= MAX_SALT:
             raise InvalidInputError(f"the salt of a mutable item has 1 to {MAX_SALT} bytes, this has {len(salt)}")
         return self._key.sign(bep44_signable(salt, seq, value))
+
+    def sign_relay_challenge(self, digest: bytes) -> bytes:
+        """See `Signer`. Raises InvalidInputError for what is no hash, or would be valid as a mutable item."""
+        if len(digest) != CHALLENGE_DIGEST or digest.startswith(_ITEM_BEGINS):
+            raise InvalidInputError(f"a relay challenge is signed as a hash of {CHALLENGE_DIGEST} bytes")
+        return self._key.sign(digest)
 
 
 class SystemClock:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from attrs.validators import optional
 
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.config.options import option
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_connect.keys import SecretKey
@@ -60,6 +60,16 @@ def _bind(self: object, field: attrs.Attribute[Any], value: object) -> None:
         if addr.family in families:
             raise _fail(field, value, "at most one IPv4 and one IPv6 address: an endpoint has one socket a family")
         families.add(addr.family)
+
+
+def _relay_urls(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    _texts(self, field, value)
+    assert isinstance(value, tuple)
+    for text in value:
+        try:
+            RelayUrl.parse(text)
+        except InvalidAddrError as exc:
+            raise ConfigError(f"{field.name}: {exc}") from None
 
 
 def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -147,6 +157,23 @@ class EndpointConfig:
         validator=_flag,
         metadata=option("find nodes through serverless discovery alone: no server of anyone's is asked"),
     )
+    relay: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_relay_urls,
+        metadata=option("URL of a relay through which others reach us, such as https://relay.example/"),
+    )
+    public_relays: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_texts,
+        metadata=option("list of public relays to fall back on where no other relay works, such as n0; default: none"),
+    )
+    direct: bool = attrs.field(
+        default=True,
+        validator=_flag,
+        metadata=option("send and take packets directly, not only through relays"),
+    )
     plugins: tuple[str, ...] | None = attrs.field(
         default=None,
         converter=_tuple,
@@ -204,6 +231,11 @@ class EndpointConfig:
     def bind_addrs(self) -> tuple[SocketAddr, ...]:
         """`bind`, read."""
         return tuple(SocketAddr.parse(text) for text in self.bind)
+
+    @property
+    def relay_urls(self) -> tuple[RelayUrl, ...]:
+        """`relay`, read, each once."""
+        return tuple(dict.fromkeys(map(RelayUrl.parse, self.relay)))
 
     def __attrs_post_init__(self) -> None:
         if self.keep_alive is not None and self.keep_alive >= self.idle_timeout:

@@ -8,12 +8,14 @@ from typing import Final
 
 import attrs
 
-from tom_connect.addr import SocketAddr, is_local
+from tom_connect.addr import RelayUrl, SocketAddr, is_local
 
 SOURCE_CALL: Final = "call-me-maybe"
 """Candidates that the peer itself sent, sealed."""
 SOURCE_PEER: Final = "peer"
 """The source address of an authentic ping."""
+SOURCE_OWN_RELAY: Final = "own relay"
+"""A relay of ours, tried for a node that is reachable nowhere else."""
 SOURCE_QUIC: Final = "quic"
 """The source address of a packet that QUIC authenticated."""
 
@@ -72,6 +74,23 @@ class AddressFilter:
         if source == SOURCE_CALL:
             return self._in_private_call(addr)
         return self.publishable(addr)
+
+    def relay_usable(self, url: RelayUrl, *, trusted: bool) -> bool:
+        """Whether a relay may be connected to: one that a record or peer names must not lead into our own networks.
+
+        Judged by the URL alone; what a name resolves to is for the transport to judge.
+        """
+        host = url.host
+        if trusted or self.allow_local:
+            return True
+        if host == "localhost" or host.endswith(".localhost"):
+            return False
+        try:
+            ip = ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            # A host of digits alone is an IPv4 address in a form that some systems still read.
+            return not host.rpartition(".")[2].isdigit()
+        return self.publishable(normal(SocketAddr(str(ip), 443)))
 
     def _in_private_call(self, addr: SocketAddr) -> bool:
         if not self.sendable(addr):

@@ -13,9 +13,9 @@ from typing import Final
 import attrs
 
 from tom_connect.abc import PathInfo
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.holepunch import disco
-from tom_connect.holepunch.addrfilter import SOURCE_CALL, AddressFilter, normal
+from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_OWN_RELAY, AddressFilter, normal
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Message, Ping, Pong
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
@@ -47,6 +47,9 @@ IDLE_KEPT: Final = 60.0
 """Seconds that a node's paths are remembered after its last user: a reconnection then needs no discovery."""
 MAX_IDLE: Final = 256
 
+Offer = tuple[tuple[SocketAddr, ...], tuple[RelayUrl, ...]]
+"""What a call-me-maybe tells: candidates and relays."""
+
 
 @attrs.define(eq=False)
 class _Asked:
@@ -66,9 +69,9 @@ class _Known:
     paths: RemotePaths
     pings: TokenBucket = attrs.field(factory=lambda: TokenBucket(PEER_RATE, PEER_BURST))
     calls: TokenBucket = attrs.field(factory=lambda: TokenBucket(CALL_RATE, CALL_BURST))
-    told: tuple[SocketAddr, ...] = ()
-    """The candidates of ours that it has confirmed to know."""
-    telling: tuple[SocketAddr, ...] = ()
+    told: Offer = ((), ())
+    """What it has confirmed to know of where we are."""
+    telling: Offer = ((), ())
     call_tx: bytes | None = None
     call_tries: int = 0
     call_due: float = inf
@@ -98,6 +101,8 @@ class DiscoCore:
         self.outbox: list[tuple[Path, bytes]] = []
         self.events: list[PathEvent | Observed] = []
         self.counters: Counter[str] = Counter()
+        self.relays_told: Callable[[RemotePaths, list[RelayUrl]], None] = lambda _paths, _urls: None
+        """Called with relays that a peer has named and that will be used."""
         self.selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None = None
         self._random = random
         self._known: dict[NodeId, _Known] = {}
@@ -108,7 +113,7 @@ class DiscoCore:
         self._order = itertools.count()
         self._addresses: KeyedBuckets[Path] = KeyedBuckets(ADDRESS_RATE, ADDRESS_BURST, ADDRESS_TABLE)
         self._stranger_pongs = TokenBucket(STRANGER_PONGS, STRANGER_PONGS)
-        self._own: tuple[SocketAddr, ...] = ()
+        self._own: Offer = ((), ())
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
@@ -157,10 +162,29 @@ class DiscoCore:
             elif remote.add(addr, source, now, given=trusted) is None:
                 self.counters["candidate beyond the limit"] += 1
 
-    def set_own_candidates(self, addrs: Iterable[SocketAddr], now: float) -> None:
+    def add_relays(
+        self, remote: RemotePaths, relays: Iterable[RelayUrl], source: str, now: float, *, trusted: bool
+    ) -> list[RelayUrl]:
+        """Take relays at which a node may be reached; returns those that are used from now on."""
+        used: list[RelayUrl] = []
+        for url in relays:
+            if not self.filter.relay_usable(url, trusted=trusted):
+                self.counters["relay refused by the address filter"] += 1
+            elif remote.add(RelayPath(url, remote.node_id), source, now, given=True) is None:
+                self.counters["candidate beyond the limit"] += 1
+            else:
+                used.append(url)
+        return used
+
+    def set_own_candidates(self, addrs: Iterable[SocketAddr], now: float, relays: Sequence[RelayUrl] = ()) -> None:
         """Say where we may be reached; every held node with a proven path is told, sealed."""
         offered = dict.fromkeys(addr for addr in map(normal, addrs) if self.filter.offerable(addr))
-        self._own = tuple(offered)[: disco.MAX_CANDIDATES]
+        own = tuple(offered)[: disco.MAX_CANDIDATES], tuple(relays)[: disco.MAX_RELAYS]
+        if own[1] != self._own[1]:
+            for known in self._known.values():
+                if known.paths.in_outage:
+                    self.add_relays(known.paths, own[1], SOURCE_OWN_RELAY, now, trusted=True)
+        self._own = own
         for known in self._known.values():
             known.call_due = now
             known.call_tries = 0
@@ -203,7 +227,18 @@ class DiscoCore:
         self._asked.pop(asked.tx, None)
         self._stamps.pop(asked.stamp, None)
 
+    def network_changed(self, now: float) -> None:
+        """The network is another one: every path must show again that it works."""
+        for known in self._known.values():
+            known.told = known.telling = ((), ())
+            known.call_due, known.call_tries = now, 0
+            known.paths.network_changed(now)
+
     # --- sending ----------------------------------------------------------------------------------------------
+
+    def outage(self, remote: RemotePaths, now: float) -> None:
+        """Part of `PathsOwner`: a node that is reachable nowhere else may have gone to a relay of ours."""
+        self.add_relays(remote, self._own[1], SOURCE_OWN_RELAY, now, trusted=True)
 
     def emit(self, event: PathEvent) -> None:
         """Part of `PathsOwner`."""
@@ -245,7 +280,7 @@ class DiscoCore:
             known.call_tx = self._random(disco.TX_SIZE)
             known.call_due = now + CALL_RETRY[known.call_tries]
             known.call_tries += 1
-            self._ask(remote, active, CallMeMaybe(known.call_tx, known.telling), now)
+            self._ask(remote, active, CallMeMaybe(known.call_tx, *known.telling), now)
         if known.call_tries < len(CALL_RETRY):
             self.arm(remote, known.call_due)
 
@@ -272,6 +307,9 @@ class DiscoCore:
             self._take(opened.sender, message, source, now)
 
     def _take(self, sender: NodeId, message: Message, source: Path, now: float) -> None:
+        if isinstance(source, RelayPath) and source.node_id != sender:
+            self.counters["disco: relayed under another name"] += 1
+            return
         known = self._known.get(sender)
         if known is not None and not known.paths.holders:
             known = None
@@ -296,6 +334,7 @@ class DiscoCore:
             known.paths.ping_received(source, now)
         else:
             self.add_candidates(known.paths, message.candidates, SOURCE_CALL, now, trusted=False)
+            self.relays_told(known.paths, self.add_relays(known.paths, message.relays, SOURCE_CALL, now, trusted=False))
         self._call_soon(known, now)
 
     def _pong(self, sender: NodeId, pong: Pong, source: Path, now: float) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import MAX_RELAY_URL, RelayUrl, SocketAddr
 from tom_connect.exceptions import InvalidAddrError, ProtocolError
 
 VERSION: Final = 1
@@ -33,9 +33,13 @@ CHALLENGE_SIZE: Final = _CHALLENGE.size
 PROBE_SIZE: Final = 32
 """Bytes of a ping and of a pong before sealing: equal, so that an answer is never larger than its question."""
 MAX_CANDIDATES: Final = 24
+MAX_RELAYS: Final = 2
+"""Relays in a call-me-maybe: the home relay, and the next one while it is changed."""
 MAX_PACKET: Final = 1200
 
 _PING, _PONG, _CALL = 1, 2, 3
+_RELAYS = 1
+"""What follows the candidates of a call-me-maybe."""
 _ADDR_SIZE = 18
 _NO_ADDR = bytes(_ADDR_SIZE)
 _V4_MAPPED = bytes(10) + b"\xff\xff"
@@ -72,6 +76,7 @@ class CallMeMaybe:
 
     tx: bytes
     candidates: tuple[SocketAddr, ...]
+    relays: tuple[RelayUrl, ...] = ()
 
 
 Message = Ping | Pong | CallMeMaybe
@@ -91,7 +96,7 @@ def _unpack_addr(data: bytes) -> SocketAddr:
 
 
 def encode_message(message: Message) -> bytes:
-    """The plaintext of a message; raises InvalidAddrError for more than MAX_CANDIDATES candidates."""
+    """The plaintext of a message; raises InvalidAddrError for more than MAX_CANDIDATES or MAX_RELAYS."""
     if len(message.tx) != TX_SIZE:
         raise InvalidAddrError(f"a transaction id has {TX_SIZE} bytes")
     if isinstance(message, Ping):
@@ -101,7 +106,12 @@ def encode_message(message: Message) -> bytes:
         return bytes((_PONG,)) + message.tx + observed + b"\0"
     if len(message.candidates) > MAX_CANDIDATES:
         raise InvalidAddrError(f"a call-me-maybe carries at most {MAX_CANDIDATES} candidates")
+    if len(message.relays) > MAX_RELAYS:
+        raise InvalidAddrError(f"a call-me-maybe carries at most {MAX_RELAYS} relays")
     body = b"".join(map(_pack_addr, message.candidates))
+    if message.relays:
+        urls = [url.url.encode("ascii") for url in message.relays]
+        body += bytes((_RELAYS, len(urls))) + b"".join(bytes((len(url),)) + url for url in urls)
     plain = bytes((_CALL,)) + message.tx + bytes((len(message.candidates),)) + body
     return plain.ljust(PROBE_SIZE, b"\0")
 
@@ -125,8 +135,31 @@ def decode_message(plain: bytes) -> Message | None:
         if len(plain) < at + count * _ADDR_SIZE:
             raise DiscoError("short")
         raws = (plain[i : i + _ADDR_SIZE] for i in range(at, at + count * _ADDR_SIZE, _ADDR_SIZE))
-        return CallMeMaybe(tx, tuple(dict.fromkeys(map(_unpack_addr, raws))))
+        relays = _unpack_relays(plain, at + count * _ADDR_SIZE)
+        return CallMeMaybe(tx, tuple(dict.fromkeys(map(_unpack_addr, raws))), relays)
     return None
+
+
+def _unpack_relays(plain: bytes, at: int) -> tuple[RelayUrl, ...]:
+    """The relays at `at`: a mark, how many, then each one's length and ASCII text. An older sender ends before."""
+    if len(plain) < at + 2 or plain[at] != _RELAYS:
+        return ()
+    count = plain[at + 1]
+    if count > MAX_RELAYS:
+        raise DiscoError("too many relays")
+    at += 2
+    urls: list[RelayUrl] = []
+    for _ in range(count):
+        size = plain[at] if len(plain) > at else 0
+        raw = plain[at + 1 : at + 1 + size]
+        if not 0 < size <= MAX_RELAY_URL or len(raw) < size:
+            raise DiscoError("short")
+        try:
+            urls.append(RelayUrl.parse(raw.decode("ascii")))
+        except ValueError:
+            raise DiscoError("relay") from None
+        at += 1 + size
+    return tuple(dict.fromkeys(urls))
 
 
 @attrs.frozen

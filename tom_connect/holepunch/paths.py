@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from tom_connect.abc import PathInfo
 from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
 from tom_connect.holepunch.events import PathAdded, PathEvent, PathLost, PathProven, PathRestored, PathSelected
-from tom_connect.holepunch.path import Path
+from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
 from tom_connect.keys import NodeId
 
@@ -62,6 +62,8 @@ CONFIRMED_AFTER: Final = 3.0
 """Seconds of authentic packets after which a moved peer without disco is taken to be where they come from."""
 FANOUT: Final = 6
 """Given addresses that get the first packets at once."""
+RELAY_FANOUT: Final = 2
+"""Relays among them, whatever the number of addresses."""
 MAX_PATHS: Final = 32
 MAX_OF_SOURCE: Final = 16
 """Candidates of one source: a record that names a thousand victims reaches sixteen."""
@@ -82,6 +84,9 @@ class PathsOwner(Protocol):
 
     def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
         """What a plugin chooses; None for the built-in rule."""
+
+    def outage(self, remote: RemotePaths, now: float) -> None:
+        """No path answers any more: add what else may lead to the node."""
 
 
 def _clamp(value: float, bounds: tuple[float, float]) -> float:
@@ -134,7 +139,15 @@ class RemotePaths:
         self.holders -= 1
 
     def add(self, path: Path, source: str, now: float, *, given: bool) -> PathState | None:
-        """Take a candidate that the address filter has passed and probe it; None if there are too many."""
+        """Take a candidate that the address filter has passed and probe it; None if there are too many.
+
+        A relay counts as given whoever names it: it passes packets on to those alone who proved to it that they have
+        the key they are for, so that a forged record makes nobody a victim.
+        """
+        if isinstance(path, RelayPath):
+            if path.node_id != self.node_id:
+                return None
+            given = True
         state = self.paths.get(path)
         if state is None:
             if not self._room(source, given=given):
@@ -233,6 +246,20 @@ class RemotePaths:
         self._choose(now)
         if self.holders:
             self._owner.arm(self, state.next_ping)
+
+    def network_changed(self, now: float) -> None:
+        """The network is another one: ask every path again, and go down those that answer."""
+        for state in self.paths.values():
+            state.forget_rtt()
+            if self.holders:
+                self._probe(state, now)
+        if self.holders:
+            self._doubt(now)
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether traffic is under way and no path answers."""
+        return self._outage_since is not None
 
     def usable(self) -> bool:
         """Whether there is somewhere to send."""
@@ -476,6 +503,7 @@ class RemotePaths:
             for state in self.paths.values():
                 if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
                     self._probe(state, now)
+            self._owner.outage(self, now)
             self._retarget()
 
     def _choose(self, now: float) -> None:
@@ -517,7 +545,9 @@ class RemotePaths:
         active = self.active
         targets: list[PathState]
         if active is None:
-            targets = [state for state in self.paths.values() if state.given][:FANOUT]
+            given = [state for state in self.paths.values() if state.given]
+            relays = [state for state in given if not state.direct][:RELAY_FANOUT]
+            targets = [state for state in given if state.direct][: FANOUT - len(relays)] + relays
         elif self._doubt_since is None:
             targets = [active]
         else:

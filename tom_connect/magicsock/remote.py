@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tom_connect.abc import PathInfo
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path
@@ -15,13 +15,25 @@ from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.address import NodeAddress
-from tom_connect.magicsock.udp import SockAddr, UdpSocket
 
 if TYPE_CHECKING:
     from tom_connect.magicsock.socket import MagicSocket
 
 PathListener = Callable[[PathEvent], None]
-Route = tuple[UdpSocket, SockAddr, PathState]
+
+
+class Sender(Protocol):
+    """What datagrams are given to: a UDP socket, or the relays."""
+
+    def send(self, datagrams: Sequence[bytes], dest: Any) -> None:
+        """Send datagrams to an address of the sender's kind."""
+
+    def send_one(self, data: bytes, dest: Any) -> bool:
+        """Send one; False if it was dropped."""
+
+
+Route = tuple[Sender, Any]
+"""What sends to a path, and the address that it wants."""
 
 
 class Remote:
@@ -33,7 +45,7 @@ class Remote:
         self.node_id: NodeId = paths.node_id
         self.address = NodeAddress(paths.node_id, self)
         """What QUIC sends to."""
-        self.routes: tuple[Route, ...] = ()
+        self.routes: tuple[tuple[Sender, Any, PathState], ...] = ()
         self.version = -1
         self._sock = sock
         self._paths = paths
@@ -51,6 +63,13 @@ class Remote:
         an authenticated pong. `source` is a word for reports. What the address filter refuses is counted and left out.
         """
         self._sock.add_candidates(self, addrs, source, trusted=trusted)
+
+    def add_relays(self, urls: Iterable[RelayUrl], source: str, *, trusted: bool) -> None:
+        """Tell of relays at which the node may be: they are connected to at once, and QUIC may use them.
+
+        `trusted`: the caller of `connect` gave them, so they may be in our own networks.
+        """
+        self._sock.add_relays(self, urls, source, trusted=trusted)
 
     def quic_validated(self, path: Path, now: float, size: int = 1200) -> None:
         """QUIC authenticated `size` bytes of this node that came from `path`. Cheap: call it for every batch.

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from tom_connect.abc import DatagramProtocol, PathInfo, PathSelector, SharedSocket
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalError
 from tom_connect.holepunch.addrfilter import normal
 from tom_connect.holepunch.core import DiscoCore, Observed
@@ -26,9 +26,10 @@ from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
 from tom_connect.magicsock.provisional import ProvisionalTable
-from tom_connect.magicsock.remote import Remote
+from tom_connect.magicsock.relays import Relays
+from tom_connect.magicsock.remote import Remote, Route
 from tom_connect.magicsock.shared import SharedUdp
-from tom_connect.magicsock.udp import SockAddr, UdpSocket, bind_error, open_socket, sockaddr
+from tom_connect.magicsock.udp import UdpSocket, bind_error, open_socket, sockaddr
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
 
@@ -39,10 +40,11 @@ _ANY_OR_SELF: Final = frozenset({"::", "::1", "0.0.0.0", "127.0.0.1"})  # noqa: 
 
 
 class MagicSocket:
-    """One UDP socket a family for QUIC, disco and plugins; QUIC sees one constant address for each node.
+    """One UDP socket a family for QUIC, disco and plugins, and relays; QUIC sees one constant address for each node.
 
     Belongs to one event loop, and to its thread. `allow_local`: probe private, loopback and link-local addresses that
-    records name. `clock`: seconds, `time.monotonic` by default.
+    records name. `direct`: False sends and takes QUIC and disco through relays alone. `clock`: seconds,
+    `time.monotonic` by default.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class MagicSocket:
         secret_key: SecretKey,
         *,
         allow_local: bool = False,
+        direct: bool = True,
         clock: Callable[[], float] = time.monotonic,
         loop: asyncio.AbstractEventLoop | None = None,
         logger: logging.Logger | None = None,
@@ -65,7 +68,22 @@ class MagicSocket:
         self._logger = logger or logging.getLogger("tom_connect.magicsock")
         self._core = DiscoCore(secret_key, allow_local=allow_local)
         self._core.counters = self.counters
-        self._demux = Demux(quic=self._quic_arrived, disco=self._disco_arrived, counters=self.counters)
+        self._core.relays_told = lambda _paths, urls: self.relays.open(urls, trusted=False)
+        self._direct = direct
+        self._demux = Demux(
+            quic=self._quic_arrived if direct else self._quic_unwanted,
+            disco=self._disco_arrived if direct else self._disco_unwanted,
+            counters=self.counters,
+        )
+        self.relays = Relays(
+            quic=self._quic_arrived,
+            disco=self._disco_arrived,
+            turn_end=self._turn_end,
+            clock=clock,
+            counters=self.counters,
+            logger=self._logger,
+        )
+        """The relay transports, which plugins bring."""
         self._sockets: dict[int, UdpSocket] = {}
         self._remotes: weakref.WeakValueDictionary[NodeId, Remote] = weakref.WeakValueDictionary()
         self._provisional = ProvisionalTable()
@@ -144,6 +162,7 @@ class MagicSocket:
             self._timer.cancel()
             self._timer = None
         self._demux.close()
+        self.relays.close()
         self._close_sockets()
         self._provisional.clear()
         for remote in list(self.waiting):
@@ -199,14 +218,14 @@ class MagicSocket:
         if not remote.routes:
             self.counters["send: no path"] += len(datagrams)
             return
-        for udp, address, state in remote.routes:
+        for sender, address, state in remote.routes:
             if state.credit is not None:
                 size = sum(map(len, datagrams))
                 if size > state.credit:
                     self.counters["send: address not confirmed"] += len(datagrams)
                     continue
                 state.credit -= size
-            udp.send(datagrams, address)
+            sender.send(datagrams, address)
         paths.sent(now)
         if paths.due < self._timer_at:
             self._rearm()
@@ -218,10 +237,13 @@ class MagicSocket:
         else:
             route[0].send(datagrams, route[1])
 
-    def route(self, path: Path) -> tuple[UdpSocket, SockAddr] | None:
-        """The socket and system address for a path; None if this machine has none for it."""
+    def route(self, path: Path) -> Route | None:
+        """What sends to a path, and the address that it wants; None if this machine has none for it."""
         if isinstance(path, RelayPath):
-            return None
+            return (self.relays, path) if self.relays.carries(path.url) else None
+        return self._udp_route(path) if self._direct else None
+
+    def _udp_route(self, path: SocketAddr) -> Route | None:
         udp = self._sockets.get(path.family)
         if udp is None or not 0 < path.port < 65536:
             return None
@@ -278,10 +300,24 @@ class MagicSocket:
 
     def add_candidates(self, remote: Remote, addrs: Iterable[SocketAddr], source: str, *, trusted: bool) -> None:
         """What `Remote.add_candidates` does."""
-        self._core.add_candidates(remote.core, addrs, source, self._clock(), trusted=trusted)
+        if self._direct:
+            self._core.add_candidates(remote.core, addrs, source, self._clock(), trusted=trusted)
+            self._pump()
+
+    def add_relays(self, remote: Remote, urls: Iterable[RelayUrl], source: str, *, trusted: bool) -> None:
+        """What `Remote.add_relays` does."""
+        carried = [url for url in urls if self.relays.carries(url)]
+        used = self._core.add_relays(remote.core, carried, source, self._clock(), trusted=trusted)
+        self.relays.open(used, trusted=trusted)
         self._pump()
 
-    def _quic_arrived(self, source: SocketAddr, datagrams: Sequence[bytes], now: float) -> None:
+    def _quic_unwanted(self, _source: SocketAddr, datagrams: Sequence[bytes], _now: float) -> None:
+        self.counters["direct packets are not wanted"] += len(datagrams)
+
+    def _disco_unwanted(self, _data: bytes, _source: SocketAddr, _now: float) -> None:
+        self.counters["direct packets are not wanted"] += 1
+
+    def _quic_arrived(self, source: Path, datagrams: Sequence[bytes], now: float) -> None:
         if self._quic is None:
             self.counters["quic: nobody listens"] += len(datagrams)
             return
@@ -314,9 +350,14 @@ class MagicSocket:
 
     # --- paths ------------------------------------------------------------------------------------------------
 
-    def set_own_candidates(self, addrs: Sequence[SocketAddr]) -> None:
-        """Say at which addresses we may be reached; sent sealed, in call-me-maybe, to peers with a proven path."""
-        self._core.set_own_candidates(addrs, self._clock())
+    def set_own_candidates(self, addrs: Sequence[SocketAddr], relays: Sequence[RelayUrl] = ()) -> None:
+        """Say where we may be reached; sent sealed, in call-me-maybe, to peers with a proven path."""
+        self._core.set_own_candidates(addrs if self._direct else (), self._clock(), relays)
+        self._pump()
+
+    def network_changed(self) -> None:
+        """The network is another one: every path must show that it works, and peers are told anew where we are."""
+        self._core.network_changed(self._clock())
         self._pump()
 
     def set_observed(self, callback: Callable[[SocketAddr, NodeId], None]) -> None:
@@ -339,7 +380,7 @@ class MagicSocket:
             self.counters["path selector: failed"] += 1
             return None
 
-    def _disco_arrived(self, data: bytes, source: SocketAddr, now: float) -> None:
+    def _disco_arrived(self, data: bytes, source: Path, now: float) -> None:
         # Not the turn's time: an RTT must not include what was worked off before.
         self._core.receive(data, source, self._clock())
         if self._core.outbox:
@@ -412,7 +453,7 @@ class MagicSocket:
     def send(self, data: bytes, addr: SocketAddr) -> bool:
         """Send one datagram now, for plugins (`tom_connect.abc.SharedSocket`); False if it was dropped."""
         try:
-            route = self.route(normal(addr))
+            route = self._udp_route(normal(addr))
         except ValueError:
             route = None
         if route is None:

@@ -64,6 +64,8 @@ class PluginContexts:
                 create_task=functools.partial(lent.create_task, name),
                 report_external_addr=functools.partial(lent.report_external_addr, name),
                 shared={},
+                relay_urls=() if self._config.dht_only else self._config.relay_urls,
+                public_relays=() if self._config.dht_only else self._config.public_relays,
             )
         return self._made[name]
 
