@@ -1,0 +1,276 @@
+"""The connection to one relay: kept up, fed from a bounded queue, given up only by its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import Final, Protocol
+
+import attrs
+import websockets.asyncio.client as ws
+from websockets.exceptions import ConnectionClosed
+
+from tom_connect.addr import RelayUrl
+from tom_connect.keys import NodeId
+from tom_relay.client.backoff import Backoff
+from tom_relay.client.maps import RelayEntry
+from tom_relay.client.session import Gone, RelayLostError, RelaySession, Told
+from tom_relay.client.websocket import WebSocketDialer
+from tom_relay.errors import RelayDeniedError, RelayError, WireError
+from tom_relay.wire import Dialect, ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
+
+QUEUE_PACKETS: Final = 512
+"""Datagrams that wait for one relay; further ones are dropped, and QUIC slows down."""
+QUEUE_BYTES: Final = 1 << 20
+WRITE_TIMEOUT: Final = 2.0
+"""Seconds that a relay may take nothing."""
+WANTED_FOR: Final = 15.0
+"""Seconds after the last datagram to a relay in which somebody waits for it."""
+TURN_MESSAGES: Final = 32
+"""Messages handled in one turn of the loop, so that timers and other sockets get theirs."""
+STABLE_AFTER: Final = 5.0
+"""Seconds of connection after which a loss starts the back-off anew."""
+DENIED_WAIT: Final = 30.0
+"""Seconds before a relay that refused us is asked again: its lists change rarely."""
+MAX_RESTART_WAIT: Final = 60.0
+
+
+class Owner(Protocol):
+    """What a connection needs from the transport."""
+
+    node_id: NodeId
+    dialer: WebSocketDialer
+
+    def sign(self, digest: bytes) -> bytes:
+        """Sign what a relay's challenge makes."""
+
+    def now(self) -> float:
+        """Seconds that only grow."""
+
+    def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
+        """Take datagrams."""
+
+    def changed(self, connection: RelayConnection) -> None:
+        """The connection came, went, or was measured."""
+
+
+@attrs.define(eq=False)
+class RelayConnection:
+    """One relay. `run` connects again and again until cancelled."""
+
+    entry: RelayEntry
+    owner: Owner
+    kind: str
+    trusted: bool
+    last_used: float
+    problem: str | None = None
+    connected_at: float | None = None
+    lost_at: float | None = None
+    rtt: float | None = None
+    dropped: int = 0
+    """Datagrams that were not sent: the queue was full, or the connection was lost."""
+    last_sent: float = -inf
+    _session: RelaySession | None = None
+    _queue: deque[tuple[NodeId, bytes, int | None, int, int]] = attrs.Factory(deque)
+    _packets: int = 0
+    _bytes: int = 0
+    _wake: asyncio.Event = attrs.Factory(asyncio.Event)
+    _retry: asyncio.Event = attrs.Factory(asyncio.Event)
+    _poke: asyncio.Event = attrs.Factory(asyncio.Event)
+    _backoff: Backoff = attrs.Factory(Backoff)
+
+    @property
+    def url(self) -> RelayUrl:
+        """The relay's URL."""
+        return self.entry.url
+
+    @property
+    def connected(self) -> bool:
+        """Whether datagrams pass."""
+        return self.connected_at is not None
+
+    def send(self, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:
+        """Queue datagrams; False if some were dropped."""
+        self.last_used = self.last_sent = self.owner.now()
+        whole = True
+        for data, segment in batches(datagrams):
+            packets = 1 if segment is None else -(-len(data) // segment)
+            if self._packets + packets > QUEUE_PACKETS or self._bytes + len(data) > QUEUE_BYTES:
+                self.dropped += packets
+                whole = False
+                continue
+            self._queue.append((node_id, data, segment, ecn, packets))
+            self._packets += packets
+            self._bytes += len(data)
+        self._wake.set()
+        if not self.connected:
+            self._retry_soon()
+        return whole
+
+    def network_changed(self) -> None:
+        """See whether the connection lives; without one try at once."""
+        self._backoff.reset()
+        self._retry.set()
+        if self._session is not None:
+            self._session.check(self.owner.now())
+            self._wake.set()
+            self._poke.set()
+
+    def _retry_soon(self) -> None:
+        # Who sends again after a long pause does not wait for a back-off that grew in it.
+        if self.owner.now() - self.last_sent > WANTED_FOR:
+            self._backoff.reset()
+            self._retry.set()
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        while True:
+            wait: float | None = None
+            try:
+                websocket, dialect = await self.owner.dialer.open(
+                    self.url, configured=self.kind == "configured", trusted=self.trusted
+                )
+                try:
+                    wait = await self._serve(websocket, dialect)
+                finally:
+                    await self._close(websocket)
+            except RelayDeniedError as exc:
+                self.problem, wait = str(exc), DENIED_WAIT
+            except RelayError as exc:
+                self.problem = str(exc)
+            finally:
+                self._lost()
+            if wait is None:
+                wanted = self.owner.now() - self.last_sent < WANTED_FOR or self.kind == "configured"
+                wait = self._backoff.next(wanted=wanted)
+            self._retry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._retry.wait()
+
+    async def _close(self, websocket: ws.ClientConnection) -> None:
+        try:
+            async with asyncio.timeout(0.3):
+                await websocket.close()
+        except (TimeoutError, ConnectionClosed, OSError):
+            pass
+        finally:
+            websocket.transport.abort()
+
+    def _lost(self) -> None:
+        now = self.owner.now()
+        self._session = None
+        self.dropped += self._packets
+        self._queue.clear()
+        self._packets = self._bytes = 0
+        if self.connected_at is not None:
+            if now - self.connected_at > STABLE_AFTER:
+                self._backoff.reset()
+            self.connected_at, self.lost_at = None, now
+        self.owner.changed(self)
+
+    async def _serve(self, websocket: ws.ClientConnection, dialect: Dialect) -> float | None:
+        """Run one connection to its end; returns seconds to wait if the relay asked for that. Raises RelayError."""
+        session = self._session = RelaySession(dialect, self.owner.node_id, self.owner.sign, self.owner.now())
+        tasks = [
+            asyncio.create_task(self._read(websocket, session), name=f"reading from {self.url}"),
+            asyncio.create_task(self._write(websocket, session), name=f"writing to {self.url}"),
+            asyncio.create_task(self._watch(session), name=f"watching {self.url}"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task in done:
+                    return task.result()
+            return None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, websocket: ws.ClientConnection, session: RelaySession) -> float | None:
+        handled = 0
+        while True:
+            try:
+                if session.registered:
+                    message = await websocket.recv()
+                else:
+                    async with asyncio.timeout(8.0):
+                        message = await websocket.recv()
+            except ConnectionClosed as exc:
+                reason = exc.rcvd.reason if exc.rcvd is not None else ""
+                raise RelayLostError(f"it closed the connection{f': {reason}' if reason else ''}") from None
+            except (TimeoutError, OSError):
+                raise RelayLostError("it did not answer in the handshake") from None
+            if isinstance(message, str):
+                raise WireError("malformed", "the relay sent a text message")
+            wait = self._received(session.receive(message, self.owner.now()), session)
+            if wait is not None:
+                return wait
+            if session.outbox:
+                self._wake.set()
+            handled += 1
+            if handled % TURN_MESSAGES == 0:
+                await asyncio.sleep(0)
+
+    def _received(self, event: object, session: RelaySession) -> float | None:
+        if isinstance(event, ReceivedDatagrams):
+            self.last_used = self.owner.now()
+            self.owner.arrived(self, event)
+        elif isinstance(event, Restarting):
+            self.problem = "it restarts"
+            self._backoff.reset()
+            return min(event.reconnect_in_ms / 1000, MAX_RESTART_WAIT)
+        elif isinstance(event, Told):
+            self.problem = event.problem
+            self.owner.changed(self)
+        elif not isinstance(event, Gone) and event is not None:
+            self.connected_at, self.problem = self.owner.now(), None
+            self._wake.set()
+            self._poke.set()
+            self.owner.changed(self)
+        if session.rtt is not None and session.rtt != self.rtt:
+            self.rtt = session.rtt
+            self.owner.changed(self)
+        return None
+
+    async def _write(self, websocket: ws.ClientConnection, session: RelaySession) -> float | None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while session.outbox or (self._queue and session.registered):
+                    async with asyncio.timeout(WRITE_TIMEOUT):
+                        await websocket.send(self._next(session))
+        except (ConnectionClosed, OSError):
+            # The reader knows better why.
+            await asyncio.sleep(0.2)
+            raise RelayLostError("it closed the connection") from None
+        except TimeoutError:
+            raise RelayLostError(f"it took no data for {WRITE_TIMEOUT:g} s") from None
+
+    def _next(self, session: RelaySession) -> bytes:
+        if session.outbox:
+            return session.outbox.pop(0)
+        node_id, data, segment, ecn, packets = self._queue.popleft()
+        self._packets -= packets
+        self._bytes -= len(data)
+        due = session.next_due()
+        session.sent(self.owner.now())
+        if session.next_due() < due:
+            self._poke.set()
+        return encode(SendDatagrams(node_id.raw, data, ecn, segment), session.dialect)
+
+    async def _watch(self, session: RelaySession) -> float | None:
+        while True:
+            due = session.next_due()
+            self._poke.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if due == inf else max(0.0, due - self.owner.now())):
+                    await self._poke.wait()
+            session.tick(self.owner.now())
+            if session.outbox:
+                self._wake.set()

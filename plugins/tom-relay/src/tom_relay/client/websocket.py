@@ -1,0 +1,144 @@
+"""Opens the WebSocket to a relay: TLS, proxies, and the refusal to be led into our own networks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Final
+
+import attrs
+import websockets.asyncio.client as ws
+from websockets.exceptions import InvalidHandshake, InvalidProxyStatus, InvalidStatus
+from websockets.typing import Subprotocol
+
+from tom_connect.addr import RelayUrl, SocketAddr, is_local
+from tom_connect.exceptions import ConfigError
+from tom_relay.client.config import RelayClientConfig
+from tom_relay.errors import RelayError
+from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect
+
+CONNECT_TIMEOUT: Final = 8.0
+"""Seconds for name, TCP, proxy, TLS and upgrade together: ten round trips over a satellite."""
+WRITE_BUFFER: Final = 128 << 10
+"""Bytes that wait in our process; with as many in the kernel a ping is not delayed for seconds on a slow line."""
+NOT_SENT: Final = 128 << 10
+SCHEMES: Final = {"http": "ws", "https": "wss"}
+
+
+class RelayUnreachableError(RelayError):
+    """No WebSocket to a relay could be opened; the message says why."""
+
+
+@attrs.define
+class WebSocketDialer:
+    """Opens WebSockets as the user's options say. Raises ConfigError for a file of certificates that can't be read."""
+
+    config: RelayClientConfig
+    allow_local: bool
+    _tls: ssl.SSLContext | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.config.ca_file is not None:
+            self._context()
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            if self.config.ca_file is not None:
+                try:
+                    self._tls.load_verify_locations(self.config.ca_file)
+                except (OSError, ssl.SSLError) as exc:
+                    raise ConfigError(f"relay_client.ca_file: {self.config.ca_file}: {exc}") from None
+        return self._tls
+
+    async def open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> tuple[ws.ClientConnection, Dialect]:
+        """A WebSocket to a relay and the dialect that it chose; raises RelayUnreachableError.
+
+        `configured`: it gets our token. `trusted`: it may be in our own networks.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await self._open(url, configured=configured, trusted=trusted)
+        except TimeoutError:
+            raise RelayUnreachableError(f"no answer in {CONNECT_TIMEOUT:g} s") from None
+        except InvalidProxyStatus as exc:
+            raise RelayUnreachableError(f"the proxy refuses with HTTP status {exc.response.status_code}") from None
+        except InvalidStatus as exc:
+            raise RelayUnreachableError(f"it answers with HTTP status {exc.response.status_code}") from None
+        except (OSError, ssl.SSLError, InvalidHandshake, EOFError, ValueError) as exc:
+            text = " ".join(str(exc).split())[:200] or type(exc).__name__
+            raise RelayUnreachableError(text) from None
+
+    async def _open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> tuple[ws.ClientConnection, Dialect]:
+        scheme = SCHEMES[url.scheme]
+        port = url.port or (443 if scheme == "wss" else 80)
+        headers = {"Authorization": f"Bearer {self.config.token}"} if configured and self.config.token else {}
+        proxy: str | bool | None = {None: True, "none": None}.get(self.config.proxy, self.config.proxy)
+        place: dict[str, object] = {"server_hostname": url.host.strip("[]")} if scheme == "wss" else {}
+        if not trusted and not self.allow_local:
+            # What a record names is connected to directly and only in public networks; where a proxy is needed, the
+            # proxy's own rules say where it leads.
+            sock = await self._public_socket(url.host.strip("[]"), port) if not self._behind_proxy(proxy, url) else None
+            if sock is not None:
+                place["sock"], proxy = sock, None
+        connection = await ws.connect(
+            f"{scheme}://{url.host}:{port}/relay",
+            subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS],
+            additional_headers=headers,
+            user_agent_header="tom-relay",
+            compression=None,
+            ssl=self._context() if scheme == "wss" else None,
+            proxy=proxy,  # type: ignore[arg-type]
+            open_timeout=None,
+            ping_interval=None,
+            close_timeout=0.3,
+            max_size=MAX_MESSAGE,
+            max_queue=64,
+            write_limit=WRITE_BUFFER,
+            **place,  # type: ignore[arg-type]
+        )
+        try:
+            dialect = Dialect(connection.subprotocol)
+        except ValueError:
+            connection.transport.abort()
+            raise RelayUnreachableError("it speaks no dialect of the relay protocol that we know") from None
+        sock_used = connection.transport.get_extra_info("socket")
+        if sock_used is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock_used.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
+        return connection, dialect
+
+    @staticmethod
+    def _behind_proxy(proxy: str | bool | None, url: RelayUrl) -> bool:
+        if proxy is True:
+            from urllib.request import getproxies, proxy_bypass
+
+            return bool(getproxies()) and not proxy_bypass(url.host)
+        return proxy is not None
+
+    @staticmethod
+    async def _public_socket(host: str, port: int) -> socket.socket:
+        """A socket connected to a public address of a host; raises OSError, RelayUnreachableError if it has none."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        public = [info for info in found if not is_local(SocketAddr(str(info[4][0]), port))]
+        if not public:
+            raise RelayUnreachableError(
+                "its name leads into a private network, where records of others may not lead us"
+            )
+        error: OSError | None = None
+        for family, kind, proto, _name, address in public[:4]:
+            sock = socket.socket(family, kind, proto)
+            try:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+            except OSError as exc:
+                sock.close()
+                error = exc
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        assert error is not None
+        raise error
