@@ -26,6 +26,10 @@ from .transport import UdpTransport
 
 START_TIMEOUT = 30.0
 """Seconds until a Testnet that has not converged gives up; it takes well under one."""
+_BUCKET = 8
+"""Nodes of one k-bucket (BEP 5)."""
+_FAR_PARTS = 2
+"""Halves of the id space that are looked into: the other half, and the other quarter of ours."""
 _WAVE = 32
 """Nodes that are busy at the same time: more would overflow the receive buffers of the few that all of them ask."""
 
@@ -89,8 +93,17 @@ class Testnet:
         return added
 
     async def _look_around(self, node: DhtNode) -> None:
-        if self._size > 1:
-            await node.find_node(node.node_id(self._family))
+        """Fill the node's table: its own neighbours, and some of the far parts of the id space.
+
+        A node that knew its own part alone would end look-ups there, and store where nobody else looks.
+        """
+        if self._size < 2:
+            return
+        own = node.node_id(self._family)
+        await node.find_node(own)
+        for shared_bits in range(min(_FAR_PARTS, (self._size // _BUCKET).bit_length())):
+            far = int.from_bytes(own, "big") ^ 1 << 159 - shared_bits
+            await node.find_node(far.to_bytes(20, "big"))
 
     @staticmethod
     async def _all(coroutines: Iterable[Coroutine[Any, Any, object]]) -> None:
@@ -101,7 +114,7 @@ class Testnet:
     async def add_node(self) -> DhtNode:
         """One more node, joined; it is closed with the others."""
         (node,) = await self._add_wave(1)
-        await node.find_node(node.node_id(self._family))
+        await self._look_around(node)
         return node
 
     async def aclose(self) -> None:

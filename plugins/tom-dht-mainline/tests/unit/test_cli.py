@@ -77,7 +77,7 @@ def test_an_immutable_item_is_put_and_got(tom: Any, bootstrap: tuple[str, ...]) 
     assert put.code == 0
     (stored,) = put.events
     assert stored["event"] == "stored"
-    assert stored["nodes"] == 8
+    assert stored["nodes"] >= 8
     got = tom("get", stored["target"], "--json", *_joined(bootstrap))
     assert got.code == 0
     (value,) = got.events

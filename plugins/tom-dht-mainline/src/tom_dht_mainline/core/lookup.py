@@ -218,14 +218,9 @@ class Lookup:
         """Nodes that answered the lookup's own method, nearest first."""
         return [c for c in self._order if c.progress is Progress.REPLIED]
 
-    def is_settled(self, candidate: Candidate) -> bool:
-        """Whether every known node nearer to the target has been asked."""
-        for other in self._order:
-            if other is candidate:
-                return True
-            if other.progress is Progress.NEW:
-                return False
-        return False
+    def in_reach(self) -> list[Candidate]:
+        """Nodes that have answered or still may, nearest first."""
+        return [c for c in self._order if c.progress is not Progress.FAILED and c.progress is not Progress.STALLED]
 
     # Asking
 

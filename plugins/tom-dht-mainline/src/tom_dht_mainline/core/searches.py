@@ -173,6 +173,16 @@ class GetSearch(Search):
         self._salt = salt
         self.min_seq = min_seq
         self._best: Item | None = None
+        self._wider: set[Lookup] = set()
+
+    def on_lookup_done(self, lookup: Lookup, now: float) -> None:
+        """See `LookupClient`."""
+        if self._best is None and lookup not in self._wider and not self.finished:
+            # Who has put it may have known other nodes than we do: look around once before saying that it is not there.
+            self._wider.add(lookup)
+            lookup.widen(2 * lookup.width, now)
+            return
+        super().on_lookup_done(lookup, now)
 
     def join(self, operation: GetOperation, now: float) -> None:
         """Share the search; what was found already is reported at once."""

@@ -14,7 +14,7 @@ from .context import Context
 from .events import Stored
 from .items import MutableItem
 from .krpc import CAS_MISMATCH, KNOWN_ERRORS, METHOD_UNKNOWN, PROTOCOL, SEQ_TOO_SMALL, Message
-from .lookup import Candidate, Lookup
+from .lookup import Candidate, Lookup, Progress
 from .operations import AnnounceOperation, Operation, PutOperation, PutOutcome
 from .rpc import Query
 from .searches import Search, new_peers, read_mutable, report_peers
@@ -104,17 +104,19 @@ class StoreSearch(Search):
     def _write_settled(self, lookup: Lookup, now: float) -> None:
         goal = self._goal(lookup)
         room = goal - self._held[lookup]
-        if room <= 0 or len(self._tried) >= _MAX_WRITES * self._replicas:
-            return
-        rank = 0
-        for candidate in lookup.answered():
-            if room <= 0:
-                break
-            rank += 1
+        for rank, candidate in enumerate(lookup.in_reach()):
+            if len(self._tried) >= _MAX_WRITES * self._replicas:
+                return
+            if candidate.progress is not Progress.REPLIED:
+                if not lookup.done and candidate.progress is Progress.NEW:
+                    return
+                continue
+            if rank >= goal and (room <= 0 or not lookup.done):
+                # While the lookup goes on, who is nearer may still answer. Whoever is among the nearest in the end is
+                # written to although enough others took it before: it is there that readers look.
+                return
             if candidate.token is None or candidate.node_id in self._tried:
                 continue
-            if not lookup.done and (rank > goal or not lookup.is_settled(candidate)):
-                break
             room -= 1
             self._write(lookup, candidate, candidate.token, now)
 
