@@ -56,7 +56,10 @@ class Accounts:
         """Write what changed, and close the file."""
         self.update()
         if self._file is not None:
-            await asyncio.to_thread(self._file.close, self._state())
+            try:
+                await asyncio.to_thread(self._file.close, self._state())
+            except OSError as exc:
+                logger.warning("statistics are not saved: %s", exc)
 
     def begin(self, client: RelayClient) -> None:
         """A session begins."""

@@ -17,6 +17,7 @@ from tom_relay.server.config import SECTION, RelayServerConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
 def _flag(spec: OptionSpec) -> str:
     return "--" + spec.field.replace("_", "-")
 

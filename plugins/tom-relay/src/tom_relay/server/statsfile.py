@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from tom_relay.errors import RelayServerError
 from tom_relay.server.contributions import Contribution, Ledger, Role
@@ -48,18 +49,24 @@ class StatsFile:
                 database.execute(f"PRAGMA user_version = {SCHEMA}")
             self._read(database, ledger)
         except (sqlite3.Error, ValueError, TypeError) as exc:
+            self._let_go()
             raise RelayServerError(f"{self._path}: can't be used for statistics: {exc}") from None
+        except RelayServerError:
+            self._let_go()
+            raise
 
     def _read(self, database: sqlite3.Connection, ledger: Ledger) -> None:
-        names = ", ".join(_COLUMNS)
-        query = f"SELECT key, role, {names} FROM contribution ORDER BY last_active DESC LIMIT ?"  # noqa: S608 - ours
-        rows = database.execute(query, (ledger.limit + 1,)).fetchall()
-        for key, role, *values in reversed(rows):
-            entry = Contribution(**dict(zip(_COLUMNS, values, strict=True)), role=Role(role))
-            if key == b"":
-                ledger.relay = entry
-            elif isinstance(key, bytes) and len(key) == 32:
-                ledger.restore(key, entry)
+        names = ", ".join(("key", "role", *_COLUMNS))
+        query = f"SELECT {names} FROM contribution WHERE key = x''"  # noqa: S608 - ours
+        for row in database.execute(query):
+            ledger.relay = self._entry(row)
+        query = f"SELECT {names} FROM contribution WHERE length(key) = 32 ORDER BY last_active DESC LIMIT ?"  # noqa: S608
+        for row in reversed(database.execute(query, (ledger.limit,)).fetchall()):
+            ledger.restore(bytes(row[0]), self._entry(row))
+
+    @staticmethod
+    def _entry(row: tuple[Any, ...]) -> Contribution:
+        return Contribution(**dict(zip(_COLUMNS, row[2:], strict=True)), role=Role(row[1]))
 
     def save(self, entries: Sequence[tuple[bytes, Contribution]]) -> None:
         """Write entries, and forget what is too much; raises OSError."""
@@ -86,5 +93,9 @@ class StatsFile:
         try:
             self.save(entries)
         finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._database is not None:
             self._database.close()
             self._database = None
