@@ -79,12 +79,14 @@ def missing_names() -> list[str]:
         function = getattr(cls, name, None)
         if function is None or " ".join(inspect.signature(function).parameters) != expected:
             lacks.append(f"{cls.__name__}.{name}")
-    lacks += [name for name in ("EPOCHS", "END_STATES", "Limit") if not hasattr(aioquic_connection, name)]
+    lacks += [name for name in ("EPOCHS", "END_STATES", "QuicNetworkPath") if not hasattr(aioquic_connection, name)]
     if lacks:
         return lacks
     quic = QuicConnection(configuration=QuicConfiguration())
     lacks = [f"QuicConnection.{name}" for name in _ATTRIBUTES if not hasattr(quic, name)]
+    path = aioquic_connection.QuicNetworkPath(("", 0))
     for owner, names in (
+        (path, "addr is_validated bytes_sent bytes_received"),
         (getattr(quic, "_loss", None), "_rtt_initialized _rtt_smoothed"),
         (getattr(quic, "_local_max_streams_bidi", None), "value sent used"),
     ):
@@ -147,7 +149,7 @@ def decode_role(parameters: bytes) -> Role | None:
                 if not inner.eof():
                     raise ValueError("the address discovery parameter is too long")
     except BufferReadError as exc:
-        raise ValueError("truncated transport parameters") from exc
+        raise ValueError("a truncated transport parameter") from exc
     return role
 
 
@@ -258,6 +260,26 @@ class ObservingConnection(QuicConnection):
             self.faults += 1
             if self._authentic != authentic and not self.terminating:
                 self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "internal error")
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, SocketAddr]]:
+        """The datagrams to send now, each with its address; none before the first packet came."""
+        if not self._network_paths:
+            return []
+        path = self._network_paths[0]
+        before = path.bytes_sent
+        datagrams = super().datagrams_to_send(now)
+        if path.is_validated or path.bytes_sent <= 3 * path.bytes_received:
+            return datagrams
+        # aioquic closes a connection without a look at the limit of an address that is not proven (RFC 9000
+        # section 8.1).
+        allowed = []
+        for data, addr in datagrams:
+            if addr == path.addr:
+                before += len(data)
+                if before > 3 * path.bytes_received:
+                    continue
+            allowed.append((data, addr))
+        return allowed
 
     # What we tell
 

@@ -77,7 +77,7 @@ class QadClient:
         self._deadline: float | None = None
         self._ping_at: float | None = None
         self._reports: deque[QadReport] = deque(maxlen=MAX_REPORTS)
-        self._told = False
+        self._told: SocketAddr | None = None
         self._closing = False
         configuration = QuicConfiguration(
             alpn_protocols=[ALPN],
@@ -174,6 +174,10 @@ class QadClient:
         ip = event.addr.ip
         if ip.is_unspecified or ip.is_multicast or event.addr.port == 0:
             return
+        if event.addr == self._told:
+            # Told again because the server did not hear that we know.
+            return
+        self._told = event.addr
         self._reports.append(QadReport(self.server, event.addr, self._quic.rtt))
         self._deadline = None
         if not self._watch:

@@ -131,7 +131,7 @@ class QadServer:
     async def aclose(self) -> None:
         """Close every connection and the sockets; may be called again, and before `start`."""
         for client in tuple(self._clients):
-            if not client.quic.terminating:
+            if client.confirmed and not client.quic.terminating:
                 client.quic.close(CLOSE_CODE, None, CLOSE_REASON)
                 self._send(client)
             self._drop(client)
@@ -252,9 +252,6 @@ class QadServer:
             self._arm(client, now)
 
     def _send(self, client: _Client) -> None:
-        # Before the first packet could be read there is nowhere to send to.
-        if client.quic.peer is None:
-            return
         for data, addr in client.quic.datagrams_to_send(self._now()):
             client.listener.send(data, addr)
 
@@ -274,7 +271,7 @@ class QadServer:
         quic = client.quic
         if now >= client.deadline:
             self.counters["lifetime over" if client.confirmed else "handshake timed out"] += 1
-            if quic.peer is not None:
+            if client.confirmed:
                 quic.close(CLOSE_CODE, None, CLOSE_REASON)
                 self._send(client)
             self._drop(client)
