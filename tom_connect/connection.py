@@ -399,7 +399,8 @@ class Connection:
         """See `StreamCarrier`."""
         if self._error is None:
             self._engine.consumed(stream_id, size)
-            self._link.flush_soon()
+            if self._engine.limits_due:
+                self._link.flush_soon()
 
     def watch_sending(self, stream: SendStream) -> None:
         """See `StreamCarrier`."""
