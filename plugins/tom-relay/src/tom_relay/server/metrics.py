@@ -60,6 +60,8 @@ class RelayMetrics(Collector):
         yield _counter("throttled", "Messages after which a client had to wait", hub.throttled)
         yield _counter("rate_limit_notices", "Clients told that they are limited", hub.told_limited)
         yield _counter("endpoint_gone", "EndpointGone frames", hub.endpoint_gone)
+        for name, counts in server.udp.counters.items():
+            yield _by(f"{name}_datagrams", f"What became of datagrams to {name.upper()}", "outcome", counts)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -24,6 +24,7 @@ from tom_relay.server.metrics import RelayMetrics
 from tom_relay.server.sessions import Sessions
 from tom_relay.server.site import Site
 from tom_relay.server.tls import Certificate
+from tom_relay.server.udp import UdpServices
 
 logger = logging.getLogger("tom_connect.plugin.relay-server")
 
@@ -98,6 +99,9 @@ class RelayServer:
             site = Site(self)
             self._manager = _Manager(site.handle, self.gate)
             await self._bind()
+            self.udp = UdpServices(config)
+            self._stack.push_async_callback(self.udp.close)
+            await self.udp.start()
         except BaseException:
             await self._release()
             raise
@@ -170,8 +174,8 @@ class RelayServer:
 
     async def reload(self) -> None:
         """Read the files of lists and certificates again if they changed; what is wrong in them is logged."""
-        if self._certificate is not None:
-            self._certificate.refresh()
+        if self._certificate is not None and self._certificate.refresh():
+            self.udp.refresh_certificate()
         if self._given_access is None and (states := self._seen_access()) != self._access_states:
             self._access_states = states
             try:
@@ -206,7 +210,7 @@ class RelayServer:
     @property
     def udp_addrs(self) -> dict[str, list[str]]:
         """Where UDP services listen, by their names `qad` and `stun`."""
-        return {}
+        return self.udp.addrs
 
     @property
     def url(self) -> str:
@@ -227,6 +231,7 @@ class RelayServer:
             "role": relay["role"],
             "clients": len(self.hub),
             "accepting": len(self.hub) < self.config.max_clients,
+            **{f"{name}_port": int(addrs[0].rpartition(":")[2]) for name, addrs in self.udp_addrs.items() if addrs},
         }
         return [own, *({"url": url} for url in self.config.relays if url != self.url)]
 

@@ -232,3 +232,34 @@ def test_options_lie_over_file_and_environment() -> None:
     )
     assert (changed.listen, changed.max_clients, changed.stun_listen) == (("127.0.0.1:1",), 7, ())
     assert configured(RelayServerConfig(), {}, dev=True, is_default=lambda _: True) == RelayServerConfig.dev()
+
+
+async def test_udp_services_live_with_the_server(run: Any, clients: Any, tmp_path: pathlib.Path) -> None:
+    """STUN answers where it is configured; address discovery over QUIC needs a certificate."""
+    context = write_certificate(tmp_path, "relay")
+    local = ("127.0.0.1:0",)
+    async with run(stun_listen=local, qad_listen=local) as plain:
+        assert set(plain.udp_addrs) == {"stun"}
+    files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    async with run(stun_listen=local, qad_listen=local, **files) as relay:
+        where = relay.udp_addrs
+        assert set(where) == {"stun", "qad"}
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.setblocking(False)
+            host, _, port = where["stun"][0].rpartition(":")
+            asking.connect((host, int(port)))
+            await loop.sock_sendall(asking, b"\0\x01\0\0\x21\x12\xa4\x42" + b"transaction!")
+            async with asyncio.timeout(5):
+                answer = await loop.sock_recv(asking, 1000)
+        assert answer[:2] == b"\x01\x01"
+        async with clients.session.get(relay.url + "/relays", ssl=context) as response:
+            (own,) = (await response.json())["relays"]
+        assert own["stun_port"] == int(port)
+        assert own["qad_port"] == int(where["qad"][0].rpartition(":")[2])
+        async with clients.session.get(relay.url + "/metrics", ssl=context) as response:
+            assert 'tom_relay_stun_datagrams_total{outcome="answered"} 1.0' in await response.text()
+        write_certificate(tmp_path, "renewed")
+        await relay.reload()
+    with pytest.raises(RelayServerError):
+        await run(stun_listen=("192.0.2.1:3478",)).start()
