@@ -1,0 +1,70 @@
+"""Which relay becomes the home relay, and how long until the next attempt."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+
+from tom_connect import RelayUrl
+from tom_relay.client.backoff import LAST, LAST_WANTED, Backoff
+from tom_relay.client.choice import PATIENCE, Candidate, choose_home
+
+A, B, C = (RelayUrl.parse(f"https://{name}.example/") for name in "abc")
+
+
+def at(url: RelayUrl, rtt: float | None, **fields: object) -> Candidate:
+    """A connected relay."""
+    return Candidate(url, connected=0.0, rtt=rtt, **fields)  # type: ignore[arg-type]
+
+
+def test_the_nearest_is_chosen() -> None:
+    """Of those that are connected, by latency; of none, nothing."""
+    assert choose_home(None, [at(A, 0.2), at(B, 0.03), Candidate(C, rtt=0.001)], 0) == B
+    assert choose_home(None, [Candidate(A)], 0) is None
+    assert choose_home(None, [at(A, None)], 0) == A
+
+
+def test_a_little_nearer_is_not_enough_to_move() -> None:
+    """A home relay stays until another is half as far again nearer."""
+    assert choose_home(A, [at(A, 0.050), at(B, 0.040)], 0) == A
+    assert choose_home(A, [at(A, 0.050), at(B, 0.020)], 0) == B
+    assert choose_home(A, [at(A, 0.005), at(B, 0.001)], 0) == A
+
+
+def test_a_lost_home_relay_has_a_second_to_come_back() -> None:
+    """Then another takes its place; with no other there is none."""
+    gone = Candidate(A, lost_at=10.0, rtt=0.01)
+    assert choose_home(A, [gone, at(B, 0.1)], 10.0 + PATIENCE / 2) == A
+    assert choose_home(A, [gone, at(B, 0.1)], 10.0 + PATIENCE) == B
+    assert choose_home(A, [gone], 10.0 + PATIENCE) is None
+
+
+def test_public_relays_come_last() -> None:
+    """One that is connected is the home only while no relay of our own is, however near it is."""
+    public = at(B, 0.001, kind="public")
+    assert choose_home(None, [public, at(A, 0.3)], 0) == A
+    assert choose_home(B, [public, at(A, 0.3)], 0) == A
+    assert choose_home(A, [public, Candidate(A, lost_at=0.0)], 5) == B
+
+
+def test_score_and_role_decide_among_near_ones() -> None:
+    """Of relays that are equally near the one with the higher score is chosen; a proven relay goes before a peer."""
+    low, high = at(A, 0.020, score=1.0), at(B, 0.025, score=9.0)
+    assert choose_home(None, [low, high], 0) == B
+    assert choose_home(None, [attrs.evolve(low, score=20.0), high], 0) == A
+    assert choose_home(A, [low, high], 0) == B
+    assert choose_home(None, [at(A, 0.020, role="peer", score=50.0), at(B, 0.060)], 0) == B
+    far = at(C, 0.2, score=99.0)
+    assert choose_home(None, [low, far], 0) == A
+
+
+def test_waits_double_with_jitter_up_to_a_limit() -> None:
+    """The first are short, a relay that somebody waits for is tried every 2 s at least, a success begins anew."""
+    backoff = Backoff(random.Random(1))
+    waits = [backoff.next(wanted=False) for _ in range(20)]
+    assert waits[0] <= 0.1 and LAST / 2 <= waits[-1] <= LAST
+    assert all(backoff.next(wanted=True) <= LAST_WANTED for _ in range(9))
+    backoff.reset()
+    assert backoff.next(wanted=False) <= 0.1
+    assert len({Backoff(random.Random(seed)).next(wanted=False) for seed in range(9)}) == 9

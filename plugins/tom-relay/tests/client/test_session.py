@@ -1,0 +1,145 @@
+"""One connection on a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from tom_connect import SecretKey
+from tom_relay.client.session import Gone, Registered, RelayLostError, RelaySession, Told
+from tom_relay.errors import RelayDeniedError, WireError
+from tom_relay.wire import (
+    Dialect,
+    EndpointGone,
+    Health,
+    Ping,
+    Pong,
+    ReceivedDatagrams,
+    Restarting,
+    ServerHandshake,
+    Status,
+    decode_from_client,
+    encode,
+)
+
+KEY = SecretKey.generate()
+
+
+def registered(dialect: Dialect = Dialect.IROH_V2) -> RelaySession:
+    """A session after the handshake at second 0, its first ping answered after 30 ms."""
+    session = RelaySession(dialect, KEY.node_id, KEY.sign, 0.0)
+    server = ServerHandshake(dialect, bytes(range(16)))
+    assert session.receive(server.challenge(), 0.0) is None
+    assert server.authenticate(session.outbox.pop()) == KEY.node_id
+    assert session.receive(server.confirm(), 0.0) == Registered()
+    assert session.registered
+    answer(session, 0.03)
+    return session
+
+
+def answer(session: RelaySession, now: float) -> None:
+    """Answer the ping that waits to be sent."""
+    frame = decode_from_client(session.outbox.pop(), session.dialect)
+    assert isinstance(frame, Ping)
+    session.receive(encode(Pong(frame.data), session.dialect), now)
+
+
+def lost_at(session: RelaySession, now: float) -> float:
+    """When the session gives the relay up, if nothing comes any more and timers fire on time."""
+    while now < 100:
+        now = max(now, session.next_due())
+        try:
+            session.tick(now)
+        except RelayLostError:
+            return now
+    raise AssertionError("never")
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_the_handshake_registers_in_every_dialect(dialect: Dialect) -> None:
+    """Challenge, answer, confirmation; the first ping measures the relay."""
+    assert registered(dialect).rtt == pytest.approx(0.03)
+
+
+def test_a_refusal_is_an_error_with_the_reason() -> None:
+    """ServerDeniesAuth ends the session with the relay's words."""
+    session = RelaySession(Dialect.IROH_V2, KEY.node_id, KEY.sign, 0.0)
+    server = ServerHandshake(Dialect.IROH_V2, bytes(16))
+    session.receive(server.challenge(), 0.0)
+    with pytest.raises(RelayDeniedError, match="not today"):
+        session.receive(server.deny("not today"), 0.0)
+
+
+def test_an_idle_dead_relay_is_found_within_20_s() -> None:
+    """Whenever it dies after its last sign of life, and not before it had time to answer."""
+    session = registered()
+    assert 15.0 < lost_at(session, 0.03) <= 20.0
+
+
+def test_a_dead_relay_is_found_within_2_s_under_traffic() -> None:
+    """Datagrams go out and nothing comes back, not even to a ping."""
+    session = registered()
+    session.sent(5.0)
+    session.sent(5.5)
+    assert 6.0 < lost_at(session, 5.5) <= 7.0
+
+
+def test_one_way_traffic_through_a_living_relay_is_no_loss() -> None:
+    """Nobody answers the datagrams, but the relay answers pings: the session lives for minutes."""
+    session = registered()
+    now = 1.0
+    while now < 120:
+        now += 0.1
+        session.sent(now)
+        session.tick(now)
+        if session.outbox:
+            answer(session, now + 0.05)
+
+
+def test_what_arrives_counts_as_life_though_the_pong_is_late() -> None:
+    """Datagrams from the relay show that it lives, however long the pong waits behind them."""
+    session = registered()
+    session.sent(1.0)
+    session.tick(1.9)
+    session.receive(encode(ReceivedDatagrams(bytes(32), b"x"), session.dialect), 2.5)
+    session.tick(2.9)
+
+
+def test_a_stall_of_our_own_is_not_blamed_on_the_relay() -> None:
+    """A timer that fires seconds late gives what has arrived meanwhile a moment to be read."""
+    session = registered()
+    session.sent(1.0)
+    session.tick(1.9)
+    session.tick(9.0)
+    answer(session, 9.05)
+    session.tick(9.3)
+
+
+def test_frames_become_events() -> None:
+    """Pings are answered; status, health, gone and restarting are told; unknown status numbers too."""
+    session = registered()
+    assert session.receive(encode(Ping(b"12345678"), session.dialect), 1.0) is None
+    assert decode_from_client(session.outbox.pop(), session.dialect) == Pong(b"12345678")
+    assert session.receive(encode(Status(2), session.dialect), 1.0) == Told("it limits our rate")
+    assert session.receive(encode(Status(0), session.dialect), 1.0) == Told(None)
+    assert session.receive(encode(Status(77), session.dialect), 1.0) == Told("status 77")
+    assert session.receive(encode(EndpointGone(bytes(32)), session.dialect), 1.0) == Gone(bytes(32))
+    assert session.receive(encode(Restarting(5, 6), session.dialect), 1.0) == Restarting(5, 6)
+    old = registered(Dialect.IROH_V1)
+    assert old.receive(encode(Health("tired"), old.dialect), 1.0) == Told("tired")
+
+
+def test_rubbish_is_a_wire_error() -> None:
+    """Every prefix of a frame, and frames in the wrong direction, raise WireError and nothing else."""
+    frame = encode(Restarting(5, 6), Dialect.IROH_V2)
+    for end in range(len(frame)):
+        with pytest.raises(WireError):
+            registered().receive(frame[:end], 1.0)
+    with pytest.raises(WireError):
+        registered().receive(b"\x04" + bytes(40), 1.0)
+
+
+def test_check_asks_at_once() -> None:
+    """After a change of network a relay has less than a second to show that it lives."""
+    session = registered()
+    session.check(5.0)
+    assert lost_at(session, 5.0) <= 6.0
