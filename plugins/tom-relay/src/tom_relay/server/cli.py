@@ -82,4 +82,6 @@ async def relay(run: Invocation, dev: bool, **given: Any) -> None:
         run.output.event(
             "serving", f"relay {server.url} on {', '.join(addrs)}", url=server.url, addrs=addrs, udp=server.udp_addrs
         )
+        if not dev and config.tls_cert is None:
+            run.output.note("This is plain HTTP: give --tls-cert and --tls-key, or put a TLS proxy before it.")
         await asyncio.Event().wait()

@@ -50,6 +50,15 @@ def _addrs(self: object, field: attrs.Attribute[Any], value: object) -> None:
             raise ConfigError(f"{field.name}: {exc}") from None
 
 
+def _named_addrs(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    _is_texts(self, field, value)
+    assert isinstance(value, tuple)
+    for text in value:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+            raise _fail(field, value, "addresses HOST:PORT or [IPV6]:PORT")
+
+
 def _node_ids(self: object, field: attrs.Attribute[Any], value: object) -> None:
     _is_texts(self, field, value)
     assert isinstance(value, tuple)
@@ -121,9 +130,12 @@ class RelayServerConfig:
     relays: tuple[str, ...] = _field((), _is_texts, "URLs of further relays that /relays names", _texts)
 
     qad_listen: tuple[str, ...] = _field(
-        ("0.0.0.0:7842", "[::]:7842"), _addrs, "UDP address for QUIC address discovery; it needs a certificate", _texts
+        ("0.0.0.0:7842", "[::]:7842"),
+        _named_addrs,
+        "UDP address for QUIC address discovery; it needs a certificate",
+        _texts,
     )
-    stun_listen: tuple[str, ...] = _field(("0.0.0.0:3478", "[::]:3478"), _addrs, "UDP address for STUN", _texts)
+    stun_listen: tuple[str, ...] = _field(("0.0.0.0:3478", "[::]:3478"), _named_addrs, "UDP address for STUN", _texts)
 
     access: AccessMode = _field("open", _mode, "who may use the relay")
     allow: tuple[str, ...] = _field((), _node_ids, "NodeId that access mode allow lets in", _texts)

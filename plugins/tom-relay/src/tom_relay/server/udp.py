@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 from tom_connect.addr import SocketAddr
+from tom_connect.exceptions import InvalidAddrError
 from tom_relay.errors import RelayError, RelayServerError
 from tom_relay.qad.certificate import ServerCertificate
 from tom_relay.qad.server import QadServer
@@ -30,10 +32,14 @@ class UdpServices:
     async def start(self) -> None:
         """Bind; raises RelayServerError."""
         config = self.config
-        if stun_addrs := _usable(config.stun_listen):
+        if stun_addrs := await _usable(config.stun_listen):
             self.stun = StunServer(bind=stun_addrs)
             await self.stun.start()
-        if config.tls_cert is not None and config.tls_key is not None and (qad_addrs := _usable(config.qad_listen)):
+        if (
+            config.tls_cert is not None
+            and config.tls_key is not None
+            and (qad_addrs := await _usable(config.qad_listen))
+        ):
             self.qad = QadServer(bind=qad_addrs, certificate=ServerCertificate.load(config.tls_cert, config.tls_key))
             await self.qad.start()
 
@@ -68,10 +74,23 @@ class UdpServices:
         return {name: dict(service.counters) for name, service in services.items() if service}
 
 
-def _usable(texts: tuple[str, ...]) -> tuple[SocketAddr, ...]:
-    """The addresses whose IP version this machine has, if there are others too."""
-    addrs = tuple(SocketAddr.parse(text) for text in texts)
-    return tuple(addr for addr in addrs if _has(addr.family)) if len(addrs) > 1 else addrs
+async def _usable(texts: tuple[str, ...]) -> tuple[SocketAddr, ...]:
+    """The addresses, names resolved, whose IP version this machine has, if there are others too."""
+    addrs = [addr for text in texts for addr in await _resolved(text)]
+    return tuple(addr for addr in addrs if _has(addr.family)) if len(addrs) > 1 else tuple(addrs)
+
+
+async def _resolved(text: str) -> list[SocketAddr]:
+    try:
+        return [SocketAddr.parse(text)]
+    except InvalidAddrError:
+        host, _, port = text.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
+    except OSError as exc:
+        raise RelayServerError(f"{text}: {exc.strerror or exc}") from None
+    # Some hosts give UDP one address only, and that by a name; one is enough.
+    return [SocketAddr(str(address[0]), int(address[1])) for *_, address in found[:1]]
 
 
 def _has(family: socket.AddressFamily) -> bool:

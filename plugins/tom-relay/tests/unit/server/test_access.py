@@ -146,6 +146,8 @@ def test_mistakes_in_files_are_placed(tmp_path: pathlib.Path) -> None:
         {"allow": ("xyz",)},
         {"listen": ()},
         {"listen": ("nowhere",)},
+        {"stun_listen": ("nowhere",)},
+        {"qad_listen": ("nowhere:99999",)},
         {"tls_cert": pathlib.Path("x")},
         {"max_clients": 0},
         {"client_burst": 10},

@@ -240,6 +240,8 @@ async def test_udp_services_live_with_the_server(run: Any, clients: Any, tmp_pat
     local = ("127.0.0.1:0",)
     async with run(stun_listen=local, qad_listen=local) as plain:
         assert set(plain.udp_addrs) == {"stun"}
+    async with run(stun_listen=("localhost:0",)) as named:
+        assert len(named.udp_addrs["stun"]) == 1
     files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
     async with run(stun_listen=local, qad_listen=local, **files) as relay:
         where = relay.udp_addrs
@@ -261,5 +263,6 @@ async def test_udp_services_live_with_the_server(run: Any, clients: Any, tmp_pat
             assert 'tom_relay_stun_datagrams_total{outcome="answered"} 1.0' in await response.text()
         write_certificate(tmp_path, "renewed")
         await relay.reload()
-    with pytest.raises(RelayServerError):
-        await run(stun_listen=("192.0.2.1:3478",)).start()
+    for nowhere in ("192.0.2.1:3478", "no.such.host.invalid:3478"):
+        with pytest.raises(RelayServerError):
+            await run(stun_listen=(nowhere,)).start()
