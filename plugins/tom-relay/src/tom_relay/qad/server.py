@@ -74,8 +74,9 @@ class _Client:
 class QadServer:
     """A QUIC address discovery server: `async with QadServer(bind=..., certificate=...) as server`.
 
-    `bind`: UDP addresses, port 0 for a free one. `counters` counts "accepted" connections, those whose handshake is
-    "confirmed", "reports", "retries", "version negotiations", and what was dropped by its reason.
+    `bind`: UDP addresses, port 0 for a free one; on a host with several addresses of a family name them instead of the
+    wildcard, or answers may leave from another one than was asked. `counters` counts "accepted" connections, those
+    whose handshake is "confirmed", "reports", "retries", "version negotiations", and what was dropped by its reason.
     """
 
     def __init__(
@@ -240,8 +241,9 @@ class QadServer:
             client.confirmed = True
             client.deadline = now + self._limits.lifetime
             self.counters["confirmed"] += 1
-        self.counters["reports"] += quic.reports_sent - client.reports
-        client.reports = quic.reports_sent
+        if quic.reports_sent != client.reports:
+            self.counters["reports"] += quic.reports_sent - client.reports
+            client.reports = quic.reports_sent
         if quic.faults != client.faults:
             self.counters["faults"] += quic.faults - client.faults
             client.faults = quic.faults

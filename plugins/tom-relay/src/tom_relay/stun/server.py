@@ -62,10 +62,11 @@ def answer(data: bytes, source: SocketAddr, software: str | None = None) -> byte
 class StunServer:
     """A STUN binding server: `async with StunServer(bind=[SocketAddr("0.0.0.0", 3478)]) as server`.
 
-    `bind`: UDP addresses, port 0 for a free one. `software`: the SOFTWARE attribute of answers, left out where the
-    answer would grow larger than the request. `counters` counts: "answered", "unknown attribute" (answered with an
-    error), and what was dropped: "not stun", "too large", "malformed", "fingerprint", "not binding", "source rate",
-    "rate", "send buffer full".
+    `bind`: UDP addresses, port 0 for a free one; on a host with several addresses of a family name them instead of the
+    wildcard, or answers may leave from another one than was asked. `software`: the SOFTWARE attribute of answers, left
+    out where the answer would grow larger than the request. `counters` counts: "answered", "unknown attribute"
+    (answered with an error), and what was dropped: "not stun", "too large", "malformed", "fingerprint", "not binding",
+    "source rate", "rate", "send buffer full".
     """
 
     def __init__(
