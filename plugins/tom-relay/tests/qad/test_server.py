@@ -152,9 +152,11 @@ async def test_connections_of_one_source_are_bounded() -> None:
     async with serving(connections_per_source=1) as server:
         with Asker(server.addrs[0], watch=True) as one, Asker(server.addrs[0]) as two:
             assert await one.report()
-            two.flush()
-            await counted(server, "too many connections of a source")
+            while not server.counters["too many connections of a source"]:
+                await two.turn()
             assert server.connections == 1
+        # It was asked to prove its address first: a forged one can't take a source's places.
+        assert server.counters["retries"] == 1
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,21 @@ async def test_perturbed_packets_harm_nobody() -> None:
             report = await asker.report()
             assert report is not None and report.addr == asker.addr
         assert server.counters["faults"] == 0
+
+
+async def test_a_fault_ends_one_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception out of one connection is counted and drops that connection; the others go on."""
+    async with serving() as server:
+        with Asker(server.addrs[0], watch=True) as one, Asker(server.addrs[0], watch=True) as two:
+            assert await one.report()
+            (client,) = server._clients
+            monkeypatch.setattr(client.quic, "datagrams_to_send", None)
+            one.move()
+            one.flush()
+            await counted(server, "faults")
+            assert server.connections == 0
+            report = await two.report()
+            assert report is not None and report.addr == two.addr
 
 
 async def test_closing_tells_the_clients() -> None:

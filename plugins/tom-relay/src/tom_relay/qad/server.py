@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 from aioquic.quic.configuration import QuicConfiguration
@@ -25,15 +25,15 @@ DEFAULT_PORT = 7842
 """The UDP port of QUIC address discovery at iroh's relays."""
 
 RETRY_SHARE = 4
-"""Above a quarter of the connections allowed, newcomers must prove their address by a Retry."""
+"""Above a quarter of the connections allowed, in all or to a source, newcomers must prove their address by a Retry."""
 
 
 @attrs.frozen(kw_only=True)
 class QadLimits:
     """Bounds of the server; times in seconds, rates a second, bursts at once.
 
-    A source is an IPv4 address or an IPv6 /64. Above a quarter of `connections` newcomers must prove their address by
-    a Retry.
+    A source is an IPv4 address or an IPv6 /64. Above a quarter of `connections`, or of `connections_per_source`,
+    newcomers must prove their address by a Retry.
     """
 
     connections: int = 1024
@@ -132,10 +132,7 @@ class QadServer:
     async def aclose(self) -> None:
         """Close every connection and the sockets; may be called again, and before `start`."""
         for client in tuple(self._clients):
-            if client.confirmed and not client.quic.terminating:
-                client.quic.close(CLOSE_CODE, None, CLOSE_REASON)
-                self._send(client)
-            self._drop(client)
+            self._guarded(client, self._now(), self._end)
         listeners, self._listeners = self._listeners, ()
         for listener in listeners:
             await listener.aclose()
@@ -168,7 +165,7 @@ class QadServer:
             return
         client.listener = listener
         client.quic.take(data, source, now)
-        self._pump(client, now)
+        self._guarded(client, now, self._pump)
 
     def _first(self, listener: Listener, data: bytes, source: SocketAddr, now: float) -> _Client | None:
         if len(data) < MIN_INITIAL or not data[0] & 0x80:
@@ -184,7 +181,12 @@ class QadServer:
             listener.send(packet.version_negotiation(), source)
             return None
         original = self._retry.original(packet, source, now)
-        if original is None and len(self._clients) * RETRY_SHARE >= limits.connections:
+        key = source_key(source.host)
+        # Whoever forges sources takes a quarter of the places, of all or of the one that is forged, and no more.
+        if original is None and (
+            len(self._clients) * RETRY_SHARE >= limits.connections
+            or self._by_source[key] * RETRY_SHARE >= limits.connections_per_source
+        ):
             if not self._stateless.take(b"", now):
                 return self._refuse("rate")
             self.counters["retries"] += 1
@@ -192,7 +194,6 @@ class QadServer:
             return None
         if len(self._clients) >= limits.connections:
             return self._refuse("too many connections")
-        key = source_key(source.host)
         if self._by_source[key] >= limits.connections_per_source:
             return self._refuse("too many connections of a source")
         if not self._source_rate.take(key, now):
@@ -232,6 +233,15 @@ class QadServer:
 
     # Connections
 
+    def _guarded(self, client: _Client, now: float, work: Callable[[_Client, float], None]) -> None:
+        try:
+            work(client, now)
+        except Exception:
+            # A fault of aioquic's or ours; the other connections have no part in it.
+            logger.debug("fault in a connection of address discovery", exc_info=True)
+            self.counters["faults"] += 1
+            self._drop(client)
+
     def _pump(self, client: _Client, now: float) -> None:
         quic = client.quic
         self._send(client)
@@ -269,14 +279,13 @@ class QadServer:
 
     def _due(self, client: _Client) -> None:
         client.timer = None
-        now = self._now()
+        self._guarded(client, self._now(), self._work_due)
+
+    def _work_due(self, client: _Client, now: float) -> None:
         quic = client.quic
         if now >= client.deadline:
             self.counters["lifetime over" if client.confirmed else "handshake timed out"] += 1
-            if client.confirmed:
-                quic.close(CLOSE_CODE, None, CLOSE_REASON)
-                self._send(client)
-            self._drop(client)
+            self._end(client, now)
             return
         at = quic.get_timer()
         if at is not None and at <= now:
@@ -284,6 +293,13 @@ class QadServer:
             if quic.over:
                 self.counters["idle"] += 1
         self._pump(client, now)
+
+    def _end(self, client: _Client, now: float) -> None:
+        # Half-open ones go without a word: their address is not proven.
+        if client.confirmed and not client.quic.terminating:
+            client.quic.close(CLOSE_CODE, None, CLOSE_REASON)
+            self._send(client)
+        self._drop(client)
 
     def _drop(self, client: _Client) -> None:
         if client not in self._clients:
