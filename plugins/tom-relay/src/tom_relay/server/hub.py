@@ -78,6 +78,8 @@ class RelayClient:
     last_heard: float = 0.0
     unanswered_since: float | None = None
     """When a ping was sent that nothing came after."""
+    read_again_at: float = 0.0
+    """Until when it is throttled: what it says meanwhile is not heard."""
     told_limited: bool = False
     told_gone_at: float = float("-inf")
     sent: Traffic = attrs.Factory(Traffic)
@@ -255,6 +257,7 @@ class RelayHub:
         if self._total.rate:
             wait = max(wait, self._total.take(len(message), now))
         if wait:
+            client.read_again_at = now + wait
             self._throttle(client)
         return wait
 
@@ -360,7 +363,8 @@ class RelayHub:
         """Send the pings that are due; returns the clients that did not answer in time, to be closed."""
         silent = []
         for client in self.clients():
-            if client.unanswered_since is not None and now - client.unanswered_since >= self.config.ping_timeout:
+            asked = client.unanswered_since
+            if asked is not None and now - max(asked, client.read_again_at) >= self.config.ping_timeout:
                 self.counters.silent += 1
                 silent.append(client)
             elif now >= client.next_ping:

@@ -274,6 +274,20 @@ def test_clients_are_pinged_and_the_silent_are_named() -> None:
     assert w.hub.counters.silent == 1
 
 
+def test_who_is_throttled_is_not_silent() -> None:
+    """While a client is not read because it sent too much, it is not taken for one that does not answer."""
+    w = world(client_rate=1 << 10, client_burst=1 << 20, ping_interval=10.0, ping_timeout=5.0)
+    a = w.join(A)
+    for _ in range(17):
+        wait = w.send(a, B, bytes(63_000))
+    assert wait > 20
+    ended = []
+    for _ in range(round(wait) + 20):
+        w.now += 1
+        ended += [w.now - 1000 for client in w.hub.tick(w.now) if client is a]
+    assert wait + 4 < min(ended) < wait + 7
+
+
 def test_everyone_is_told_of_a_restart_at_another_moment() -> None:
     """Restarting says when to come back, not the same for all, and for how long to try."""
     w = world(reconnect_in=2.0, try_for=8.0)
