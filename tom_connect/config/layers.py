@@ -262,7 +262,7 @@ def read_toml(path: pathlib.Path, *, must_exist: bool) -> tuple[str, dict[str, A
         return text, tomllib.loads(text)
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: not UTF-8 text (byte {exc.start})") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # also a number of more digits than Python reads
         raise ConfigError(f"{path}: not valid TOML: {' '.join(str(exc).split())}") from None
 
 

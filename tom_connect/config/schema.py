@@ -20,6 +20,7 @@ from tom_connect.exceptions import ConfigError
 ENV_PREFIX = "TOM_CONNECT_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_SHOWN = 200
 
 
 @attrs.frozen
@@ -100,7 +101,16 @@ class OptionSpec:
             raise self._error(value) from None
 
     def _error(self, value: object) -> ConfigError:
-        return ConfigError(f"{value!r} is not allowed; expected {self.expected}")
+        return ConfigError(f"{_shown(value)} is not allowed; expected {self.expected}")
+
+
+def _shown(value: object) -> str:
+    """A value as a program would write it, cut to what a line of a terminal or two can hold."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than some thousand digits
+        return "a value too large to be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def endpoint_options() -> tuple[OptionSpec, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import string
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -163,6 +164,9 @@ def test_types(tmp_path: Path, key: str, toml: str, text: str, value: object) ->
         ("a = ", "not valid TOML: Invalid value (at end of document)"),
         ("a = 1\na = 2", "not valid TOML"),
         ("x = " + "[" * 5000, "not valid TOML"),
+        ("max_incoming = " + "9" * 5000, "not valid TOML"),
+        ("bind = 0x" + "f" * 5000, "line 1: bind: a value too large to be shown is not allowed"),
+        ("allow_local = '" + "x" * 5000 + "'", "x… is not allowed; expected true or false"),
     ],
 )
 def test_wrong_file(tmp_path: Path, text: str, words: str) -> None:
@@ -172,6 +176,7 @@ def test_wrong_file(tmp_path: Path, text: str, words: str) -> None:
     assert str(caught.value).startswith(str(tmp_path / "c.toml"))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
 
 
 @pytest.mark.parametrize(
@@ -249,6 +254,16 @@ def test_default_file_is_read() -> None:
     file.parent.mkdir(parents=True)
     file.write_text("max_incoming = 5\n")
     assert load_config(environ={}).endpoint.max_incoming == 5
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_file_is_read_or_refused(data: bytes) -> None:
+    """No content of a file raises anything but ConfigError, in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "c.toml"
+        file.write_bytes(data)
+        said = refusal(lambda path: load_config(sections=SECTIONS, file=path, environ={}), file)
+    assert said is None or (said.isprintable() and "\n" not in said)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"\x80", b"a = '\x00'", b"#" * (1 << 20) + b"#"])
