@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from aioquic import tls
 from aioquic.quic import events
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.quic.pair import ALPN, CLIENT_KEY, OTHER_KEY, SERVER_KEY, Network
 from tom_connect.exceptions import (
@@ -150,6 +152,16 @@ def test_the_certificate_is_the_bare_key() -> None:
     for bad in (b"", data[:-1], data + b"\0", b"\x31" + data[1:], SPKI_PREFIX + bytes(32)):
         with pytest.raises((tls.AlertUnsupportedCertificate, tls.AlertBadCertificate)):
             RawPublicKey.parse(bad)
+
+
+@given(st.binary(max_size=60) | st.binary(min_size=32, max_size=32).map(lambda key: SPKI_PREFIX + key))
+def test_any_bytes_are_a_certificate_or_an_alert(data: bytes) -> None:
+    """What a peer sends for a certificate is read, and written the same, or ends in one of two TLS alerts."""
+    try:
+        key = RawPublicKey.parse(data)
+    except (tls.AlertUnsupportedCertificate, tls.AlertBadCertificate):
+        return
+    assert key.public_bytes() == data
 
 
 def test_alert_116_is_certificate_required() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from aioquic._buffer import Buffer
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
@@ -146,6 +147,14 @@ def test_a_token_is_bound_to_its_path_and_ages() -> None:
         bad = second.token[:at] + bytes([second.token[at] ^ 1]) + second.token[at + 1 :]
         changed = parse_first_packet(first_datagram(bad)[1])
         assert changed is not None and tokens.validate(path, changed, 1.0) is None
+
+
+@given(st.binary(max_size=200))
+def test_no_token_raises(token: bytes) -> None:
+    """Bytes that we never gave out are no valid token, and raise nothing."""
+    first = parse_first_packet(SAMPLE)
+    assert first is not None
+    assert RetryTokens().validate(PATH, attrs.evolve(first, token=token), 1.0) is None
 
 
 @given(st.binary(max_size=1500))

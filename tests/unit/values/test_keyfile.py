@@ -8,8 +8,11 @@ import shlex
 import stat
 import subprocess
 import sys
+import tempfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tom_connect import keyfile
 from tom_connect.exceptions import KeyFileError
@@ -77,6 +80,20 @@ def test_a_malformed_file_is_refused_and_kept(tmp_path: pathlib.Path, text: str)
     assert str(path) in str(caught.value)
     assert "11" * 8 not in str(caught.value)
     assert path.read_text() == text
+
+
+@given(st.binary(max_size=80) | st.from_regex(r"\s?[0-9a-fA-Fg]{62,66}\s?", fullmatch=True).map(str.encode))
+def test_any_bytes_are_a_key_or_refused(data: bytes) -> None:
+    """A file raises nothing but KeyFileError, and what is taken for a key is 64 hex digits."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "key"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        try:
+            key = load_or_create_secret_key(path)
+        except KeyFileError:
+            return
+    assert key.seed().hex() == data.strip().decode().lower()
 
 
 def test_a_directory_is_refused(tmp_path: pathlib.Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import InvalidAddrError
@@ -52,6 +54,21 @@ def test_unreadable_bootstrap_nodes_are_refused(text: str) -> None:
     """Whatever is no HOST:PORT is refused with a reason, before any name server is asked."""
     with pytest.raises(InvalidAddrError):
         BootstrapNode.parse(text)
+
+
+@given(
+    st.text(max_size=60)
+    | st.from_regex(r"[\[a-z0-9:._%-]{0,40}\]?:[0-9]{0,6}", fullmatch=True)
+    | st.ip_addresses(v=6).map(lambda ip: f"[{ip}]:1")
+)
+def test_any_text_is_a_bootstrap_node_or_refused(text: str) -> None:
+    """No text raises anything but InvalidAddrError, and what is read is written and read back the same."""
+    try:
+        node = BootstrapNode.parse(text)
+    except InvalidAddrError:
+        return
+    assert 0 < node.port < 65536
+    assert BootstrapNode.parse(str(node)) == node
 
 
 def test_lists_of_bootstrap_nodes() -> None:

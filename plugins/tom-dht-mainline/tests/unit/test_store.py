@@ -7,8 +7,11 @@ import logging
 import os
 import pathlib
 import sys
+import tempfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tom_connect.keys import SecretKey
 from tom_dht_mainline import Family, StateStore
@@ -102,6 +105,31 @@ def test_a_damaged_table_is_replaced(tmp_path: pathlib.Path, content: bytes, cap
         assert str(path) in caplog.text
     store.save(SNAPSHOT)
     assert store.load() == SNAPSHOT
+
+
+@given(
+    st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+        max_leaves=6,
+    ).map(lambda data: json.dumps(data).encode())
+)
+def test_any_state_files_are_survived(content: bytes) -> None:
+    """Whatever stands in either file, it is read or counts as none, and the next save mends it."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = pathlib.Path(folder)
+        store = _opened(directory)
+        store.save(SNAPSHOT)
+        _table(directory).write_bytes(content)
+        (directory / "published.json").write_bytes(content)
+        store.load()
+        assert 0 <= store.last_published(KEY) < 2**63
+        store.save(SNAPSHOT)
+        assert store.load() == SNAPSHOT
+        store.note_published(KEY, 2**63 - 1)
+        assert store.last_published(KEY) == 2**63 - 1
+        store.close()
 
 
 def test_timestamps_rise_across_restarts(tmp_path: pathlib.Path) -> None:
