@@ -170,7 +170,7 @@ class Driver:
                         heard.heard(path, size, now)
                     heard, size = link, 0
                 size += len(data)
-            elif link.closing:
+            elif link.closing and link.handshake is not None:
                 self._repeat_close(link, now)
         if heard is not None:
             heard.heard(path, size, now)

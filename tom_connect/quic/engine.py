@@ -42,6 +42,7 @@ MAX_PACKETS_PER_KEY = 1 << 22
 REASON_LIMIT = 256  # bytes of a close reason; it must fit into one packet of any kind
 _SHORT_HEADER = 3  # first byte and a packet number of two bytes (RFC 9000 section 17.3.1)
 _AEAD_TAG = 16
+_AMPLIFICATION = 3  # bytes sent for each received before the peer's address is proven
 _KEEP_ALIVE = -1  # the uid of our own PINGs, which no caller sees
 _MAX_UDP_PAYLOAD_SIZE = 0x03  # transport parameter, RFC 9000 section 18.2
 
@@ -253,7 +254,13 @@ class Engine(Authenticated):
             return []
         if self._datagrams_pending:
             self._drop_unsendable_datagrams()
+        path = self._network_paths[0]
+        before = path.bytes_sent
         datagrams = super().datagrams_to_send(now)
+        if not path.is_validated and path.bytes_sent > _AMPLIFICATION * path.bytes_received:
+            # aioquic closes a connection without a look at this limit (RFC 9000 section 8.1).
+            room = _AMPLIFICATION * path.bytes_received - before
+            datagrams = [pair for pair in datagrams if (room := room - len(pair[0])) >= 0]
         if self._handshake_confirmed and self._state not in END_STATES:
             size = self._pmtu.probe(now)
             if size is not None:

@@ -126,6 +126,21 @@ async def test_answers_to_a_stranger_are_at_most_three_times_what_it_sent() -> N
     assert 0 < sum(map(len, got)) <= 3 * len(flight)
 
 
+async def test_closing_keeps_to_three_times_too() -> None:
+    """The server's goodbye to a stranger whose address is not proven counts towards the same limit."""
+    async with Endpoint.bind(local_config()) as server:
+        flight = first_flight(server)
+        with stranger() as sock:
+            sock.sendto(flight, server.local_addrs[0])
+            got = await answers(sock, 0.5)
+            (link,) = server._driver.links
+            link.refuse("x" * 250)
+            for _ in range(8):
+                link.driver.flush(link)
+            got += await answers(sock, 0.3)
+    assert 0 < sum(map(len, got)) <= 3 * len(flight)
+
+
 async def test_without_an_alpn_nobody_gets_an_answer() -> None:
     """An endpoint that accepts no protocol answers no first packet."""
     async with Endpoint.bind(local_config(alpns=())) as server:
