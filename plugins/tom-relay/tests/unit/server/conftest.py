@@ -91,7 +91,11 @@ class Clients:
     ) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket before its handshake."""
         websocket = await self.session.ws_connect(
-            url + path, protocols=(dialect.value,), max_msg_size=1 << 21, **options
+            url + path,
+            protocols=(dialect.value,),
+            max_msg_size=1 << 21,
+            timeout=aiohttp.ClientWSTimeout(ws_close=0.2),
+            **options,
         )
         self.opened.append(websocket)
         return websocket
@@ -101,7 +105,9 @@ class Clients:
 async def clients() -> AsyncIterator[Clients]:
     """Makes clients of a relay."""
     async with aiohttp.ClientSession() as session:
-        yield Clients(session)
+        clients = Clients(session)
+        yield clients
+        await asyncio.gather(*(websocket.close() for websocket in clients.opened), return_exceptions=True)
 
 
 Run = Callable[..., contextlib.AbstractAsyncContextManager[RelayServer]]
