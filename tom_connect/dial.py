@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from tom_connect.abc import Discovery, FoundAddr, PathInfo
-from tom_connect.addr import NodeAddr
+from tom_connect.addr import NodeAddr, RelayUrl
 from tom_connect.connection import Connection
 from tom_connect.discovery import Lookup, SourceOutcome
 from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
+from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 
 ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
 
+GUESS = 3.0
+"""Seconds that a node which no source knows has to answer at a relay of ours: its name look-up and handshakes."""
 MAX_RELAYS = 4
 """Relays of one address that are connected to: a node is at one, or at two while it changes."""
 
@@ -50,7 +53,8 @@ DialListener = Callable[[DialEvent], None]
 class Dial:
     """One dial of `target` with `alpn`; `run` it once.
 
-    `timeout`: seconds; `early_data`: return before the handshake is done where a ticket allows it (0-RTT).
+    `relays`: ours, where a node is looked for that is known to be at none; `timeout`: seconds; `early_data`: return
+    before the handshake is done where a ticket allows it (0-RTT).
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Dial:
         *,
         sources: Sequence[tuple[str, Discovery]],
         report: Callable[[str, BaseException], None],
+        relays: Sequence[RelayUrl] = (),
         timeout: float,
         early_data: bool = False,
         listener: DialListener | None = None,
@@ -70,6 +75,7 @@ class Dial:
         self._alpn = alpn
         self._sources = sources
         self._report = report
+        self._relays = () if target.relay_urls else relays[:MAX_RELAYS]
         self._timeout = timeout
         self._early_data = early_data
         self._listener = listener
@@ -78,7 +84,7 @@ class Dial:
 
     async def run(self) -> Connection:
         """The connection; raises DialError, DiscoveryError, AlpnError, PeerIdentityError or ConnectionError."""
-        if self._target.is_empty() and not self._sources:
+        if self._target.is_empty() and not self._sources and not self._relays:
             raise DiscoveryError(
                 f"nothing is known of where {self._target.node_id.short()} is: no discovery plugin is in use. Give an "
                 "address or ticket, or install one: pip install 'tom-connect[dht]'"
@@ -109,6 +115,7 @@ class Dial:
             link.remote.add_relays(self._target.relay_urls[:MAX_RELAYS], "caller", trusted=True)
             link.remote.add_candidates(self._target.direct_addrs, "caller", trusted=True)
             self._tell(Resolved(self._elapsed(), "caller", self._target))
+        link.remote.add_relays(self._relays, SOURCE_OWN_RELAY, trusted=True)
         finder = asyncio.create_task(self._find(link), name="finding a node")
         shaker = asyncio.create_task(self._shake(link), name="a client's handshake")
         try:
@@ -145,6 +152,10 @@ class Dial:
                 link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
                 self._tell(Resolved(self._elapsed(), found.source, found.addr))
         if not self._found and not given:
+            if link.remote is not None and link.remote.usable():
+                await asyncio.wait((link.ready,), timeout=GUESS)
+                if link.ready.done():
+                    return
             raise DiscoveryError(self._describe(link, "no source knows where it is"))
 
     def _elapsed(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from tom_connect.abc import PathInfo, PublishReport
+from tom_connect.abc import PathInfo, PublishReport, RelayInfo
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.cli.options import Invocation
 from tom_connect.cli.run import cause_of
@@ -28,6 +28,10 @@ PIPE_ALPN = "tom-pipe/1"
 MAX_PINGERS = 64
 """Nodes that may ping us at the same time; more are refused."""
 _PING_CHUNK = 4096
+
+
+RELAY_WAIT = 3.0
+"""Seconds that we wait for a relay before we say where we are: name, TCP, TLS and handshake, far away."""
 
 
 def _seconds(value: float) -> float:
@@ -56,6 +60,7 @@ async def told(run: Invocation, endpoint: Endpoint, clock: Clock, *, doing: str,
 
     `doing` and `command` are for people: "Listening", and how others reach us.
     """
+    await _wait_for_relay(run, endpoint)
     addr = endpoint.node_addr()
     run.output.event(
         "online",
@@ -73,6 +78,39 @@ async def told(run: Invocation, endpoint: Endpoint, clock: Clock, *, doing: str,
         )
     async with background(_tell_published(run, endpoint, clock), _tell_addr(run, endpoint, clock, addr)):
         yield
+
+
+async def _wait_for_relay(run: Invocation, endpoint: Endpoint) -> None:
+    """Wait a little until we are reachable through a relay, if that is wanted; say why not, if we are not."""
+    if not endpoint.relays() and not run.config.relay and not run.config.public_relays:
+        return
+    if not any(plugin.state == "loaded" and "tom_relay_transport" in plugin.hooks for plugin in endpoint.plugins):
+        run.output.note("No plugin carries packets through relays: pip install 'tom-connect[relay]' brings one")
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RELAY_WAIT):
+            async for addr in endpoint.watch_addr():
+                if addr.relay_urls:
+                    break
+    for relay in endpoint.relays():
+        run.output.event(
+            "relay",
+            _relay_text(relay),
+            url=relay.url,
+            kind=relay.kind,
+            connected=relay.connected,
+            home=relay.home,
+            problem=relay.problem,
+        )
+
+
+def _relay_text(relay: RelayInfo) -> str:
+    which = "Public relay" if relay.kind == "public" else "Relay"
+    if relay.home:
+        state = "others reach us through it"
+    else:
+        state = "connected" if relay.connected else relay.problem or "no answer yet"
+    return f"{which} {relay.url}: {state}"
 
 
 async def _tell_published(run: Invocation, endpoint: Endpoint, clock: Clock) -> None:
