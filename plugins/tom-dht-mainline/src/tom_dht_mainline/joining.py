@@ -26,8 +26,8 @@ class Joiner(Protocol):
     async def run(self, start: Callable[[DhtCore, float], Op], enough: Callable[[Event], bool] = ...) -> Op:
         """Run an operation to its end."""
 
-    def table_size(self) -> int:
-        """Good nodes in the routing tables."""
+    def knows_nodes(self) -> bool:
+        """Whether the routing tables hold a good node."""
 
 
 class Joining:
@@ -55,9 +55,9 @@ class Joining:
         retry = FIRST_RETRY
         while True:
             await self._join_once(tuple(self._bootstrap))
-            if self._node.table_size() or not self._bootstrap:
+            if self._node.knows_nodes() or not self._bootstrap:
                 retry = FIRST_RETRY
-                while self._node.table_size() or not self._bootstrap:
+                while self._node.knows_nodes() or not self._bootstrap:
                     await self._pause(CHECK_INTERVAL)
             else:
                 self._logger.warning("no DHT node answered; %s; trying again in %.0f s", self.report(), retry)
@@ -109,7 +109,7 @@ class Joining:
         for node in nodes:
             if self._bootstrap[node] == "asked":
                 self._bootstrap[node] = "no answer"
-        if self._node.table_size():
+        if self._node.knows_nodes():
             self._joined.set()
 
     def heard(self, address: Address) -> None:
@@ -123,7 +123,7 @@ class Joining:
 
     async def ready(self) -> None:
         """Wait until there is an address to ask, or it is clear that there is none."""
-        if self._bootstrap and not self._node.table_size() and self._joined.is_set():
+        if self._bootstrap and not self._node.knows_nodes() and self._joined.is_set():
             if not self._knows_addresses:
                 self._joined.clear()
                 self._somebody_to_ask.clear()

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -89,6 +89,8 @@ class DhtNode:
         self._watchers: dict[Operation, EventHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = math.inf
+        self._turn: asyncio.Handle | None = None
+        self._waiting: list[Iterator[Datagram]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._last_seq = 0
         self.failures = 0
@@ -140,6 +142,8 @@ class DhtNode:
             task.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         watchers, self._watchers = self._watchers, {}
         for handler in watchers.values():
             handler(None)
@@ -173,9 +177,13 @@ class DhtNode:
     # Pumping
 
     def _on_datagrams(self, batch: Iterable[Datagram]) -> None:
-        core = self._core
-        if core is None:
-            return
+        if self._turn is not None:
+            self._waiting.append(iter(batch))
+        elif self._core is not None and not self._receive(self._core, iter(batch), stop=True):
+            self._flush(self._core, time.monotonic())
+
+    def _receive(self, core: DhtCore, batch: Iterator[Datagram], *, stop: bool) -> bool:
+        """Hand datagrams to the core; with `stop` the rest waits a turn once somebody was told of something."""
         now = time.monotonic()
         silent = self._joining.silent if self._joining is not None else {}
         for data, addr in batch:
@@ -185,7 +193,25 @@ class DhtNode:
                 core.receive(data, addr, now)
             except Exception as exc:
                 self._caught(exc)
-        self._pump(now)
+            if self._tell(core) and stop:
+                self._yield_turn(batch)
+                return True
+        return False
+
+    def _yield_turn(self, *rest: Iterator[Datagram]) -> None:
+        """Let who waits for a value run before what is left: other replies, and the next queries."""
+        self._waiting.extend(rest)
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._turn = None
+        waiting, self._waiting = self._waiting, []
+        if self._core is None:
+            return
+        for batch in waiting:
+            self._receive(self._core, batch, stop=False)
+        self._flush(self._core, time.monotonic())
 
     def _on_timer(self) -> None:
         self._armed_for = math.inf
@@ -208,11 +234,22 @@ class DhtNode:
     def _pump(self, now: float) -> None:
         """Do what the core asks for after each call."""
         core = self._live_core()
+        if self._tell(core):
+            self._yield_turn()
+        elif self._turn is None:
+            self._flush(core, now)
+
+    def _tell(self, core: DhtCore) -> bool:
+        """Hand out what has happened; whether anybody was told."""
+        told = False
+        for event in core.events():
+            told = self._dispatch(event) or told
+        return told
+
+    def _flush(self, core: DhtCore, now: float) -> None:
         out = core.datagrams_to_send()
         if out:
             self._transport.send(out)
-        for event in core.events():
-            self._dispatch(event)
         due = core.next_timer()
         # A timer that is armed too early fires once for nothing; that costs less than to re-arm it for each packet.
         if due is not None and due < self._armed_for - _TIMER_SLACK:
@@ -221,19 +258,20 @@ class DhtNode:
             self._armed_for = due
             self._timer = asyncio.get_running_loop().call_later(max(due - now, _TIMER_SLACK), self._on_timer)
 
-    def _dispatch(self, event: Event) -> None:
+    def _dispatch(self, event: Event) -> bool:
         if isinstance(event, ExternalAddressChanged):
             if self._on_external is not None:
                 self._on_external(event.address)
-            return
+            return False
         operation: Operation | None = getattr(event, "operation", None)
         if operation is None:
-            return
+            return False
         handler = self._watchers.get(operation)
         if isinstance(event, Finished):
             self._watchers.pop(operation, None)
         if handler is not None:
             handler(event)
+        return handler is not None
 
     def begin(self, start: Callable[[DhtCore, float], Op], on_event: EventHandler) -> Op:
         """Start an operation on the core; its events go to `on_event`, None if the node closes before its end."""
@@ -490,6 +528,10 @@ class DhtNode:
         """Good nodes in the routing tables of both families."""
         core = self._live_core()
         return sum(core.table_size(family) for family in self._families)
+
+    def knows_nodes(self) -> bool:
+        """Whether any node in the routing tables is good: `table_size() > 0`, but quicker."""
+        return self._live_core().knows_nodes()
 
     def stats(self) -> NodeStats:
         """Where the node stands."""

@@ -302,6 +302,10 @@ class DhtCore:
         """Nodes in the routing table that answered us and are not bad."""
         return self._state(family).table.alive
 
+    def knows_nodes(self) -> bool:
+        """Whether any family's routing table holds a node that answered us and is not bad."""
+        return any(state.table.has_alive for state in self._context.families.values())
+
     def estimated_dht_size(self, family: Family = Family.IPV4) -> int:
         """How many nodes the DHT has, judged by how close the closest ones to random targets are; 0 if unknown."""
         return self._state(family).size.nodes()

@@ -26,10 +26,12 @@ class ExternalAddress:
         One voice a network, so that nobody outvotes the rest with many ids; `by_address` counts each address instead.
         """
         key = repr(voter).encode() if by_address else prefix_key(voter[0])
-        self._votes.pop(key, None)
+        before = self._votes.pop(key, None)
         self._votes[key] = (seen, search, now)
         if len(self._votes) > _MAX_VOTES:
             self._votes.popitem(last=False)
+        if before is not None and before[0] == seen == self.address:
+            return False
         return self._count(now)
 
     def _count(self, now: float) -> bool:

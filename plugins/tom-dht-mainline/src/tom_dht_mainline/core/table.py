@@ -96,6 +96,11 @@ class RoutingTable:
         return sum(node.answered and node.failures < _MAX_FAILURES for node in self._nodes.values())
 
     @property
+    def has_alive(self) -> bool:
+        """Whether `alive` is above 0, without counting."""
+        return any(node.answered and node.failures < _MAX_FAILURES for node in self._nodes.values())
+
+    @property
     def own_id(self) -> bytes:
         """Our id, 20 bytes."""
         return self._own_id
