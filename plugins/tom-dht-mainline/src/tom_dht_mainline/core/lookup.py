@@ -24,6 +24,10 @@ from .targets import MAX_TOKEN, CachedNode
 _SEEDS = 20
 _MAX_CANDIDATES = 128
 _CACHED_NODES = 40
+_SCOUTS = 2
+_HEAD_START = 0.005
+"""Nodes that answer within this many seconds, on this host or network, have told what they hold about when the others
+have been asked: two are asked first, for as long, and with the value in hand fewer of the others need to be."""
 _by_distance = attrgetter("distance")
 
 
@@ -128,6 +132,7 @@ class Lookup:
         self._seeds_in_flight = 0
         self._seeds_until = float("-inf")
         self._stepping = False
+        self._scouts_until = float("-inf")
 
     # Candidates
 
@@ -154,7 +159,14 @@ class Lookup:
             self._cold = True
             self.burst = max(self.burst, self._context.config.cold_burst) if self.burst else 0
             self.add_seeds(state.bootstrap, now)
+        elif self.burst and all(self._is_near(candidate) for candidate in self._order[:_SCOUTS]):
+            self._scouts_until = now + _HEAD_START
+            self._context.timers.at(self._scouts_until, self._after)
         self.step(now)
+
+    def _is_near(self, candidate: Candidate) -> bool:
+        rtt = self._context.rtts.least(candidate.address)
+        return rtt is not None and rtt < _HEAD_START
 
     def add_seeds(self, addresses: Sequence[Address], now: float) -> None:
         """Ask addresses whose node id is not known, retransmitting.
@@ -231,7 +243,9 @@ class Lookup:
         self._stepping = True
         config, rpc = self._context.config, self._context.rpc
         left = self.width
-        if self.burst and self._order:
+        if now < self._scouts_until:
+            left = _SCOUTS
+        elif self.burst and self._order:
             left = max(left, self.burst)
             if not self._cold:
                 self.burst = 0
@@ -308,6 +322,7 @@ class Lookup:
     # Answers
 
     def _settle(self, query: Query, *, keep: bool = False) -> Candidate | None:
+        self._scouts_until = float("-inf")
         candidate = self._by_query.get(query)
         if not keep:
             self._by_query.pop(query, None)
@@ -331,7 +346,6 @@ class Lookup:
             candidate.progress = Progress.FAILED
             self._after(now)
             return
-        self._take_nodes(query.address, reply, now)
         if candidate is not None:
             if candidate.plain:
                 candidate.progress = Progress.FAILED
@@ -341,6 +355,7 @@ class Lookup:
                 if type(token) is bytes and 0 < len(token) <= MAX_TOKEN:
                     candidate.token, candidate.token_at = token, now
                 self._client.on_answer(self, candidate, reply, now)
+        self._take_nodes(query.address, reply, now)
         self._after(now)
 
     def _adopt_seed(self, query: Query, reply: Message) -> Candidate | None:
@@ -363,6 +378,8 @@ class Lookup:
             size = 20 + family.compact_size
             own = state is self.state
             for index, (node_id, address) in enumerate(parse_nodes(raw, family)):
+                if own and node_id in self._by_id:
+                    continue
                 if family_of(address[0]) is not family or not self._context.may_query(state, address, source):
                     continue
                 compact = raw[index * size : (index + 1) * size]

@@ -11,15 +11,16 @@ _MAX_NODES = 4096
 
 
 class _Estimate:
-    __slots__ = ("mean", "variation")
+    __slots__ = ("least", "mean", "variation")
 
     def __init__(self, sample: float, share: float) -> None:
-        self.mean = sample
+        self.mean = self.least = sample
         self.variation = sample * share
 
     def add(self, sample: float, gain: float) -> None:
         self.variation += gain * 2 * (abs(sample - self.mean) - self.variation)
         self.mean += gain * (sample - self.mean)
+        self.least = min(self.least, sample)
 
     @property
     def timeout(self) -> float:
@@ -64,6 +65,11 @@ class RttTable:
         """The node's smoothed RTT in seconds, None if unknown."""
         estimate = self._nodes.get(addr)
         return estimate.mean if estimate else None
+
+    def least(self, addr: Address) -> float | None:
+        """The node's shortest RTT in seconds, which tells its distance and not how busy it or we were."""
+        estimate = self._nodes.get(addr)
+        return estimate.least if estimate else None
 
     def clear(self) -> None:
         """Forget all: the host has moved."""

@@ -79,6 +79,51 @@ def test_events_come_in_order() -> None:
     assert get.first_result_at < get.ended_at  # type: ignore[operator]
 
 
+def _warm_get(net: FakeNet, hosts: list[Host]) -> tuple[int, float]:
+    """Packets of a get by a node that knows the RTTs of all, and seconds to its first value."""
+    item = new_item(net)
+    net.finish(hosts[1], hosts[1].core.put(item, net.now))
+    reader = join(net, hosts[:4])
+    for host in hosts:
+        net.finish(reader, reader.core.ping(host.address, net.now))
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+    assert get.first_result_at is not None
+    return get.queries_sent, get.first_result_at - get.started_at
+
+
+def test_where_all_are_near_a_get_asks_two_nodes_first() -> None:
+    """On one network the value of the two nearest nodes spares half the queries; far away all are asked at once."""
+    net = FakeNet(5, Link(rtt=0.001, sigma=0.1))
+    packets, first = _warm_get(net, swarm(net, 30, settle=30))
+    assert packets <= DhtConfig().get_confirmations
+    assert first < 0.002
+    net = FakeNet(5, Link(rtt=0.05, sigma=0.1))
+    packets, first = _warm_get(net, swarm(net, 30, settle=30))
+    assert packets == DhtConfig().get_burst
+    assert first < 0.06
+
+
+def test_near_nodes_that_have_gone_hold_a_get_up_for_milliseconds() -> None:
+    """When the two nodes that a get on one network asks first are dead, the others are asked 5 ms later."""
+    net = FakeNet(6, Link(rtt=0.001, sigma=0.1))
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    put = hosts[1].core.put(item, net.now)
+    net.finish(hosts[1], put)
+    reader = join(net, hosts[:4])
+    for host in hosts:
+        net.finish(reader, reader.core.ping(host.address, net.now))
+    for contact in put.closest[:2]:
+        net.kill(net.hosts[contact.address])
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+    assert get.first_result_at is not None
+    assert 0.005 < get.first_result_at - get.started_at < 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hundred_fifty_nodes_with_loss_and_dead_ones() -> None:
