@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,28 @@ def test_every_public_name_is_in_the_reference() -> None:
 
     text = (REFERENCE / "api.md").read_text(encoding="utf-8")
     assert [name for name in tom_connect.__all__ if f"`{name}`" not in text and f"`{name}(" not in text] == []
+
+
+def printed_events() -> set[str]:
+    """The names of the events that commands print, as their sources spell them."""
+    names = set()
+    for source in (*ROOT.glob("tom_connect/cli/*.py"), *ROOT.glob("plugins/*/src/**/cli.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in {"event", "table", "_step"}
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                names.add(node.args[0].value)
+    return names
+
+
+def test_every_event_is_in_the_reference() -> None:
+    """Each event that a command prints with --json stands in the table of events."""
+    names = printed_events()
+    assert {"online", "published", "resolved", "connected", "path", "pong", "summary", "stored", "value"} <= names
+    table = (REFERENCE / "cli.md").read_text(encoding="utf-8").partition("## Events")[2].partition("## Commands")[0]
+    named = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    assert [name for name in sorted(names) if f"`{name}`" not in named] == []
