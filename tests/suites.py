@@ -1,6 +1,6 @@
 """A pytest plugin that marks tests by their folder: `interop`, and `slow` for the commands run as processes.
 
-Where CI is set, no interop test may be skipped.
+Where CI is set, no interop test may be skipped. Property tests have no deadline: a busy machine is no fault of theirs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", settings.default, deadline=None)
+settings.load_profile("unhurried")
 
 _INTEROP = Path(__file__).parent / "interop"
 _PROCESSES = Path(__file__).parent / "e2e"
