@@ -211,6 +211,10 @@ class RelayTransport(PluginObject):
     def home_relay(self) -> Watch[RelayUrl | None]:
         """The relay at which we are reachable now."""
 
+    def standby_relay(self) -> Watch[RelayUrl | None]:
+        """Another relay at which we are reachable too: peers that we talk to hear of it before it is needed."""
+        return Watch(None)
+
     def open(self, relay: RelayUrl, *, trusted: bool) -> None:
         """Datagrams for a node at this relay will follow: connect to it.
 

@@ -234,7 +234,8 @@ class Endpoint:
         relays = tuple(home for home in homes if home is not None)
         known = NodeAddr(self.node_id, relays, found if self._config.direct else ())
         self._known_addr.set(known)
-        self._magic.set_own_candidates(known.direct_addrs, relays)
+        spare = (transport.standby_relay().value for _name, transport in self._relays)
+        self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
         told = [addr for addr in known.direct_addrs if self._filter.publishable(addr)]
         # A reflexive address says more than an interface's: where space is short, the last ones are cut.
         told.sort(key=lambda addr: addr not in self._external.values())
@@ -285,6 +286,7 @@ class Endpoint:
             self._spawn(name, self._follow(source.watch()), "following addresses")
         for name, transport in self._relays:
             self._spawn(name, self._follow(transport.home_relay()), "following the home relay")
+            self._spawn(name, self._follow(transport.standby_relay()), "following the standby relay")
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host

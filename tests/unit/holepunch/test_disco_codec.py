@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.holepunch import reference_disco
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 from tom_connect.holepunch import disco
 from tom_connect.holepunch.disco import CallMeMaybe, Challenge, DiscoError, Message, Ping, Pong
@@ -216,3 +216,22 @@ def test_first_bytes_are_those_that_quic_and_stun_leave_free() -> None:
     """Every packet begins with 4 to 15, and so never looks like QUIC, STUN or KRPC."""
     for data in [bytes.fromhex(CHALLENGE_HEX), *(bytes.fromhex(v[4]) for v in VECTORS)]:
         assert 4 <= data[0] <= 15
+
+
+def test_a_call_may_name_relays() -> None:
+    """Relays stand behind the candidates, where older nodes do not look; more than allowed and rubbish are refused."""
+    relays = (RelayUrl.parse("https://a.example/"), RelayUrl.parse("http://b.example:3340/"))
+    call = CallMeMaybe(bytes(12), (SocketAddr("192.0.2.1", 7),), relays)
+    plain = disco.encode_message(call)
+    assert disco.decode_message(plain) == call
+    assert disco.decode_message(plain + b"later") == call
+    start = 14 + 18
+    for end in range(start + 2, len(plain)):
+        with pytest.raises(DiscoError):
+            disco.decode_message(plain[:end])
+    with pytest.raises(DiscoError):
+        disco.decode_message(plain[: start + 1] + b"\x03" + plain[start + 2 :])
+    with pytest.raises(DiscoError):
+        disco.decode_message(plain.replace(b"https://a", b"https//aa"))
+    with pytest.raises(InvalidAddrError):
+        disco.encode_message(CallMeMaybe(bytes(12), (), (*relays, RelayUrl.parse("https://c.example/"))))

@@ -241,6 +241,7 @@ async def test_a_second_relay_takes_over() -> None:
         before = a.node_addr().relay_urls
         dialed, accepted = await meet(a, b)
         flow = Flow(dialed, accepted)
+        await until(lambda: sum(path.rtt is not None for path in dialed.paths()) == 2)
         await flow.more()
         began = time.monotonic()
         await _kill(first)

@@ -11,7 +11,7 @@ from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.watch import Watch
-from tom_relay.client.choice import Candidate, choose_home
+from tom_relay.client.choice import Candidate, choose_home, ordered
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.client.connection import RelayConnection
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
@@ -58,6 +58,7 @@ class WebSocketRelays(RelayTransport):
         self._leaving: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._home: Watch[RelayUrl | None] = Watch(None)
+        self._standby: Watch[RelayUrl | None] = Watch(None)
         self._keys: dict[bytes, NodeId] = {}
         self._receive: Receiver | None = None
         self._running = False
@@ -87,6 +88,7 @@ class WebSocketRelays(RelayTransport):
         self._tasks.clear()
         self._connections.clear()
         self._home.close()
+        self._standby.close()
 
     # For the core
 
@@ -97,6 +99,10 @@ class WebSocketRelays(RelayTransport):
     def home_relay(self) -> Watch[RelayUrl | None]:
         """See `RelayTransport`."""
         return self._home
+
+    def standby_relay(self) -> Watch[RelayUrl | None]:
+        """See `RelayTransport`."""
+        return self._standby
 
     def open(self, relay: RelayUrl, *, trusted: bool) -> None:
         """See `RelayTransport`."""
@@ -230,4 +236,9 @@ class WebSocketRelays(RelayTransport):
             for c in self._connections.values()
             if c.kind != "found"
         ]
-        self._home.set(choose_home(self._home.value, candidates, now))
+        home = choose_home(self._home.value, candidates, now)
+        spare = [c.url for c in ordered(candidates) if c.url != home]
+        # One that serves is kept: each change is told to every peer.
+        if self._standby.value not in spare:
+            self._standby.set(spare[0] if spare else None)
+        self._home.set(home)
