@@ -64,6 +64,7 @@ class Router:
         except TomError as exc:
             # A peer that goes away is daily business; a program's own mistake is not.
             logger.info("connection with %s ended: %s", connection.remote_node_id.short(), exc)
+            await connection.close(HANDLER_FAILED, "the handler failed")
         except Exception:
             logger.exception("the handler of %r failed", connection.alpn)
             await connection.close(HANDLER_FAILED, "the handler failed")
