@@ -30,6 +30,13 @@ class RelayUnreachableError(RelayError):
     """No WebSocket to a relay could be opened; the message says why."""
 
 
+class _Connect(ws.connect):
+    """Follows no redirect: a relay is where its URL says, and neither our token nor a check goes elsewhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 @attrs.define
 class WebSocketDialer:
     """Opens WebSockets as the user's options say. Raises ConfigError for a file of certificates that can't be read."""
@@ -82,7 +89,7 @@ class WebSocketDialer:
             sock = await self._public_socket(url.host.strip("[]"), port) if not self._behind_proxy(proxy, url) else None
             if sock is not None:
                 place["sock"], proxy = sock, None
-        connection = await ws.connect(
+        connection = await _Connect(
             f"{scheme}://{url.host}:{port}/relay",
             subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS],
             additional_headers=headers,
