@@ -101,9 +101,7 @@ class Dial:
         except ConnectionLostError:
             raise DialError(self._describe(link, "nothing answered")) from None
         except BaseException as exc:
-            self._driver.drop(
-                link, exc if isinstance(exc, Exception) else ConnectionLostError("the dial was cancelled")
-            )
+            link.abandon(exc if isinstance(exc, Exception) else ConnectionLostError("the dial was cancelled"))
             raise
         connection = Connection(link)
         self._tell(Connected(self._elapsed(), next((path for path in link.paths() if path.active), None)))
