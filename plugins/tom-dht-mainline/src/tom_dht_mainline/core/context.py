@@ -29,6 +29,12 @@ _MAX_BOOTSTRAP = 64
 _WITHOUT_ITEMS_LIFETIME = 6 * 3600.0
 """How long a node is taken to lack BEP 44 after an error 204; it may be upgraded, or its address change hands."""
 _MAX_WITHOUT_ITEMS = 4096
+_SILENCE_LIFETIME = 600.0
+_MAX_SILENT = 4096
+_SILENCES = 2
+"""Unanswered queries after which a node that has never answered is left out of look-ups for 10 minutes: other nodes
+keep naming it for longer than that, and each look-up would send to it and wait for it. With 5% loss each way a live
+one gets there once in 100, and the table's own pings bring it back."""
 
 
 class Run(Protocol):
@@ -88,6 +94,8 @@ class Context:
         self.outgoing: list[tuple[bytes, Address]] = []
         self._is_excluded = is_excluded
         self._without_items: OrderedDict[Address, float] = OrderedDict()
+        self._silent: OrderedDict[Address, tuple[int, float]] = OrderedDict()
+        self._heard_at = float("-inf")
         self._searches = 0
 
     def new_search(self) -> int:
@@ -146,6 +154,26 @@ class Context:
         """Whether a node is known not to speak BEP 44."""
         return self._without_items.get(address, now) > now
 
+    def is_silent(self, address: Address, now: float) -> bool:
+        """Whether a node has left several queries unanswered of late."""
+        count, until = self._silent.get(address, (0, now))
+        return count >= _SILENCES and until > now
+
+    def heard_from(self, address: Address, now: float) -> None:
+        """A node answered."""
+        self._heard_at = now
+        self._silent.pop(address, None)
+
+    def forget_silences(self) -> None:
+        """The host has moved: who could not be reached may be now."""
+        self._silent.clear()
+
     def _note_timeout(self, query: Query, now: float) -> None:
+        if self._heard_at > query.sent_at:
+            # Where nobody else has answered since, it may be our own network that is down.
+            count, until = self._silent.pop(query.address, (0, now))
+            self._silent[query.address] = (count + 1 if until > now else 1, now + _SILENCE_LIFETIME)
+            if len(self._silent) > _MAX_SILENT:
+                self._silent.popitem(last=False)
         for state in self.families.values():
             state.table.failed(query.node_id, query.address)

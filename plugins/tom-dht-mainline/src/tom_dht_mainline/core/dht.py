@@ -164,6 +164,7 @@ class DhtCore:
         context = self._context
         context.rtts.clear()
         context.targets.clear()
+        context.forget_silences()
         for state in context.families.values():
             state.external.clear()
             state.table.mark_all_stale()
@@ -343,6 +344,7 @@ class DhtCore:
         query = context.rpc.match(message, addr, now)
         if query is None:
             return
+        context.heard_from(addr, now)
         if message.kind == "e":
             query.handler.on_error(query, message, now)
             return

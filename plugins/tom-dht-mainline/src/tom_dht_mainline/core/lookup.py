@@ -382,6 +382,8 @@ class Lookup:
                     continue
                 if family_of(address[0]) is not family or not self._context.may_query(state, address, source):
                     continue
+                if self._context.is_silent(address, now):
+                    continue
                 compact = raw[index * size : (index + 1) * size]
                 state.table.heard_of(node_id, address, compact)
                 if own:

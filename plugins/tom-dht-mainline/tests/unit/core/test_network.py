@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from statistics import median
 
 import attrs
@@ -10,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tom_dht_mainline.core import (
+    Address,
     DhtConfig,
     Family,
     Finished,
@@ -17,6 +19,7 @@ from tom_dht_mainline.core import (
     Mode,
     MutableItem,
     PeersFound,
+    PutOperation,
     PutOutcome,
     Snapshot,
     Stored,
@@ -122,6 +125,56 @@ def test_near_nodes_that_have_gone_hold_a_get_up_for_milliseconds() -> None:
     assert get.item == item
     assert get.first_result_at is not None
     assert 0.005 < get.first_result_at - get.started_at < 0.01
+
+
+def test_nodes_that_stay_silent_are_left_out_though_others_name_them() -> None:
+    """Dead nodes near a target, named by all others, get few of a newcomer's queries; back again, they are found."""
+    net = FakeNet(7)
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    dead = [net.hosts[contact.address] for contact in _put(net, hosts[1], item).closest[:3]]
+    for host in dead:
+        net.kill(host)
+    reader = join(net, [host for host in hosts[:8] if host.alive])
+    asked: Counter[str] = Counter()
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes:
+        asked[destination[0]] += source == reader.address and not net.hosts[destination].alive
+        return data
+
+    net.tap = tap
+    for _ in range(8):
+        net.finish(reader, reader.core.find_node(item.target, net.now))
+    assert sum(asked.values()) <= 2 * len(dead)
+    for host in dead:
+        host.alive = True
+    net.run(700)
+    found = reader.core.find_node(item.target, net.now)
+    net.finish(reader, found)
+    assert {host.address for host in dead} <= {contact.address for contact in found.closest[:4]}
+
+
+def test_an_outage_of_our_own_marks_nobody_as_silent() -> None:
+    """After ten seconds in which nothing came through, the first get finds its item."""
+    net = FakeNet(8)
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    _put(net, hosts[1], item)
+    reader = join(net, hosts[:4])
+    net.tap = lambda data, source, destination: None
+    for _ in range(5):
+        net.finish(reader, reader.core.get_mutable(item.public_key, net.now))
+        net.run(2)
+    net.tap = None
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+
+
+def _put(net: FakeNet, host: Host, item: MutableItem) -> PutOperation:
+    put = host.core.put(item, net.now)
+    net.finish(host, put)
+    return put
 
 
 @pytest.mark.slow
