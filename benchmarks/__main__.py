@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks import bench_dht, bench_latency, bench_memory, bench_shared_socket, bench_throughput
+from benchmarks import bench_dht, bench_latency, bench_memory, bench_relay, bench_shared_socket, bench_throughput
 from benchmarks.report import Bench, Options
 
 ALL = (
@@ -22,6 +22,10 @@ ALL = (
     bench_shared_socket.BENCH,
     bench_dht.LAB,
     bench_dht.SIMULATION,
+    bench_relay.FORWARD,
+    bench_relay.IDLE,
+    bench_relay.PAIRS,
+    bench_relay.OVERLOAD,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
