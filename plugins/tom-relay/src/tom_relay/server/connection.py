@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
@@ -38,7 +38,8 @@ class RelayConnection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, or say with HTTP that we are full."""
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are no asyncio.Transport, and do the same.
+        transport = cast(asyncio.Transport, transport)
         self.host = host_of(transport.get_extra_info("peername"))
         self.opened_at = self._loop.time()
         transport.set_write_buffer_limits(high=WRITE_CHUNK)
