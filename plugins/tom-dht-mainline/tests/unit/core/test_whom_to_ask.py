@@ -1,0 +1,105 @@
+"""Whom a look-up asks: two nodes first where all are near, and not those that never answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tom_dht_mainline.core import Address, DhtConfig, MutableItem, PutOperation
+
+from .fakenet import FakeNet, Host, Link, swarm
+from .test_network import join, new_item
+
+
+def _warm_get(net: FakeNet, hosts: list[Host]) -> tuple[int, float]:
+    """Packets of a get by a node that knows the RTTs of all, and seconds to its first value."""
+    item = new_item(net)
+    net.finish(hosts[1], hosts[1].core.put(item, net.now))
+    reader = join(net, hosts[:4])
+    for host in hosts:
+        net.finish(reader, reader.core.ping(host.address, net.now))
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+    assert get.first_result_at is not None
+    return get.queries_sent, get.first_result_at - get.started_at
+
+
+def test_where_all_are_near_a_get_asks_two_nodes_first() -> None:
+    """On one network the value of the two nearest nodes spares half the queries; far away all are asked at once."""
+    net = FakeNet(5, Link(rtt=0.001, sigma=0.1))
+    packets, first = _warm_get(net, swarm(net, 30, settle=30))
+    assert packets <= DhtConfig().get_confirmations
+    assert first < 0.002
+    net = FakeNet(5, Link(rtt=0.05, sigma=0.1))
+    packets, first = _warm_get(net, swarm(net, 30, settle=30))
+    assert packets == DhtConfig().get_burst
+    assert first < 0.06
+
+
+def test_near_nodes_that_have_gone_hold_a_get_up_for_milliseconds() -> None:
+    """When the two nodes that a get on one network asks first are dead, the others are asked 5 ms later."""
+    net = FakeNet(6, Link(rtt=0.001, sigma=0.1))
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    put = hosts[1].core.put(item, net.now)
+    net.finish(hosts[1], put)
+    reader = join(net, hosts[:4])
+    for host in hosts:
+        net.finish(reader, reader.core.ping(host.address, net.now))
+    for contact in put.closest[:2]:
+        net.kill(net.hosts[contact.address])
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+    assert get.first_result_at is not None
+    assert 0.005 < get.first_result_at - get.started_at < 0.01
+
+
+def test_nodes_that_stay_silent_are_left_out_though_others_name_them() -> None:
+    """Dead nodes near a target, named by all others, get few of a newcomer's queries; back again, they are found."""
+    net = FakeNet(7)
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    dead = [net.hosts[contact.address] for contact in _put(net, hosts[1], item).closest[:3]]
+    for host in dead:
+        net.kill(host)
+    reader = join(net, [host for host in hosts[:8] if host.alive])
+    asked: Counter[str] = Counter()
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes:
+        asked[destination[0]] += source == reader.address and not net.hosts[destination].alive
+        return data
+
+    net.tap = tap
+    for _ in range(8):
+        net.finish(reader, reader.core.find_node(item.target, net.now))
+    assert sum(asked.values()) <= 2 * len(dead)
+    for host in dead:
+        host.alive = True
+    net.run(700)
+    found = reader.core.find_node(item.target, net.now)
+    net.finish(reader, found)
+    assert {host.address for host in dead} <= {contact.address for contact in found.closest[:4]}
+
+
+def test_an_outage_of_our_own_marks_nobody_as_silent() -> None:
+    """After ten seconds in which nothing came through, the first get finds its item."""
+    net = FakeNet(8)
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    _put(net, hosts[1], item)
+    reader = join(net, hosts[:4])
+    net.tap = lambda data, source, destination: None
+    for _ in range(5):
+        net.finish(reader, reader.core.get_mutable(item.public_key, net.now))
+        net.run(2)
+    net.tap = None
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+
+
+def _put(net: FakeNet, host: Host, item: MutableItem) -> PutOperation:
+    put = host.core.put(item, net.now)
+    net.finish(host, put)
+    return put
