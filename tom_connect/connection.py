@@ -20,7 +20,7 @@ from tom_connect.exceptions import (
     StreamStoppedError,
 )
 from tom_connect.keys import NodeId
-from tom_connect.streams import BiStream, RecvStream, SendStream
+from tom_connect.streams import BiStream, RecvStream, SendStream, check_code, octets
 
 if TYPE_CHECKING:
     from tom_connect.holepunch.events import PathEvent
@@ -181,13 +181,14 @@ class Connection:
         """Bytes that a datagram may have now, 0 if the peer takes none; it can shrink when the path changes."""
         return self._engine.max_datagram_payload
 
-    def send_datagram(self, data: bytes) -> None:
+    def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
         """Send a datagram, unreliably and unordered (RFC 9221).
 
         Raises DatagramTooLargeError if it does not fit now, LocalError if the peer takes none, ConnectionError if the
         connection ended. When many are queued the oldest is dropped.
         """
         self._check_open()
+        data = octets(data)
         limit = self.max_datagram_size
         if limit == 0:
             raise LocalError("the peer does not take datagrams")
@@ -207,8 +208,12 @@ class Connection:
     async def close(self, code: int = 0, reason: str = "") -> None:
         """Tell the peer that it's over, with an application error code and text; streams end abruptly.
 
-        Returns when the message has left. Doing it again does nothing.
+        Returns when the message has left. Doing it again does nothing. Raises ValueError for a code that is not 0 to
+        2**62 - 1.
         """
+        check_code(code)
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, not {type(reason).__name__}")
         if self._error is None:
             self._link.close(code, reason)
             self._end(ConnectionClosedError(code, reason, by_peer=False, is_application=True))

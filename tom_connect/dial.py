@@ -12,7 +12,7 @@ from tom_connect.addr import NodeAddr, RelayUrl
 from tom_connect.connection import Connection
 from tom_connect.discovery import Lookup, SourceOutcome
 from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
-from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY
+from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY, AddressFilter
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 
@@ -66,6 +66,7 @@ class Dial:
         sources: Sequence[tuple[str, Discovery]],
         report: Callable[[str, BaseException], None],
         relays: Sequence[RelayUrl] = (),
+        address_filter: AddressFilter,
         timeout: float,
         early_data: bool = False,
         listener: DialListener | None = None,
@@ -76,6 +77,7 @@ class Dial:
         self._sources = sources
         self._report = report
         self._relays = () if target.relay_urls else relays[:MAX_RELAYS]
+        self._filter = address_filter
         self._timeout = timeout
         self._early_data = early_data
         self._listener = listener
@@ -168,11 +170,16 @@ class Dial:
         parts = [str(outcome) for outcome in self._outcomes]
         tried = [f"{p.addr} ({'answered' if p.rtt is not None else 'no answer'})" for p in link.paths()]
         listed = {str(addr) for found in self._found for addr in (*found.addr.direct_addrs, *found.addr.relay_urls)}
-        unused = sorted(listed - {str(path.addr) for path in link.paths()})
+        unused = listed - {str(path.addr) for path in link.paths()}
+        local = sorted(str(a) for f in self._found for a in f.addr.direct_addrs if not self._filter.publishable(a))
+        local = [addr for addr in dict.fromkeys(local) if addr in unused]
+        unanswered = sorted(unused.difference(local))
         if tried:
             parts.append("tried " + ", ".join(tried))
-        if unused:
-            parts.append(f"not tried: {', '.join(unused)} (local addresses are left out without allow_local)")
+        if unanswered:
+            parts.append(f"no answer, and given up: {', '.join(unanswered)}")
+        if local:
+            parts.append(f"not tried: {', '.join(local)} (local addresses are left out without allow_local)")
         detail = "; ".join(parts) if parts else "nothing was tried"
         return f"could not reach {self._target.node_id.short()}…: {what} ({self._elapsed():.1f} s): {detail}"
 

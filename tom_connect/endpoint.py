@@ -170,6 +170,7 @@ class Endpoint:
             alpn,
             sources=self._sources,
             report=self._host.report_failure,
+            address_filter=self._filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
             early_data=alpn in self._config.early_data_alpns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Self
@@ -34,6 +35,10 @@ class Router:
 
     def route(self, alpn: str, handler: Handler) -> Self:
         """Let `handler` take the connections of an ALPN, which the endpoint accepts from now on."""
+        if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004 - an object with an asynchronous __call__ will do
+        ):
+            raise LocalError(f"the handler of {alpn!r} must be an `async def` function, not {handler!r}")
         if alpn in self._handlers:
             raise LocalError(f"the protocol {alpn!r} has a handler already")
         self._handlers[alpn] = handler

@@ -20,6 +20,27 @@ READ_LIMIT = 64 * 1024
 """How far `readuntil` searches, bytes; the same as asyncio's."""
 
 
+MAX_CODE = (1 << 62) - 1
+"""The largest error code: a QUIC variable-length integer (RFC 9000 section 16)."""
+
+
+def octets(data: object) -> bytes:
+    """What was given as bytes; raises TypeError for anything else, also for a number, of which bytes() makes zeros."""
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"bytes, bytearray or memoryview expected, not {type(data).__name__}")
+
+
+def check_code(code: object) -> None:
+    """Raise TypeError or ValueError unless `code` can be an application error code."""
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"an error code is an int, not {type(code).__name__}")
+    if not 0 <= code <= MAX_CODE:
+        raise ValueError(f"an error code is 0 to 2**62 - 1, not {code}")
+
+
 class StreamCarrier(Protocol):
     """What streams need of their connection."""
 
@@ -145,6 +166,7 @@ class RecvStream:
 
     def stop(self, code: int = 0) -> None:
         """Tell the peer that we read no more; what was and will be received is thrown away."""
+        check_code(code)
         if self._stopped:
             return
         self._stopped = True
@@ -217,9 +239,10 @@ class SendStream:
 
         Raises StreamStoppedError, ConnectionError or LocalError (after `finish`) if they can't leave.
         """
+        data = octets(data)
         self._check_open()
         if data:
-            self._carrier.stream_write(self.stream_id, data if isinstance(data, bytes) else bytes(data), False)
+            self._carrier.stream_write(self.stream_id, data, False)
 
     def writelines(self, lines: Iterable[bytes]) -> None:
         """Queue several pieces."""
@@ -252,6 +275,7 @@ class SendStream:
 
     def reset(self, code: int = 0) -> None:
         """Abandon what is queued and tell the peer that the stream ended abruptly."""
+        check_code(code)
         if self._send_error is None and not (self._finished and self._carrier.stream_sent(self.stream_id)):
             self._carrier.stream_reset(self.stream_id, code)
             self._fail_sending(LocalError("this side reset the stream"))

@@ -37,7 +37,7 @@ LOST_AFTER: Final = 3
 STANDBY: Final = 3
 """Proven paths kept ready besides the active one."""
 PROBES: Final = (0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds after each ping of a candidate: quick at first, since the dial waits; over after 6 s."""
+"""Seconds after each ping of a candidate: quick at first, since the dial waits; over after 6 s, if there is a path."""
 REPROBE: Final = 5.0
 """Seconds between later pings of candidates that the caller named or that once answered; doubles up to 40."""
 UNPROVEN_PINGS: Final = 10
@@ -363,7 +363,9 @@ class RemotePaths:
         if state.given or state.ever_proven:
             # Searched on while somebody waits for a path or uses one.
             return not (state.attempts < len(PROBES) or traffic or self.active is None)
-        if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and self._outage_since is None):
+        # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
+        wanted = self._outage_since is not None or self.active is None
+        if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
             last = state.last_ping or state.added
             if now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES):
                 self._forget(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+import attrs
 import pytest
 
 from tests.unit.endpoint.pairs import ALPN, accept_one, local_config
@@ -108,6 +109,36 @@ async def test_local_addresses_of_a_record_are_not_dialed_by_default() -> None:
             with pytest.raises(DialError, match="allow_local"):
                 await client.connect(server.node_id, ALPN, timeout=0.3)
         assert not server._driver.links
+
+
+async def test_found_node_that_starts_late_is_still_reached() -> None:
+    """A dial waits for a node whose record is known and which answers only after some seconds."""
+    records: dict[NodeId, SignedRecord] = {}
+    config = local_config(secret_key=SecretKey.generate(), extra_plugins=(("book", BookPlugin(records)),))
+    async with Endpoint.bind(config) as server:
+        await server.watch_published().other_than(())
+        port = server.local_addrs[0].port
+    async with Endpoint.bind(local_config(extra_plugins=(("book", BookPlugin(records)),))) as client:
+        dialing = asyncio.create_task(client.connect(server.node_id, ALPN, timeout=20))
+        await asyncio.sleep(4.0)
+        assert not dialing.done()
+        async with Endpoint.bind(attrs.evolve(config, bind=(f"127.0.0.1:{port}",))) as back:
+            accepting = asyncio.create_task(accept_one(back))
+            assert (await dialing).remote_node_id == server.node_id
+            await accepting
+
+
+async def test_found_node_that_is_gone_is_named_with_its_addresses() -> None:
+    """A record whose address is dead: the error lists that address as tried, not as left out."""
+    records: dict[NodeId, SignedRecord] = {}
+    async with Endpoint.bind(local_config(extra_plugins=(("book", BookPlugin(records)),))) as server:
+        await server.watch_published().other_than(())
+        addr = server.local_addrs[0]
+    async with Endpoint.bind(local_config(extra_plugins=(("book", BookPlugin(records)),))) as client:
+        with pytest.raises(DialError, match="no answer") as caught:
+            await client.connect(server.node_id, ALPN, timeout=8)
+    assert str(addr) in str(caught.value)
+    assert "not tried" not in str(caught.value)
 
 
 async def test_guard_refuses_by_key_and_by_address() -> None:

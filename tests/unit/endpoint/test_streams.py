@@ -242,3 +242,30 @@ async def test_connection_close_ends_every_stream(pair: Pair) -> None:
         assert (caught.value.code, caught.value.reason, caught.value.by_peer) == (5, "enough", True)
     with pytest.raises(ConnectionClosedError):
         ours.write(b"more")
+
+
+async def test_wrong_arguments_raise_at_the_call_and_harm_nothing(pair: Pair) -> None:
+    """A number, text or list where bytes are wanted, or a code out of range, is refused; the connection goes on."""
+    stream = await pair.dialed.open_bi()
+    for data in (5, "x", [1, 2], None):
+        with pytest.raises(TypeError):
+            stream.write(data)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            pair.dialed.send_datagram(data)  # type: ignore[arg-type]
+    for call in (stream.reset, stream.stop):
+        with pytest.raises(ValueError, match="error code"):
+            call(-1)
+        with pytest.raises(ValueError, match="error code"):
+            call(2**62)
+        with pytest.raises(TypeError):
+            call("x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="error code"):
+        await pair.dialed.close(-1)
+    with pytest.raises(TypeError):
+        await pair.dialed.close(0, b"x")  # type: ignore[arg-type]
+    stream.write(bytearray(b"a"))
+    stream.write(memoryview(b"b"))
+    stream.finish()
+    assert await (await pair.accepted.accept_bi()).read() == b"ab"
+    pair.dialed.send_datagram(bytearray(b"c"))
+    assert await pair.accepted.read_datagram() == b"c"

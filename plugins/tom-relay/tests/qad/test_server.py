@@ -117,7 +117,7 @@ async def test_a_change_of_address_is_told() -> None:
             for number in range(1, 4):
                 report = await asker.report()
                 assert report is not None and report.addr == asker.addr
-                assert server.counters["reports"] == number
+                assert server.counters["reports"] >= number  # a report that seems lost is sent again
                 asker.move()
         assert server.counters["accepted"] == 1
 
