@@ -153,11 +153,12 @@ def test_ctrl_c_ends_a_command_within_a_second(
     """While it waits, and while it looks for a node that is not there: exit code 130, no traceback."""
     nobody = "4cb5abf6ad79fbf5abbccafcc269d85cd2651ed4b885b5869f241aedf0a5ba29"
     (tmp_path / "file").write_bytes(b"x")
-    arguments = {"send": [str(tmp_path / "file"), nobody], "ping": [nobody], "connect": [nobody]}.get(command, [])
+    dials = {"send": [str(tmp_path / "file"), nobody], "ping": [nobody], "connect": [nobody]}
+    arguments = dials.get(command, ["--yes"] if command == "receive" else [])
     with Command(
         tmp_path / "home", command, *arguments, *LOOPBACK, *bootstrap, "--connect-timeout", "60", stdin=subprocess.PIPE
     ) as process:
-        expected = nobody if arguments else "tom-connect"
+        expected = nobody if command in dials else "tom-connect"
         process.wait_for_text(expected, errors=command != "receive")
         code, seconds = process.interrupt()
     assert code == 130

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -33,7 +34,8 @@ def make(path: pathlib.Path, size: int) -> str:
 
 
 def receiver(home: pathlib.Path, shared: tuple[str, ...], *args: str, **popen: object) -> Command:
-    return Command(home, "receive", "--json", *args, *shared, **popen)  # type: ignore[arg-type]
+    consent = [] if "--from" in args else ["--yes"]
+    return Command(home, "receive", "--json", *consent, *args, *shared, **popen)  # type: ignore[arg-type]
 
 
 def ready(command: Command) -> str:
@@ -62,14 +64,15 @@ def test_a_file_is_sent_by_node_id_alone(tmp_path: pathlib.Path, shared: tuple[s
     assert (offer["name"], offer["files"], offer["size"]) == ("film.mkv", 1, 5 * MIB)
     assert sent["sha256"] == received["sha256"] == digest
     assert (sent["moved"], sent["had"]) == (received["moved"], received["had"]) == (5 * MIB, 0)
-    assert sent["bytes_per_second"] > 0
+    assert sent["seconds"] > 0
+    assert 0 < sent["bytes_per_second"] < 5e9
     assert sha(tmp_path / "bob" / "film.mkv") == digest
 
 
 def test_people_are_told_what_happens(tmp_path: pathlib.Path, shared: tuple[str, ...]) -> None:
     """The same in words: the command for the other side, the rate, and that all is verified."""
     make(tmp_path / "film.mkv", MIB)
-    with Command(tmp_path / "bob", "receive", "--into", "inbox", *shared) as bob:
+    with Command(tmp_path / "bob", "receive", "--yes", "--into", "inbox", *shared) as bob:
         said = bob.wait_for_text("Published by dht")
         node_id = next(word for word in said.split() if len(word) == 64)
         assert f"tom-connect send PATH {node_id}" in said
@@ -131,6 +134,46 @@ def test_a_transfer_that_is_killed_resumes(tmp_path: pathlib.Path, shared: tuple
     assert received["had"] + received["moved"] == 300 * MIB
     assert sha(tmp_path / "bob" / "big") == digest
     assert not partial.exists()
+
+
+@posix
+@pytest.mark.parametrize("options", [[], ["--keep-open"]])
+def test_a_sender_that_was_killed_sends_again(
+    tmp_path: pathlib.Path, shared: tuple[str, ...], options: list[str]
+) -> None:
+    """Long before the receiver's idle time-out the new one takes the place of the silent one, and resumes."""
+    digest = make(tmp_path / "big", 300 * MIB)
+    with receiver(tmp_path / "bob", shared, *options) as bob:
+        node_id = ready(bob)
+        with Command(tmp_path / "a", "send", str(tmp_path / "big"), node_id, "--json", *shared) as alice:
+            bob.wait_for("progress")
+            bob.wait_for("progress")
+            alice.process.kill()
+            alice.process.wait()
+        began = time.monotonic()
+        done = run(tmp_path, "send", "big", node_id, "--json", *shared)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert time.monotonic() - began < 30
+        assert bob.wait_for("failed")["error"] == "TransferInterruptedError"
+        received = bob.wait_for("received")
+    assert received["had"] > 0
+    assert received["had"] + received["moved"] == 300 * MIB
+    assert sha(tmp_path / "bob" / "big") == digest
+
+
+def test_a_transfer_that_goes_on_gives_way_to_none(tmp_path: pathlib.Path, shared: tuple[str, ...]) -> None:
+    """A second sender is told that the receiver is busy, and the first one ends well."""
+    make(tmp_path / "big", 600 * MIB)
+    make(tmp_path / "note.txt", 1000)
+    with receiver(tmp_path / "bob", shared) as bob:
+        node_id = ready(bob)
+        with Command(tmp_path / "a", "send", str(tmp_path / "big"), node_id, "--json", *shared) as alice:
+            bob.wait_for("progress")
+            second = run(tmp_path, "send", "note.txt", node_id, *shared)
+            assert second.returncode == 1
+            assert "busy with another transfer" in second.stderr
+            assert alice.exit_code() == 0
+        assert bob.wait_for("received")["name"] == "big"
 
 
 @posix
@@ -227,11 +270,8 @@ asyncio.run(main())
 
 
 def test_keep_open_takes_one_after_the_other(tmp_path: pathlib.Path, shared: tuple[str, ...]) -> None:
-    """With nobody to ask it wants to know whom to trust."""
-    refused = run(tmp_path, "receive", "--keep-open", *shared)
-    assert refused.returncode == 2
-    assert "--from NODE_ID, or --yes" in refused.stderr
-    with receiver(tmp_path / "bob", shared, "--keep-open", "--yes") as bob:
+    """Until it is ended."""
+    with receiver(tmp_path / "bob", shared, "--keep-open") as bob:
         node_id = ready(bob)
         for name in ("one", "two"):
             make(tmp_path / name, 100)

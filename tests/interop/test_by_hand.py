@@ -95,7 +95,7 @@ def test_two_processes_meet_through_libtorrent(
     """`receive` publishes, `send` finds it by its NodeId in a DHT of libtorrent nodes, and 100 MiB arrive whole."""
     path, digest = payload
     shared = ("--allow-local", "--bind", "127.0.0.1:0", "--bootstrap", libtorrent_net.bootstrap[0])
-    with Command(tmp_path / "receiver", "receive", *shared) as receiver:
+    with Command(tmp_path / "receiver", "receive", "--yes", *shared) as receiver:
         node_id = receiver.wait_for("online")["node_id"]
         published = receiver.wait_for("published")
         assert published["nodes"] >= 1

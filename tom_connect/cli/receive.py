@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-from typing import TYPE_CHECKING
+import tempfile
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -24,6 +25,10 @@ MAX_SENDERS = 8
 OFFER_LIMIT = 30.0
 """Seconds that a node which has connected may take to offer something: it does so at once."""
 
+SILENCE = 5.0
+"""Seconds without a byte after which a transfer gives way to another: its sender may have been killed, and tries again.
+Without another it goes on for as long as the connection lives, which outlasts a loss of the network."""
+
 
 @tom_command("receive")
 @click.option(
@@ -42,7 +47,8 @@ async def command(
     """Wait for a file or folder that a node sends.
 
     Shows our node id; the other side runs `send PATH NODE_ID`. On a terminal you are asked before anything is taken,
-    unless you gave --yes or said --from whom. The command ends when one transfer has ended, unless --keep-open.
+    unless you gave --yes or said --from whom; without a terminal, or with --json, one of the two is needed. The command
+    ends when one transfer has ended, unless --keep-open.
 
     Every file is verified by SHA-256. No file is overwritten: a new one whose name is taken becomes `NAME (1)`, unless
     you gave --overwrite; one with the same content is not received again. A transfer that broke off leaves
@@ -58,8 +64,11 @@ async def command(
     allowed = frozenset(map(NodeId.parse, senders))
     stdin = Stdin()
     asks = not (yes or allowed or run.output.json) and stdin.is_terminal
-    if keep_open and not (yes or allowed or asks):
-        raise click.UsageError("--keep-open without anybody to ask takes files of anyone: say --from NODE_ID, or --yes")
+    if not (yes or allowed or asks):
+        raise click.UsageError(
+            "there is nobody to ask, and strangers could send: say --from NODE_ID, or --yes for anyone"
+        )
+    _check_place(into)
     async with Endpoint.bind(run.endpoint_config(alpns=(ALPN, PING_ALPN))) as endpoint:
         clock = Clock()
         async with told(run, endpoint, clock, doing="Receiving", command="send PATH"):
@@ -78,12 +87,43 @@ async def command(
                     await asyncio.gather(serving, return_exceptions=True)
 
 
-@attrs.define
+def _check_place(into: pathlib.Path) -> None:
+    """Refuse a folder in which nothing can be stored, before anybody sends; makes nothing that stays."""
+    there = next((place for place in (into, *into.absolute().parents) if place.exists()), into)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as exc:
+        raise click.BadParameter(f"can't write in {there}: {exc.strerror or exc}", param_hint="--into") from None
+
+
+@attrs.define(eq=False)
 class _Taking:
-    """One transfer that was agreed to."""
+    """One transfer that was agreed to. `heard`: when something came last; `news` is set when something comes."""
 
     manifest: Manifest
     progress: TransferProgress
+    sender: NodeId
+    task: asyncio.Task[Any] | None
+    heard: float | None = None
+    news: asyncio.Event = attrs.Factory(asyncio.Event)
+
+    def hear(self) -> None:
+        """Something came."""
+        self.heard = asyncio.get_running_loop().time()
+        self.news.set()
+
+    async def is_silent(self) -> bool:
+        """Whether nothing comes for SILENCE seconds, counted from the last that came; waits until it is known."""
+        if self.heard is None:  # what we have of the files is still being read: the sender has nothing to say
+            return False
+        self.news.clear()
+        try:
+            async with asyncio.timeout_at(self.heard + SILENCE):
+                await self.news.wait()
+        except TimeoutError:
+            return True
+        return False
 
 
 class _Receiving:
@@ -109,23 +149,24 @@ class _Receiving:
         self._keep_open = keep_open
         self._senders = 0
         self._asking = asyncio.Lock()
-        self._taken = False
+        self._taking: list[_Taking] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def handle(self, incoming: Incoming) -> None:
         """Receive over one connection."""
         from tom_connect.exceptions import TomError
 
-        if self._senders >= MAX_SENDERS or (self._taken and not self._keep_open):
+        if self._senders >= MAX_SENDERS or self.ended.done():
             incoming.refuse("busy with another transfer")
             return
         self._senders += 1
         taking: list[_Taking] = []
         try:
+            if not self._keep_open and not await self._make_way(self._taking):
+                incoming.refuse("busy with another transfer")
+                return
             await self._receive(incoming, taking)
         except TomError as exc:
-            for one in taking:
-                one.progress.end()
             if taking and not self._keep_open:
                 self.ended.set_exception(exc)
                 return
@@ -143,6 +184,27 @@ class _Receiving:
                 self.ended.set_result(None)
         finally:
             self._senders -= 1
+            for one in taking:
+                one.progress.end()
+                self._taking.remove(one)
+
+    async def _make_way(self, others: list[_Taking]) -> bool:
+        """End those transfers that are silent; whether none is left."""
+        for other in list(others):
+            if not await other.is_silent():
+                return False
+            if other.task is not None and other in self._taking:
+                self._run.output.event(
+                    "failed",
+                    f"Gave up the transfer from {other.sender.short()}…, silent for {SILENCE:g} s, for a new one",
+                    node_id=other.sender,
+                    error="TransferInterruptedError",
+                    message=f"silent for {SILENCE:g} s while another began; what arrived is kept",
+                    at=self._clock.at,
+                )
+                other.task.cancel()
+                await asyncio.wait((other.task,))
+        return True
 
     async def _receive(self, incoming: Incoming, taking: list[_Taking]) -> None:
         from tom_connect.transfer import Progress, receive
@@ -150,13 +212,14 @@ class _Receiving:
         async def decide(manifest: Manifest) -> bool:
             if not await self._is_wanted(incoming.remote_node_id, manifest):
                 return False
-            self._taken = True
             progress = self._display.start(node_id=incoming.remote_node_id, name=manifest.name)
             progress.begin()
-            taking.append(_Taking(manifest, progress))
+            taking.append(_Taking(manifest, progress, incoming.remote_node_id, asyncio.current_task()))
+            self._taking += taking
             return True
 
         def tell(progress: Progress) -> None:
+            taking[0].hear()
             taking[0].progress(progress)
 
         connection = await incoming.accept()
@@ -185,7 +248,10 @@ class _Receiving:
             at=self._clock.at,
         )
         async with self._asking:
-            if self._taken and not self._keep_open:
+            same = [taking for taking in self._taking if not self._keep_open or taking.manifest.name == manifest.name]
+            if not await self._make_way(same) and not self._keep_open:
+                return False
+            if self.ended.done():
                 return False
             if self._stdin is None:
                 return True
