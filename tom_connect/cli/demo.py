@@ -66,7 +66,7 @@ def _testnet() -> Any:
 
 def player() -> None:
     """Run as `tom-connect` does, but only while standard input is open: as long as the demo lives, even if killed."""
-    from tom_connect.cli.main import main
+    from tom_connect.cli.entry import main
 
     def wait_for_end() -> None:
         os.read(0, 1)

@@ -35,7 +35,7 @@ class CommandInterrupted(BaseException):
 def run_async(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end in an event loop of its own.
 
-    SIGINT and SIGTERM cancel it, so that its `async with` blocks close what they opened; CommandInterrupted is
+    SIGINT, SIGTERM and SIGHUP cancel it, so that its `async with` blocks close what they opened; CommandInterrupted is
     raised then. What is not closed CLOSE_LIMIT seconds later, or at a second signal, ends with the process.
     """
     # With a factory, the caller's current event loop stays what it is.
@@ -75,11 +75,17 @@ def run_async(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 @contextlib.contextmanager
 def _handled_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM, also where a shell started us in the background with SIGINT ignored."""
+    """Handle SIGINT and SIGTERM, also where a shell started us in the background with SIGINT ignored, and SIGHUP.
+
+    SIGHUP, which a terminal sends when it is closed, stays ignored where it is: so `nohup` wants it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

@@ -47,18 +47,33 @@ def start(tmp_path: pathlib.Path) -> Iterator[Start]:
     ("how", "says"),
     [("", "closed\n"), ("thread", "closed\n"), ("stubborn", ""), ("error", "closed\n")],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt(start: Start, how: str, says: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupt(start: Start, how: str, says: str, number: str) -> None:
     """Ctrl-C ends a command within a second with exit code 130 and no word, whatever hangs; what can close, closes."""
     process = start("hang", "--how", how)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     began = time.monotonic()
-    process.send_signal(number)
+    process.send_signal(signal.Signals[number])
     _, err = process.communicate(timeout=10)
     assert time.monotonic() - began < 1.5
     assert process.returncode == 130
     assert err == says
+
+
+@posix
+def test_nohup(start: Start) -> None:
+    """A command that was started with SIGHUP ignored outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("hang")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
 
 
 @posix
@@ -73,6 +88,25 @@ def test_interrupt_of_a_background_job(start: Start) -> None:
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
+
+
+@posix
+@pytest.mark.parametrize("module", ["tom_connect.cli.main", "click", "tom_connect.cli.ping"])
+def test_interrupt_while_starting(tmp_path: pathlib.Path, module: str) -> None:
+    """Ctrl-C while modules are imported ends the program with 130, and without a word or an empty line."""
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['tom-connect', 'ping']\n"
+        "from tom_connect.cli.entry import main\n"
+        "main()\n"
+    )
+    done = run_cli("-c", script, home=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @posix
