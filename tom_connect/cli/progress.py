@@ -89,6 +89,7 @@ class TransferProgress:
         self._task: Any = None
         self._began: float | None = None
         self._last_event = 0.0
+        self._ended: float | None = None
         self.seconds = 0.0
 
     def begin(self) -> None:
@@ -100,7 +101,8 @@ class TransferProgress:
         now = time.monotonic()
         if self._began is None:
             self._began = now
-        self.seconds = now - self._began
+        if self._ended is None:
+            self.seconds = now - self._began
         if self._bars is not None:
             self._task = self._bars.update(self._task, progress)
         if self._run.output.json and now - self._last_event >= EVENT_INTERVAL:
@@ -115,7 +117,11 @@ class TransferProgress:
             )
 
     def end(self) -> None:
-        """Take the bar away."""
+        """The transfer has ended, whatever is left to be said of it: stop the clock, and take the bar away."""
+        if self._ended is None:
+            self._ended = time.monotonic()
+            if self._began is not None:
+                self.seconds = self._ended - self._began
         if self._bars is not None and self._task is not None:
             self._bars.remove(self._task)
             self._task = None

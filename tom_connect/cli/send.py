@@ -43,6 +43,7 @@ async def command(run: Invocation, path: pathlib.Path, node: str) -> None:
                 _say_offer(run, source)
                 progress = display.start()
                 result = await send(connection, source, on_progress=progress)
+                progress.end()
         _say_sent(run, result, progress)
 
 

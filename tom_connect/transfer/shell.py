@@ -160,6 +160,7 @@ class _Sending:
             await self._writer.drain()
             accepted = await self._next_event()
             assert isinstance(accepted, Accepted)
+            self._ledger.add(0, 0, self._source.manifest.name)
             await self._send(accepted.haves)
             self._writer.write_eof()
         return TransferResult(

@@ -67,6 +67,19 @@ def test_machines_get_an_event_a_second(clock: Ticking) -> None:
     assert shown.rate(400) == pytest.approx(100)
 
 
+def test_the_time_counts_until_the_end(clock: Ticking) -> None:
+    """The other side's last word comes after our last byte, and what is said afterwards takes no time."""
+    shown = ProgressDisplay(Invoked(io.StringIO(), as_json=True).run).start()
+    shown(Progress(0, 100, 0, "f"))
+    shown(Progress(100, 100, 0, "f"))
+    clock.now += 0.5
+    shown.end()
+    clock.now += 7
+    shown.end()
+    assert shown.seconds == pytest.approx(0.5)
+    assert shown.rate(100) == pytest.approx(200)
+
+
 def test_people_get_a_bar_on_a_terminal() -> None:
     """With the name as it is, brackets and all; nothing of it stays."""
     terminal = Terminal()
