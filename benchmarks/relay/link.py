@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable
 from typing import cast
 
+from tom_connect.exceptions import TomError
 from tom_connect.keys import SecretKey
 from tom_relay.wire import ClientHandshake, Dialect, FrameType, Pong, SendDatagrams, encode
 
 DIALECT = Dialect.IROH_V2
+BINARY = 0x82
 MASK = b"\x37\xfa\x21\x3d"
 
 
@@ -30,23 +32,27 @@ def masked(message: bytes) -> bytes:
 class Link(asyncio.Protocol):
     """One connection, to a relay or to an echo; `on_datagrams` is called with each message of datagrams that comes."""
 
-    def __init__(self, *, echo: bool) -> None:
+    def __init__(self, *, echo: bool, sign_with: SecretKey | None = None) -> None:
         self.echo = echo
         self.key = SecretKey.generate()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_datagrams: Callable[[int], None] = lambda _count: None
         self.on_room: Callable[[], None] = lambda: None
         self.full = False
-        self._handshake = ClientHandshake(DIALECT, self.key.node_id, self.key.sign)
+        self._handshake = ClientHandshake(DIALECT, self.key.node_id, (sign_with or self.key).sign)
         self._upgraded = False
         self._rest = b""
 
     @classmethod
-    async def open(cls, port: int, *, echo: bool) -> Link:
-        """Connect, upgrade, and prove a new key where a relay asks for it."""
+    async def open(cls, port: int, *, echo: bool, sign_with: SecretKey | None = None) -> Link:
+        """Connect, upgrade, and prove a new key where a relay asks for it; with a wrong key there is no proof."""
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: cls(echo=echo), "127.0.0.1", port)
-        await asyncio.wait_for(link.ready, 60)
+        _, link = await loop.create_connection(lambda: cls(echo=echo, sign_with=sign_with), "127.0.0.1", port)
+        try:
+            await asyncio.wait_for(link.ready, 60)
+        except BaseException:
+            link.transport.abort()
+            raise
         return link
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -99,7 +105,7 @@ class Link(asyncio.Protocol):
             # A long message is one of datagrams, in a relay as in an echo.
             if size > 125:
                 count += 1
-            elif size:
+            elif size and data[at] == BINARY:
                 self._control(data[start : start + size])
             at = start + size
         self._rest = data[at:]
@@ -110,7 +116,12 @@ class Link(asyncio.Protocol):
         if message[0] == FrameType.PING:
             self.transport.write(masked(encode(Pong(message[1:]), DIALECT)))
         elif not self._handshake.done and not self.echo:
-            answer = self._handshake.receive(message)
+            try:
+                answer = self._handshake.receive(message)
+            except TomError as refused:
+                self.ready.set_exception(refused)
+                self.transport.abort()
+                return
             if answer is None:
                 self.ready.set_result(None)
             else:

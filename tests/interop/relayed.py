@@ -31,9 +31,9 @@ class RelayProcess:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if not line:
-            self.process.wait(10)
-            raise RuntimeError(f"the relay ended with {self.process.returncode}")
+        if '"serving"' not in line:
+            self.process.stdout.close()
+            raise RuntimeError(f"the relay ended with {self.process.wait(10)}: {line}")
         self.url = json.loads(line)["url"].rstrip("/")
         self.port = int(self.url.rpartition(":")[2])
 
