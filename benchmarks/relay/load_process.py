@@ -77,7 +77,8 @@ class Load:
 
     async def overload(self, senders: int, size: int, rate: int, seconds: float) -> dict[str, Any]:
         """Send from many to one that reads `rate` bytes a second (0: all it can); returns what was sent and got."""
-        target, sources = self.links[0], self.links[1 : 1 + senders]
+        # A new one: whoever reads too slowly for the relay is let go.
+        target, sources = await Link.open(self.port, echo=False), self.links[:senders]
         got, sent, running = 0, 0, True
 
         def came(count: int) -> None:
@@ -126,7 +127,10 @@ class Load:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         target.transport.resume_reading()
-        return {"sent": sent, "got": got, "lost": target.transport.is_closing()}
+        await asyncio.sleep(SETTLE)
+        lost = target.transport.is_closing()
+        target.transport.abort()
+        return {"sent": sent, "got": got, "lost": lost}
 
 
 async def main(kind: str, port: str) -> None:
