@@ -23,6 +23,7 @@ table of `tom_connect.cli.main` is added by a plugin's hook `tom_cli_commands`, 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import pathlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -218,6 +219,17 @@ class TomCommand(click.Command):
                 message = f"No such option: {exc.option_name} (plugin {info.name} is {info.state}: {info.reason})"
                 return click.NoSuchOption(exc.option_name, message=message, ctx=exc.ctx)
         return exc
+
+
+class FiniteFloat(click.FloatRange):
+    """A number in a range; `nan`, which is in every range, and `inf` are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it; raises click.BadParameter."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class _HeadedOption(click.Option):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from tom_connect.cli.options import Invocation, tom_command
+from tom_connect.cli.options import FiniteFloat, Invocation, tom_command
 
 if TYPE_CHECKING:
     from tom_connect.streams import BiStream
@@ -56,7 +56,7 @@ def _rounded(value: float | None) -> float | None:
 @click.argument("node")
 @click.option("--count", type=click.IntRange(min=0), default=4, show_default=True, help="How many; 0: until Ctrl-C.")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.0), default=1.0, show_default=True, help="Seconds between two of them."
+    "--interval", type=FiniteFloat(min=0.0), default=1.0, show_default=True, help="Seconds between two of them."
 )
 async def command(run: Invocation, node: str, count: int, interval: float) -> None:
     """Measure the round trip to NODE, which runs `listen` or `receive`.

@@ -16,6 +16,8 @@ from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_connect.keys import SecretKey
 
 MAX_ALPN_BYTES = 255
+KEEP_ALIVE = 20.0
+"""Seconds. NATs drop UDP bindings after 30 s at the earliest in practice (RFC 4787 asks for two minutes)."""
 
 
 def _fail(field: attrs.Attribute[Any], value: object, expected: str) -> ConfigError:
@@ -86,6 +88,11 @@ def _seconds(_self: object, field: attrs.Attribute[Any], value: object) -> None:
 def _seconds_or_none(self: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None:
         _seconds(self, field, value)
+
+
+def _keep_alive_for(idle_timeout: object) -> float:
+    """The keep-alive where none is given: such that two lost pings do not end a connection."""
+    return min(KEEP_ALIVE, idle_timeout / 3) if isinstance(idle_timeout, (int, float)) else KEEP_ALIVE
 
 
 def _count(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -208,11 +215,13 @@ class EndpointConfig:
     idle_timeout: float = attrs.field(
         default=75.0, validator=_seconds, metadata=option("seconds of silence after which a connection is lost")
     )
-    # NATs drop UDP bindings after 30 s at the earliest in practice (RFC 4787 asks for two minutes).
     keep_alive: float | None = attrs.field(
-        default=20.0,
+        default=attrs.Factory(lambda self: _keep_alive_for(self.idle_timeout), takes_self=True),
         validator=_seconds_or_none,
-        metadata=option("seconds of silence after which a connection sends a ping; none: never"),
+        metadata=option(
+            "seconds of silence after which a connection sends a ping, at most a third of idle_timeout unless given; "
+            "none: never"
+        ),
     )
     early_data_alpns: tuple[str, ...] = attrs.field(
         default=(),

@@ -158,7 +158,7 @@ class _Layers:
         if spec is None:
             known = [s.field for s in self._options.values() if s.section == section]
             raise ConfigError(f"{place}: unknown option {name!r}{_hint(key, known) or _list(known)}")
-        self._set(spec, spec.from_value, value, f"file {place}")
+        self._set(spec, spec.from_toml, value, f"file {place}")
 
     # Environment
 
@@ -225,7 +225,12 @@ class _Layers:
         try:
             return cls(**{**given, **own})
         except (ValueError, TypeError) as exc:
-            origins = [self._origin(spec.name) for spec in specs if spec.field in given and _refused(cls, spec, given)]
+            said = str(exc).partition(": ")[0]  # the field that it is about, perhaps only together with another
+            origins = [
+                self._origin(spec.name)
+                for spec in specs
+                if spec.field in given and (spec.field == said or _refused(cls, spec, given))
+            ]
             origins = origins or [self._origin(spec.name) for spec in specs if spec.field in given]
             where = ", ".join(origin.removeprefix("file ") for origin in origins[:3])
             text = " ".join(str(exc).split())

@@ -34,6 +34,8 @@ class ValueType:
     read: Callable[[Any], Any]
     words: tuple[str, ...] = ()
     is_flag: bool = False
+    is_text: bool = True
+    """Whether TOML writes it as a text; if not, a text is a mistake there, since TOML has a type for it."""
 
 
 @attrs.frozen
@@ -78,8 +80,16 @@ class OptionSpec:
             return self._one(text)
         return tuple(self._one(part) for item in text.split(",") if (part := item.strip()))
 
+    def from_toml(self, value: object) -> Any:
+        """Read what a TOML file gives: as `from_value`, but a number in quotes is refused. Raises ConfigError."""
+        if not self.type.is_text and not self._is_none(value):
+            for item in value if isinstance(value, list) else (value,):
+                if isinstance(item, str):
+                    raise ConfigError(f"{_shown(item)} is not allowed; expected {self.expected}, without quotes")
+        return self.from_value(value)
+
     def from_value(self, value: object) -> Any:
-        """Read what a TOML file or a program gives. Raises ConfigError."""
+        """Read what the command line or a program gives, where a text may be a number. Raises ConfigError."""
         if self._is_none(value):
             return None
         if not self.many:
@@ -190,11 +200,11 @@ def _value_type(hint: Any) -> ValueType | None:
     if not isinstance(hint, type):
         return None
     if hint is bool:
-        return ValueType("true or false", _read_bool, is_flag=True)
+        return ValueType("true or false", _read_bool, is_flag=True, is_text=False)
     if hint is int:
-        return ValueType("a whole number", _read_int)
+        return ValueType("a whole number", _read_int, is_text=False)
     if hint is float:
-        return ValueType("a number", _read_float)
+        return ValueType("a number", _read_float, is_text=False)
     if hint is str:
         return ValueType("text", _read_str)
     if hint is pathlib.Path:

@@ -106,6 +106,12 @@ def test_one_key() -> None:
         EndpointConfig(secret_key=SecretKey.generate(), secret_key_file=Path("x"))
 
 
+@pytest.mark.parametrize(("idle_timeout", "keep_alive"), [(75.0, 20.0), (300.0, 20.0), (6.0, 2.0)])
+def test_keep_alive_follows(idle_timeout: float, keep_alive: float) -> None:
+    """A shorter idle time-out brings a shorter keep-alive with it, where none was given."""
+    assert EndpointConfig(idle_timeout=idle_timeout).keep_alive == keep_alive
+
+
 def test_no_keep_alive() -> None:
     """Keep-alive can be turned off."""
     assert EndpointConfig(keep_alive=None).keep_alive is None
