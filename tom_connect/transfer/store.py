@@ -129,7 +129,7 @@ class Store:
             while left:
                 chunk = os.read(fd, min(_CHUNK, left))
                 if not chunk:
-                    raise StoreError(f"{self._path(entry)} became shorter while it was read")
+                    raise StoreError(f"{_name_of(self._path(entry))} became shorter while it was read")
                 claim.digest.update(chunk)
                 left -= len(chunk)
                 since_pause += len(chunk)
@@ -209,7 +209,7 @@ class Store:
             except FileExistsError:
                 continue
             return name
-        raise StoreError(f"there are too many files named like {final}")
+        raise StoreError(f"there are too many files named like {_name_of(final)}")
 
     def close(self) -> None:
         """Let go of every file. What arrived of one that is not whole stays; an empty one does not."""
@@ -236,13 +236,18 @@ class Store:
         return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
+def _name_of(path: Path) -> str:
+    """How errors call a file: by its name alone, for the sender is told too, and need not know where we keep things."""
+    return path.name or "in the folder"
+
+
 @contextlib.contextmanager
 def _storing(path: Path) -> Iterator[None]:
     """Turn what the system says into errors of ours."""
     try:
         yield
     except OSError as exc:
-        where = exc.filename2 or exc.filename or path
+        where = _name_of(Path(os.fsdecode(exc.filename2 or exc.filename or path)))
         reason = exc.strerror or str(exc)
         if exc.errno in _FULL:
             raise DiskFullError(f"no room left to store {where}: {reason}; free some and send again to resume") from exc
@@ -268,10 +273,12 @@ def _make_folder(path: Path) -> None:
         status = path.lstat()
         if _is_link(status):
             raise StoreError(
-                f"{path} is a symbolic link, which is not followed; remove it or receive elsewhere"
+                f"{_name_of(path)} is a symbolic link, which is not followed; remove it or receive elsewhere"
             ) from None
         if not stat.S_ISDIR(status.st_mode):
-            raise StoreError(f"{path} is in the way of a folder of that name; move it or receive elsewhere") from None
+            raise StoreError(
+                f"{_name_of(path)} is in the way of a folder of that name; move it or receive elsewhere"
+            ) from None
 
 
 def _open_partial(path: Path, *, create: bool) -> int | None:
@@ -285,11 +292,11 @@ def _open_partial(path: Path, *, create: bool) -> int | None:
             return None
         except OSError as exc:
             if exc.errno == errno.ELOOP:
-                raise StoreError(f"{path} is a symbolic link, which is not followed; remove it") from None
+                raise StoreError(f"{_name_of(path)} is a symbolic link, which is not followed; remove it") from None
             raise
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise StoreError(f"{path} is not a regular file; remove it")
+                raise StoreError(f"{_name_of(path)} is not a regular file; remove it")
             if _lock(fd, path):
                 return fd
         except BaseException:
@@ -305,7 +312,7 @@ def _lock(fd: int, path: Path) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StoreError(f"another transfer writes to {path} now; wait for its end") from None
+        raise StoreError(f"another transfer writes to {_name_of(path)} now; wait for its end") from None
     try:
         named = path.lstat()
     except FileNotFoundError:
