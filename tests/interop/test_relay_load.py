@@ -201,6 +201,7 @@ async def test_memory_stays_flat_under_mixed_load() -> None:
     assert last - first < MAX_GROWTH_MIB
     assert min(tally.datagrams, tally.sessions, tally.refused, tally.requests, tally.floods) > 0
     assert metrics["statistics_nodes"] <= 100
-    assert metrics["queued_bytes"] <= 4 << 20
+    # One client that reads nothing is flooded at a time, and has 4 MiB; all others are up to date.
+    assert metrics["queued_bytes"] <= 5 << 20
     for name in ("dropped_packets", "violations", "denied", "throttled", "write_timeouts", "endpoint_gone"):
         assert metrics[f"{name}_total"] > 0, name
