@@ -108,6 +108,24 @@ def test_a_node_that_nobody_knows_is_told_with_who_was_asked(
     assert "no source knows where it is" in error
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["listen", "--relay", "ftp://x"], "no plugin carries packets through ftp://x/"),
+        (["ping", str(NOBODY), "--relay", "ftp://x"], "no plugin carries packets through ftp://x/"),
+        (["listen", "--public-relays", "zz"], "public_relays: 'zz' is not allowed"),
+        (["listen", "--no-direct"], "say --relay URL"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_relay_that_can_not_be_used_is_refused(tmp_path: pathlib.Path, args: list[str], says: str) -> None:
+    """At once, with exit code 2; and --no-direct wants one."""
+    pytest.importorskip("tom_relay", reason="needs the relay plugin")
+    done = run(tmp_path, *args, *LOOPBACK, "--bootstrap", "127.0.0.1:9")
+    assert done.returncode == 2, done
+    assert says in done.stderr.splitlines()[-1]
+
+
 def test_without_any_plugin_it_says_what_to_do(tmp_path: pathlib.Path) -> None:
     """A NodeId alone can't be dialed; a ticket could."""
     done = run(tmp_path, "ping", str(NOBODY), *LOOPBACK, env={"TOM_CONNECT_DISABLE_PLUGINS": "*"})

@@ -16,7 +16,7 @@ from tom_connect.cli.run import cause_of
 from tom_connect.connection import Connection
 from tom_connect.dial import Connected, DialEvent, Resolved
 from tom_connect.endpoint import Endpoint
-from tom_connect.exceptions import TomError
+from tom_connect.exceptions import ConfigError, TomError
 from tom_connect.holepunch.events import PathSelected
 from tom_connect.holepunch.path import Path
 from tom_connect.incoming import Incoming
@@ -51,6 +51,20 @@ class Clock:
         return _seconds(self._loop.time() - self._start)
 
 
+def check_settings(run: Invocation, endpoint: Endpoint) -> None:
+    """Refuse what only plugins can judge: raises ConfigError for an option or a relay that none of them takes."""
+    for plugin in endpoint.plugins:
+        _, found, why = plugin.reason.partition("ConfigError: ")
+        if plugin.state == "failed" and found:
+            raise ConfigError(why)
+    if run.config.dht_only:
+        return
+    taken = {str(relay.url) for relay in endpoint.relays()}
+    for url in run.config.relay_urls:
+        if url.scheme not in ("http", "https") and str(url) not in taken:
+            raise ConfigError(f"relay: no plugin carries packets through {url}; expected https://HOST/ or http://HOST/")
+
+
 # Being reached
 
 
@@ -60,6 +74,9 @@ async def told(run: Invocation, endpoint: Endpoint, clock: Clock, *, doing: str,
 
     `doing` and `command` are for people: "Listening", and how others reach us.
     """
+    check_settings(run, endpoint)
+    if not run.config.direct and not endpoint.relays() and (run.config.dht_only or not run.config.public_relays):
+        raise ConfigError("--no-direct without a relay leaves no way to reach this node; say --relay URL")
     await _wait_for_relay(run, endpoint)
     addr = endpoint.node_addr()
     run.output.event(
@@ -231,6 +248,7 @@ class Dialer:
 
     async def dial(self, target: NodeAddr, alpn: str) -> Connection:
         """Connect; prints `resolved` and `connected`. Raises as `Endpoint.connect`."""
+        check_settings(self.run, self.endpoint)
         self.run.output.note(f"Looking for {target.node_id}")
         return await self.endpoint.connect(target, alpn, on_progress=self._tell)
 
