@@ -50,6 +50,7 @@ TICKET = encode_ticket(NodeAddr(NOBODY, (), ["127.0.0.1:9"]))
         (["listen", "--config", "gone.toml"], "gone.toml"),
         (["demo", "--size", "0"], "--size"),
         (["lisen"], "did you mean listen?"),
+        (["--connect-timeout", "5", "ping"], "put it after: tom-connect COMMAND --connect-timeout"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -124,6 +125,16 @@ def test_a_relay_that_can_not_be_used_is_refused(tmp_path: pathlib.Path, args: l
     done = run(tmp_path, *args, *LOOPBACK, "--bootstrap", "127.0.0.1:9")
     assert done.returncode == 2, done
     assert says in done.stderr.splitlines()[-1]
+
+
+def test_a_group_without_a_command_shows_its_help(tmp_path: pathlib.Path) -> None:
+    """In lines, with exit code 2."""
+    pytest.importorskip("tom_dht_mainline", reason="needs the DHT plugin")
+    done = run(tmp_path, "dht")
+    assert done.returncode == 2
+    assert "Usage: tom-connect dht" in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("\n") > 5
+    assert "error:" not in done.stderr
 
 
 def test_without_any_plugin_it_says_what_to_do(tmp_path: pathlib.Path) -> None:

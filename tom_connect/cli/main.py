@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from tom_connect.cli.options import Surroundings
+from tom_connect.cli.options import Surroundings, shared_options
 from tom_connect.cli.output import Output
 from tom_connect.cli.run import finish
 
@@ -47,6 +47,17 @@ class TomGroup(click.Group):
             assert isinstance(command, click.Command)
             return command
         return self._of_plugins(ctx).get(cmd_name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say where the options that all commands share belong."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            name = exc.option_name
+            if not any(name in (*option.opts, *option.secondary_opts) for option in shared_options()):
+                raise
+            message = f"No such option before the command: {name}; put it after: tom-connect COMMAND {name}"
+            raise click.NoSuchOption(name, message=message, ctx=exc.ctx) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -120,6 +120,9 @@ def _report(exc: BaseException, output: Callable[[], Output]) -> int:
         return EXIT_INTERRUPTED
     if isinstance(exc, OutputClosedError):
         raise exc
+    if isinstance(exc, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.2 and later: it carries the help
+        click.echo(exc.format_message(), err=True)  # type: ignore[attr-defined]
+        return EXIT_USAGE
     if isinstance(exc, click.ClickException):
         output().error(type(exc).__name__, usage_message(exc), EXIT_USAGE)
         return EXIT_USAGE
