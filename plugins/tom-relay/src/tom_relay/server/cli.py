@@ -83,5 +83,8 @@ async def relay(run: Invocation, dev: bool, **given: Any) -> None:
             "serving", f"relay {server.url} on {', '.join(addrs)}", url=server.url, addrs=addrs, udp=server.udp_addrs
         )
         if not dev and config.tls_cert is None:
-            run.output.note("This is plain HTTP: give --tls-cert and --tls-key, or put a TLS proxy before it.")
+            run.output.note(
+                f"Plain HTTP on {', '.join(addrs)}, open to all who reach it; give --tls-cert and --tls-key, "
+                "put a TLS proxy before it, or use --dev for this machine alone"
+            )
         await asyncio.Event().wait()
