@@ -88,8 +88,9 @@ class ConnectionClosedError(ConnectionError):
 
     def __init__(self, code: int, reason: str, *, by_peer: bool, is_application: bool) -> None:
         who = "the peer" if by_peer else "this side"
-        kind = "" if is_application else "QUIC error "
-        super().__init__(f"connection closed by {who}: {kind}{code}" + (f" ({reason})" if reason else ""))
+        # Code 0 is how both QUIC and applications say that nothing is wrong.
+        what = f", {'code' if is_application else 'QUIC error'} {code}" if code else ""
+        super().__init__(f"connection closed by {who}{what}" + (f": {reason}" if reason else ""))
         self.code = code
         self.reason = reason
         self.by_peer = by_peer

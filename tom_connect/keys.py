@@ -8,6 +8,7 @@ import functools
 import hashlib
 import hmac
 import re
+import string
 
 import attrs
 from cryptography.exceptions import InvalidSignature
@@ -84,6 +85,9 @@ class NodeId:
             if base64.b32encode(data).decode().rstrip("=") != text.upper():
                 raise InvalidKeyError("not a valid node id: the last base32 letter has stray bits")
             return cls(data)
+        if len(text) == 2 * KEY_SIZE:
+            position, wrong = next((n, c) for n, c in enumerate(text, 1) if c not in string.hexdigits)
+            raise InvalidKeyError(f"not a valid node id: {wrong!r}, character {position}, is no hex digit")
         raise InvalidKeyError(
             f"not a valid node id: expected 64 hex digits or 52 base32 letters, got {len(text)} characters"
         )

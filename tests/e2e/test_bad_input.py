@@ -22,6 +22,7 @@ TICKET = encode_ticket(NodeAddr(NOBODY, (), ["127.0.0.1:9"]))
         (["ping"], "Missing argument 'NODE'"),
         (["ping", "nonsense"], "not a valid node id"),
         (["ping", str(NOBODY)[:-1]], "expected 64 hex digits or 52 base32 letters"),
+        (["ping", str(NOBODY)[:9] + "x" + str(NOBODY)[10:]], "'x', character 10, is no hex digit"),
         (["ping", "02" + "00" * 31], "not on the curve"),
         (["ping", "00" * 32], "low order"),
         (["connect", TICKET[:-1]], "ticket is damaged"),

@@ -101,7 +101,7 @@ class Output:
             from rich.console import Console
 
             quiet = self.json and stream is self._stderr
-            self._consoles[id(stream)] = Console(file=stream, markup=False, soft_wrap=False, quiet=quiet)
+            self._consoles[id(stream)] = Console(file=stream, markup=False, highlight=False, quiet=quiet)
         return self._consoles[id(stream)]
 
     def _print(self, stream: IO[str], text: str) -> None:
