@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tom_relay.wire import ClientHandshake, Dialect, ReceivedDatagrams, SendData
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "host-a-relay.md"
 DIALECT = Dialect.IROH_V2
+START_TIMEOUT = 20.0
 
 
 def certificate(directory: Path) -> ssl.SSLContext:
@@ -85,10 +87,14 @@ def nginx(directory: Path, relay: RelayServer, *, tls: bool) -> Iterator[str]:
     command = [program, "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", str(directory / "errors")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            for _ in range(200):
-                assert process.poll() is None, process.stderr and process.stderr.read()
+            deadline = time.monotonic() + START_TIMEOUT
+            while True:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
                     break
+                assert time.monotonic() < deadline, f"nginx did not listen within {START_TIMEOUT} s"
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+                    raise AssertionError(process.stderr and process.stderr.read())
             yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         finally:
             process.terminate()
