@@ -18,9 +18,10 @@ from tom_connect.holepunch.events import PathSelected
 
 
 class Invoked:
-    """An invocation whose output is kept; a dialer uses nothing else of it."""
+    """An invocation whose output is kept; beside it a dialer uses the configuration alone."""
 
     def __init__(self, *, as_json: bool) -> None:
+        self.config = local_config(allow_local=False)
         self.out = io.StringIO()
         self.output = Output(json=as_json, stdout=self.out, stderr=self.out)
 
