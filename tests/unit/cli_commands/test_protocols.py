@@ -180,7 +180,7 @@ async def test_a_connection_that_ends_in_the_middle_is_an_error(pair: Pair) -> N
     theirs = await accept_pipe(pair.accepted)
     theirs.write(b"and then")
     await pair.accepted.close(7, "gone")
-    with pytest.raises(ConnectionClosedError, match=r"7 \(gone\)"):
+    with pytest.raises(ConnectionClosedError, match="code 7: gone"):
         await piping
 
 
