@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from types import TracebackType
@@ -14,7 +13,6 @@ from typing import Any, Self
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
-    DatagramProtocol,
     Discovery,
     PluginObject,
     Publisher,
@@ -40,12 +38,10 @@ from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
 from tom_connect.signing import NodeSigner, SystemClock
-from tom_connect.tickets import parse_ticket
+from tom_connect.tickets import parse_target
 from tom_connect.watch import Watch
 
 logger = logging.getLogger(__name__)
-
-_TICKET = re.compile(r"\s*tom[0-9]", re.IGNORECASE)  # base32, the other form, has no 0, 1, 8 and 9
 
 Target = NodeId | NodeAddr | str
 """Whom to dial: a key, an address, or the text of a key or of a ticket."""
@@ -456,7 +452,7 @@ def target_addr(target: Target) -> NodeAddr:
         return NodeAddr(target)
     if not isinstance(target, str):
         raise LocalError(f"can't dial a {type(target).__name__}: give a NodeId, a NodeAddr or a ticket")
-    return parse_ticket(target) if _TICKET.match(target) else NodeAddr(NodeId.parse(target))
+    return parse_target(target)
 
 
 def _once(objects: Sequence[tuple[str, PluginObject]]) -> list[tuple[str, PluginObject]]:
@@ -464,4 +460,4 @@ def _once(objects: Sequence[tuple[str, PluginObject]]) -> list[tuple[str, Plugin
     return list({id(obj): (name, obj) for name, obj in objects}.values())
 
 
-__all__ = ["Binding", "DatagramProtocol", "Endpoint", "Target", "target_addr"]
+__all__ = ["Binding", "Endpoint", "Target", "target_addr"]

@@ -12,7 +12,7 @@ from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import ConnectionLostError
 from tom_connect.holepunch.path import Path
 from tom_connect.quic.engine import Engine
-from tom_connect.quic.initial import RetryTokens, parse_first_packet, version_negotiation
+from tom_connect.quic.initial import MIN_INITIAL, RetryTokens, parse_first_packet, version_negotiation
 from tom_connect.quic.link import Link
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a peer has to finish its handshake: three lost flights of one second each, twice over."""
-MIN_INITIAL = 1200
-"""RFC 9000 section 14.1: a datagram with a client's Initial is at least this large, so no answer amplifies it."""
 SECOND_PATH_AFTER = 0.6
 """Seconds after which a client that sends its first flight to several of our addresses gets an answer at another one,
 if the first answer led nowhere: less than its first retransmission after an RTT of 200 ms."""

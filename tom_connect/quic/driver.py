@@ -20,15 +20,14 @@ from tom_connect.exceptions import ConnectionClosedError, EndpointClosedError
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
-from tom_connect.quic.accept import HANDSHAKE_TIMEOUT, Acceptor
+from tom_connect.quic.accept import Acceptor
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.events import HandshakeConfirmed
+from tom_connect.quic.initial import CID_LENGTH
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
 from tom_connect.quic.tickets import TicketStore
 
-CID_SIZE = 8
-"""Length of the connection ids that we give out, bytes."""
 MAX_CLOSE_REPEATS = 8
 """How often a CONNECTION_CLOSE is sent again; a peer that needs more has gone deaf."""
 
@@ -156,7 +155,7 @@ class Driver:
                     if link is None:
                         continue
             else:
-                link = by_cid.get(data[1 : 1 + CID_SIZE])
+                link = by_cid.get(data[1 : 1 + CID_LENGTH])
                 if link is None:
                     self.counters["unknown connection id"] += 1
                     continue
@@ -328,6 +327,3 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._heap.clear()
-
-
-__all__ = ["CID_SIZE", "HANDSHAKE_TIMEOUT", "Driver"]
