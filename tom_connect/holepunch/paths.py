@@ -256,6 +256,22 @@ class RemotePaths:
         if self.holders:
             self._doubt(now)
 
+    def punch(self, now: float) -> None:
+        """Both ends probe now: begin again with every direct path that is not proven."""
+        for state in self.paths.values():
+            if state.direct and not state.proven:
+                state.lifetime_pings = 0
+                self._probe(state, now)
+
+    @property
+    def relayed(self) -> bool:
+        """Whether there is no direct path that carries the traffic."""
+        return self.active is None or not self.active.direct
+
+    def in_use(self, now: float) -> bool:
+        """Whether somebody waits for a path or uses one."""
+        return self.holders > 0 and (self.active is None or self._traffic(now))
+
     @property
     def in_outage(self) -> bool:
         """Whether traffic is under way and no path answers."""
