@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.holepunch.core import DiscoCore, Observed
-from tom_connect.holepunch.events import PathEvent, PathRestored, PathSelected
+from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, PathSelected
 from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.paths import RemotePaths
+from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.testing.fakenet import FakeNet, Host
 from tom_connect.testing.fakerelay import FakeRelay, RelayClient
@@ -50,6 +51,7 @@ class Node:
         self.secret = SecretKey(host.name.encode().ljust(32, b"."))
         self.id = self.secret.node_id
         self.core = DiscoCore(self.secret, random=self.net.rng.randbytes)
+        self.core.openers = []
         self.flows: dict[NodeId, Flow] = {}
         self.reflexive: OrderedDict[SocketAddr, None] = OrderedDict()
         self.events: list[PathEvent] = []
@@ -146,7 +148,11 @@ class Node:
 
     def pump(self) -> None:
         core = self.core
-        while core.outbox or core.events:
+        while core.outbox or core.events or core.openers:
+            openers, core.openers = core.openers or [], []
+            for addr, data in openers if self.disco else ():
+                self.sent["opener"] += 1
+                self.socket.send(data, addr, ttl=OPENING_TTL)
             outbox, core.outbox = core.outbox, []
             for path, data in outbox if self.disco else ():
                 self.carry(path, data)
@@ -286,7 +292,7 @@ class Flow:
     def path_event(self, event: PathEvent) -> None:
         """As `Link` does: a path that is back or new zeroes the back-off."""
         moved = isinstance(event, PathSelected) and event.old not in (None, event.path)
-        if moved or isinstance(event, PathRestored):
+        if moved or isinstance(event, PathRestored | PathDoubted):
             self._probes = 0
             self._repeat()
             self._arm()
