@@ -179,7 +179,7 @@ class Flow:
         self.peer = peer
         self.remote = remote
         self.over = False
-        self.progress = -1.0
+        self.progress = self.busy_since = -1.0
         self.arrivals: list[float] = []
         """When new data came, in the time of the world."""
         self._seq = 0
@@ -197,9 +197,14 @@ class Flow:
 
     def busy(self, seconds: float, interval: float) -> None:
         """Send for so many seconds."""
+        self.busy_since = self.node.net.now
         self._busy_until = self.node.host.now() + seconds
         self._interval = interval
         self._app.set(self.node.host.now())
+
+    def waiting_for_answer(self) -> bool:
+        """Whether something is sent and not acknowledged."""
+        return bool(self._unacked) and not self.over
 
     def end(self) -> None:
         """Close the connection."""
