@@ -8,10 +8,11 @@ kernel does not take stays in the hub's bounded queue.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
+
+from tom_relay.server.origin import host_of
 
 if TYPE_CHECKING:
     from tom_relay.server.gate import Gate
@@ -95,18 +96,3 @@ class RelayConnection(web.RequestHandler):
         """End the connection now, whatever waits."""
         if self.transport is not None:
             self.transport.abort()
-
-
-def host_of(peername: object) -> str:
-    """What limits for each host go by: the IPv4 address, or the IPv6 /64 that one host may well own."""
-    if not isinstance(peername, tuple) or not peername:
-        return ""
-    try:
-        address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
