@@ -17,7 +17,7 @@ from .meeting import at_relay, config, meet, until
 
 @attrs.define
 class TellingProxy:
-    """A proxy before a relay that tells it of the first connection that it comes from 198.51.100.1, then .2, and so on."""
+    """A proxy that tells the relay behind it that the first connection comes from 198.51.100.1, the next from .2."""
 
     relay: RelayServer
     url: str = ""
