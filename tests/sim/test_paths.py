@@ -9,7 +9,7 @@ import pytest
 
 from tests.sim.pathworld import Link, Node, World, pair
 from tom_connect.abc import PathInfo
-from tom_connect.holepunch import paths as rules
+from tom_connect.holepunch import pathrules as rules
 from tom_connect.holepunch.events import PathAdded, PathLost, PathProven, PathRestored, PathSelected
 from tom_connect.holepunch.puncher import CALL_RETRY
 from tom_connect.keys import NodeId

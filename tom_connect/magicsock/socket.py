@@ -221,13 +221,14 @@ class MagicSocket:
         if not remote.routes:
             self.counters["send: no path"] += len(datagrams)
             return
+        size = sum(map(len, datagrams))
         for sender, address, state in remote.routes:
             if state.credit is not None:
-                size = sum(map(len, datagrams))
                 if size > state.credit:
                     self.counters["send: address not confirmed"] += len(datagrams)
                     continue
                 state.credit -= size
+            state.bytes_sent += size
             sender.send(datagrams, address)
         paths.sent(now)
         if paths.due < self._timer_at:

@@ -262,7 +262,8 @@ class Router:
 class FakeNet:
     """The world. `core_delay`: seconds across the internet; `core_hops`: routers in it, which count down the TTL.
 
-    `counters` says what became of packets, by reason; `dropped`, if set, is called with (reason, source, dest).
+    `counters` says what became of packets, by reason; `dropped`, if set, is called with (reason, source, dest);
+    `censor`, if set, with (host, dest) of each packet sent: it is lost if that returns True.
     """
 
     def __init__(self, seed: int = 1, *, core_delay: float = 0.0, core_hops: int = 4) -> None:
@@ -272,6 +273,7 @@ class FakeNet:
         self.core_hops = core_hops
         self.counters: Counter[str] = Counter()
         self.dropped: Callable[[str, SocketAddr, SocketAddr], None] | None = None
+        self.censor: Callable[[Host, SocketAddr], bool] | None = None
         self.relays: dict[str, FakeRelay] = {}
         self._owners: dict[str, Host | Router] = {}
         self._public = itertools.count(1)
@@ -422,6 +424,9 @@ class FakeNet:
             return
         if dst.host in (host.v4, host.v6):
             self.clock.at(self.now, self._deliver, host, data, src, dst)
+            return
+        if self.censor is not None and self.censor(host, dst):
+            self._drop("censored", src, dst)
             return
         copies = 1
         if host.link.duplicate and self.rng.random() < host.link.duplicate:
