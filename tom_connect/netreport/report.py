@@ -97,6 +97,16 @@ class NetReport:
     captive_portal: bool | None = None
     complete: bool = False
 
+    @property
+    def reflexive(self) -> tuple[SocketAddr, ...]:
+        """At which addresses others see us, of both IP versions."""
+        return self.ipv4.reflexive + self.ipv6.reflexive
+
+    @property
+    def confirmed(self) -> tuple[SocketAddr, ...]:
+        """Those of them that may be published."""
+        return self.ipv4.confirmed + self.ipv6.confirmed
+
     def family(self, version: int) -> FamilyReport:
         """The part about IP version 4 or 6."""
         return self.ipv4 if version == 4 else self.ipv6
