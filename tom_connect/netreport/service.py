@@ -20,8 +20,8 @@ from tom_connect.watch import Watch
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
 RESOLVE_TIMEOUT: Final = 5.0
-LOOK_AGAIN: Final = 20.0
-"""Seconds after which relays are looked at again: not every change of theirs is announced."""
+LOOK_AGAIN: Final = (1.0, 20.0)
+"""Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
 
 
 class NetReporter(DatagramProtocol):
@@ -134,6 +134,7 @@ class NetReporter(DatagramProtocol):
 
     async def find_servers(self) -> None:
         """Look for whom to ask until cancelled."""
+        again = LOOK_AGAIN[0]
         while True:
             self._look.clear()
             servers = self._servers()
@@ -145,10 +146,11 @@ class NetReporter(DatagramProtocol):
             self._looked = True
             self._pump()
             try:
-                async with asyncio.timeout(LOOK_AGAIN):
+                async with asyncio.timeout(again):
                     await self._look.wait()
+                again = LOOK_AGAIN[0]
             except TimeoutError:
-                pass
+                again = min(2 * again, LOOK_AGAIN[1])
 
     async def _resolve(self, host: str, servers: Sequence[ProbeServer]) -> None:
         found = await _addresses(host)
@@ -189,7 +191,7 @@ class NetReporter(DatagramProtocol):
     # What is known
 
     def _make_report(self) -> NetReport:
-        local = [addr for addr in self._local() if not addr.ip.is_loopback]
+        local = self._local()
         return NetReport(
             ipv4=self._family(4, local),
             ipv6=self._family(6, local),
@@ -211,7 +213,7 @@ class NetReporter(DatagramProtocol):
             answers = False
         return FamilyReport(
             version=version,
-            local=own,
+            local=tuple(addr for addr in own if not addr.ip.is_loopback),
             reflexive=verdict.reflexive,
             confirmed=verdict.confirmed,
             mapping=verdict.mapping,
