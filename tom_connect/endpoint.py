@@ -285,6 +285,7 @@ class Endpoint:
             report_failure=self._host.report_failure,
         )
         self._magic.add_protocol(self._net)
+        self._driver.set_foreign(self._net.quic_received)
         self._magic.set_observed(self._net.peer_told)
         publishers = await self._start_plugins()
         self._update_addr()
@@ -394,13 +395,13 @@ class Endpoint:
             stack.push_async_callback(self._magic.aclose)
             driver = getattr(self, "_driver", None)
             closings = [self._host.close(self._objects)]
+            if hasattr(self, "_net"):
+                closings.append(self._net.aclose())
             if driver is not None:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)
         self._known_addr.close()
         self._told_addr.close()
-        if hasattr(self, "_net"):
-            self._net.report.close()
 
     async def __aenter__(self) -> Self:
         return self
