@@ -1,15 +1,29 @@
-"""Fixtures: `pytest_plugins = ["tom_connect.testing.pytest_plugin"]` in a conftest.py brings them."""
+"""Pytest fixtures for whoever tests an application or a plugin of tom-connect.
+
+Put `pytest_plugins = ["tom_connect.testing.pytest_plugin"]` into the topmost conftest.py.
+"""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 import pytest
 
 from tom_connect.testing.fakenet import FakeNet
+from tom_connect.testing.natlab import Lab, missing
 
 
 @pytest.fixture
 def fake_net(request: pytest.FixtureRequest) -> FakeNet:
     """An empty simulated network, seeded by the name of the test, so that a test sees the same one every time."""
     return FakeNet(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def natlab() -> Iterator[Lab]:
+    """An empty network lab, removed after the test; where the machine can't have one, the test is skipped."""
+    if lacking := missing():
+        pytest.skip(f"a network lab needs {', '.join(lacking)}")
+    with Lab() as lab:
+        yield lab
