@@ -241,6 +241,16 @@ class RelayTransport(PluginObject):
         that are ours alone (unless local addresses are allowed).
         """
 
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        """Ask a relay from which IP address a node is connected to it; what it says goes to `set_attested`'s callback.
+
+        Only a relay counts that the user named, or asked for by a public list: one that a peer named could say what
+        the peer wants. There may be no answer.
+        """
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        """Say who takes the answers: relay, node, and the IP address as text, without a port."""
+
     def network_changed(self) -> None:
         """The network is another one: find out at once which connections still live, and try again what failed."""
 
@@ -290,7 +300,10 @@ class PathInfo:
     """One path to a node as the magic socket knows it.
 
     `addr`: the UDP address or relay; `kind`: "direct" or "relay"; `rtt`: seconds, None before the first answer;
-    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there.
+    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there; `mtu`:
+    bytes that a datagram may have; `proven`: whether the node answers there; `loss`: the share of our last pings, 0 to
+    1, that got no answer, None before there were any; `bytes_sent`, `bytes_received`: of QUIC's datagrams; `source`:
+    who named the address; `why`: who made it what it is now and why, in a few words.
     """
 
     addr: SocketAddr | RelayUrl
@@ -299,6 +312,12 @@ class PathInfo:
     active: bool
     last_heard: float | None
     mtu: int = 1200
+    proven: bool = False
+    loss: float | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    source: str = ""
+    why: str = ""
 
 
 class PathSelector(PluginObject):
