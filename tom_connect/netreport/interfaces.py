@@ -91,7 +91,9 @@ class NetworkState:
         often a bridge, nor where there is no other interface, as in some containers.
         """
         ways_out = self.ways_out
-        if all(_matches(address, VIRTUAL_INTERFACES) or address.is_loopback for address in self.addresses):
+        if not ways_out and all(
+            _matches(address, VIRTUAL_INTERFACES) or address.is_loopback for address in self.addresses
+        ):
             ways_out = frozenset(address.interface for address in self.addresses)
         chosen = [pattern for pattern in skip if pattern not in VIRTUAL_INTERFACES]
         builtin = [pattern for pattern in skip if pattern in VIRTUAL_INTERFACES]
@@ -156,7 +158,7 @@ def source_addresses() -> tuple[str, ...]:
     return tuple(found)
 
 
-def default_routes(proc: pathlib.Path = pathlib.Path("/proc/net")) -> tuple[DefaultRoute, ...]:
+def default_routes(proc: pathlib.Path = pathlib.Path("/proc/thread-self/net")) -> tuple[DefaultRoute, ...]:
     """The preferred default route of each family, from Linux's tables; elsewhere none."""
     best4 = min(_ipv4_defaults(_read(proc / "route")), default=None, key=lambda found: found[0])
     best6 = min(_ipv6_defaults(_read(proc / "ipv6_route")), default=None, key=lambda found: found[0])
@@ -181,7 +183,7 @@ def _ipv4_defaults(lines: Sequence[str]) -> list[tuple[int, DefaultRoute]]:
             if int(destination, 16) == int(mask, 16) == 0 and int(flags, 16) & (_RTF_UP | _RTF_REJECT) == _RTF_UP:
                 # The kernel prints the address as a number of the machine's own byte order, which is little-endian
                 # nearly everywhere; on others the text is another one, but still changes when the gateway does.
-                host = str(ipaddress.IPv4Address(int.from_bytes(bytes.fromhex(gateway), "little")))
+                host = str(ipaddress.IPv4Address(bytes.fromhex(gateway)[::-1]))
                 found.append((int(metric), DefaultRoute(4, name, "" if host == "0.0.0.0" else host)))  # noqa: S104
     return found
 
