@@ -40,7 +40,7 @@ class Watched:
         return self._told.get(timeout=PATIENCE)
 
     def until(self, why: str) -> list[dict[str, Any]]:
-        """The changes up to the one with these words. A busy machine may look in the middle of a burst, once or twice."""
+        """The changes up to the one with these words. A busy machine may look within a burst, once or twice."""
         told = [self.next()]
         while why not in told[-1]["why"]:
             told.append(self.next())
