@@ -32,6 +32,8 @@ from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.netwatch.core import NetworkChange
 from tom_connect.netreport.netwatch.shell import NetworkWatch
+from tom_connect.netreport.report import NetReport
+from tom_connect.netreport.service import NetReporter
 from tom_connect.own_addrs import OwnAddresses
 from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
@@ -71,6 +73,7 @@ class Endpoint:
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._driver: Driver
+        self._net: NetReporter
         self._publishing: PublishService
 
     @staticmethod
@@ -115,6 +118,10 @@ class Endpoint:
         """The relays that are in use or wanted, the home relay first."""
         return [info for _name, transport in self._own.relays for info in transport.relays()]
 
+    def net_report(self) -> Watch[NetReport]:
+        """What is known about our network: addresses at which others see us, the NAT's kind; now and as it changes."""
+        return self._net.report
+
     def network_changed(self) -> None:
         """Say that the network is another one: interfaces, relays and all paths are looked at again, at once.
 
@@ -138,6 +145,7 @@ class Endpoint:
                 transport.network_changed()
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
+        self._net.network_changed()
         self._magic.network_changed()
 
     @property
@@ -226,6 +234,11 @@ class Endpoint:
                 return False
         return True
 
+    async def _follow(self, watch: Watch[Any]) -> None:
+        async for _value in watch:
+            self._own.update()
+            self._net.relays_changed()
+
     # Life
 
     async def _open(self) -> None:
@@ -246,8 +259,23 @@ class Endpoint:
             guard=self._before_handshake,
             on_incoming=self._on_incoming,
         )
+        self._net = NetReporter(
+            self._magic.shared,
+            self._clock,
+            local=self._own.local,
+            transports=lambda: self._own.relays,
+            busy=lambda: bool(self._driver.links),
+            probing=config.direct and not config.dht_only,
+            on_change=self._own.update,
+            report_failure=self._host.report_failure,
+        )
+        self._own.net_report = self._net.report
+        self._magic.add_protocol(self._net)
+        self._magic.set_observed(self._net.peer_told)
         publishers = await self._start_plugins()
         self._own.update()
+        self._spawn("tom-connect", self._net.run(), "reporting on the network")
+        self._spawn("tom-connect", self._net.find_servers(), "finding servers for the network report")
         self._publishing = PublishService(
             publishers,
             signer=self._signer,
@@ -262,10 +290,10 @@ class Endpoint:
         if publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
         for name, source in self._own.sources:
-            self._spawn(name, self._own.follow(source.watch()), "following addresses")
+            self._spawn(name, self._follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
-            self._spawn(name, self._own.follow(transport.home_relay()), "following the home relay")
-            self._spawn(name, self._own.follow(transport.standby_relay()), "following the standby relay")
+            self._spawn(name, self._follow(transport.home_relay()), "following the home relay")
+            self._spawn(name, self._follow(transport.standby_relay()), "following the standby relay")
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host
@@ -277,7 +305,7 @@ class Endpoint:
                 local_addrs=self._own.known,
                 socket=self._magic.shared,
                 create_task=self._spawn,
-                report_external_addr=self._own.report_external,
+                report_external_addr=self._net.plugin_told,
             )
         )
         self._own.update()
@@ -359,6 +387,8 @@ class Endpoint:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)
         self._own.close()
+        if hasattr(self, "_net"):
+            self._net.report.close()
 
     async def __aenter__(self) -> Self:
         return self

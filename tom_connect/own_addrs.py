@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 
@@ -15,6 +14,7 @@ from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import MAX_ADDRESSES, NetworkState, expand_wildcards, network_state
+from tom_connect.netreport.report import NetReport
 from tom_connect.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ class OwnAddresses:
         self.filter = AddressFilter.of(config)
         self.state = NetworkState()
         """What the last look at the interfaces has shown."""
+        self.net_report: Watch[NetReport] = Watch(NetReport())
         self.sources: Sequence[tuple[str, AddressSource]] = ()
         self.relays: Sequence[tuple[str, RelayTransport]] = ()
         self._node_id = node_id
         self._direct = config.direct
         self._skip = config.skip_interfaces
         self._magic = magic
-        self._external: dict[str, SocketAddr] = {}
         self._hosts: list[str] = []
 
     def look(self) -> None:
@@ -55,10 +55,16 @@ class OwnAddresses:
         self.filter = attrs.evolve(self.filter, skipped=state.skipped_networks(self._skip))
         self._magic.set_address_filter(self.filter)
 
+    def local(self) -> list[SocketAddr]:
+        """Our sockets' addresses on this machine."""
+        return expand_wildcards(self._magic.local_addrs, self._hosts)
+
     def update(self) -> None:
         """Gather anew, and tell those who watch or wait if something differs."""
-        found = expand_wildcards(self._magic.local_addrs, self._hosts)
-        found += self._external.values()
+        found = self.local()
+        seen = self.net_report.value
+        doubtful = set(seen.reflexive).difference(seen.confirmed, found)
+        found += seen.reflexive
         for _name, source in self.sources:
             found += source.watch().value
         homes = (transport.home_relay().value for _name, transport in self.relays)
@@ -67,22 +73,10 @@ class OwnAddresses:
         self.known.set(known)
         spare = (transport.standby_relay().value for _name, transport in self.relays)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
-        told = [addr for addr in known.direct_addrs if self.filter.publishable(addr)]
+        told = [addr for addr in known.direct_addrs if self.filter.publishable(addr) and addr not in doubtful]
         # A reflexive address says more than an interface's: where space is short, the last ones are cut.
-        told.sort(key=lambda addr: addr not in self._external.values())
+        told.sort(key=lambda addr: addr not in seen.confirmed)
         self.told.set(NodeAddr(self._node_id, relays, told))
-
-    def report_external(self, name: str, addr: SocketAddr) -> None:
-        """Take the address at which a plugin has learned that others see us."""
-        key = f"{name}/{addr.family.name}"
-        if self._external.get(key) != addr:
-            self._external[key] = addr
-            self.update()
-
-    async def follow(self, watch: Watch[Any]) -> None:
-        """Update whenever what is watched changes."""
-        async for _value in watch:
-            self.update()
 
     def close(self) -> None:
         """End what watches us."""
