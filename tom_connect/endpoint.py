@@ -126,9 +126,10 @@ class Endpoint:
         self._check_open()
         if any(addr.ip.is_unspecified for addr in self._magic.local_addrs):
             self._hosts = interface_hosts()
-        for name, transport in self._relays:
+        concerned: list[tuple[str, RelayTransport | AddressSource]] = [*self._relays, *self._address_sources]
+        for name, plugin_object in concerned:
             try:
-                transport.network_changed()
+                plugin_object.network_changed()
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
         self._update_addr()
