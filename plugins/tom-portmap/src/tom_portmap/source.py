@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tom_connect.abc import AddressSource, PluginContext
 from tom_connect.addr import SocketAddr, is_local
-from tom_connect.netreport.interfaces import interface_hosts
+from tom_connect.netreport.interfaces import interface_addresses
 from tom_connect.watch import Watch
 from tom_portmap.asker import Asker
 from tom_portmap.config import PortmapConfig
@@ -66,6 +66,7 @@ class PortMappings(AddressSource):
         self._slots: dict[SocketAddr, _Slot] = {}
         self._wake = asyncio.Event()
         self._changed = True
+        self._bound: tuple[SocketAddr, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._note: str | None = None
 
@@ -131,7 +132,7 @@ class PortMappings(AddressSource):
         async with asyncio.TaskGroup() as group, Announcements(self._announced, self.malformed) as announcements:
             while True:
                 self._wake.clear()
-                if self._changed:
+                if self._changed or self._bound != tuple(self._ctx.socket.local_addrs):
                     self._changed = False
                     await self._look_around(group, announcements)
                 elif any(self._is_due(slot) for slot in self._slots.values() if slot.keeper.state is State.IDLE):
@@ -156,6 +157,7 @@ class PortMappings(AddressSource):
 
     async def _look_around(self, group: asyncio.TaskGroup, announcements: Announcements) -> None:
         """Find out which of our addresses can be mapped where, and ask for it."""
+        self._bound = tuple(self._ctx.socket.local_addrs)
         gateways = await default_gateways()
         wanted = self._wanted(gateways)
         for local in self._slots.keys() - wanted.keys():
@@ -249,5 +251,5 @@ def _can_be_mapped(bound: SocketAddr) -> bool:
 
 
 def _global_ipv6(bound: SocketAddr) -> list[str]:
-    hosts = interface_hosts() if bound.ip.is_unspecified else [bound.host]
-    return [host for host in hosts if ":" in host and not is_local(SocketAddr(host, 0))][:MAX_PINHOLES]
+    hosts = [addr.host for addr in interface_addresses() if addr.is_ipv6] if bound.ip.is_unspecified else [bound.host]
+    return [host for host in hosts if not is_local(SocketAddr(host, 0))][:MAX_PINHOLES]
