@@ -1,7 +1,4 @@
-"""Pytest fixtures for whoever tests an application or a plugin of tom-connect.
-
-Put `pytest_plugins = ["tom_connect.testing.pytest_plugin"]` into the topmost conftest.py.
-"""
+"""Fixtures: `pytest_plugins = ["tom_connect.testing.pytest_plugin"]` in the topmost conftest.py brings them."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ def fake_net(request: pytest.FixtureRequest) -> FakeNet:
 
 @pytest.fixture
 def natlab() -> Iterator[Lab]:
-    """An empty network lab, removed after the test; where the machine can't have one, the test is skipped."""
+    """An empty lab of network namespaces, removed after the test; skips the test where the machine can't have one."""
     if lacking := missing():
         pytest.skip(f"a network lab needs {', '.join(lacking)}")
     with Lab() as lab:
