@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from tom_connect.abc import (
+    AddressSource,
     ConnectionGuard,
     Discovery,
     PluginObject,
     Publisher,
     PublishReport,
     RelayInfo,
+    RelayTransport,
 )
 from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
@@ -140,9 +142,10 @@ class Endpoint:
 
     def _go_on_elsewhere(self) -> None:
         self._magic.rebind({address.host for address in self._own.state.addresses})
-        for name, transport in self._own.relays:
+        concerned: list[tuple[str, RelayTransport | AddressSource]] = [*self._own.relays, *self._own.sources]
+        for name, plugin_object in concerned:
             try:
-                transport.network_changed()
+                plugin_object.network_changed()
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
         self._net.network_changed()
@@ -271,6 +274,7 @@ class Endpoint:
         )
         self._own.net_report = self._net.report
         self._magic.add_protocol(self._net)
+        self._driver.set_foreign(self._net.quic_received)
         self._magic.set_observed(self._net.peer_told)
         publishers = await self._start_plugins()
         self._own.update()
@@ -383,6 +387,8 @@ class Endpoint:
             stack.push_async_callback(self._magic.aclose)
             driver = getattr(self, "_driver", None)
             closings = [self._host.close(self._objects)]
+            if hasattr(self, "_net"):
+                closings.append(self._net.aclose())
             if driver is not None:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)

@@ -10,6 +10,7 @@ from typing import Final
 
 from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, RelayTransport, SharedSocket
 from tom_connect.addr import SocketAddr
+from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.netreport.observations import Kind, Observations, Verdict
 from tom_connect.netreport.prober import Prober, Target
@@ -76,6 +77,20 @@ class NetReporter(DatagramProtocol):
         known = [self._prober.receive(data, source, now) for data, source in datagrams]
         if any(known):
             self._pump()
+
+    def quic_received(self, path: Path, dcid: bytes, data: bytes, now: float) -> bool:
+        """Take a QUIC datagram for a connection id that the endpoint does not know; False if it is not for us."""
+        if not isinstance(path, SocketAddr) or not self._prober.receive_quic(dcid, data, path, now):
+            return False
+        self._pump()
+        return True
+
+    async def aclose(self) -> None:
+        """Take leave of the servers; `run` and `find_servers` have ended."""
+        self._prober.close(self._now())
+        for data, addr in self._prober.take_outbox():
+            self._socket.send(data, addr)
+        self.report.close()
 
     def plugin_told(self, plugin: str, addr: SocketAddr) -> None:
         """A plugin says where others see us; port 0: each of them sees another port."""
@@ -164,7 +179,7 @@ class NetReporter(DatagramProtocol):
         targets = [
             Target(kind, server, SocketAddr(addr.host, port))
             for server in servers
-            for kind, port in ((Kind.STUN, server.stun_port),)
+            for kind, port in ((Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port))
             if port is not None
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
