@@ -236,7 +236,7 @@ async def test_a_second_relay_takes_over() -> None:
         at_relay(first.url) as b,
     ):
         for endpoint in (a, b):
-            transport = endpoint._relays[0][1]
+            transport = endpoint._own.relays[0][1]
             await _also(transport, second.url)
         before = a.node_addr().relay_urls
         dialed, accepted = await meet(a, b)
@@ -317,7 +317,7 @@ async def test_network_changed_reconnects_at_once(relay: RelayServer) -> None:
     port = relay.addrs[0].port
     async with at_relay(relay.url) as endpoint:
         await _kill(relay)
-        connection = endpoint._relays[0][1]._connections[endpoint.relays()[0].url]  # type: ignore[attr-defined]
+        connection = endpoint._own.relays[0][1]._connections[endpoint.relays()[0].url]  # type: ignore[attr-defined]
         await until(lambda: not connection.connected)
         connection._backoff.next = lambda *, wanted: 1000.0
         await asyncio.sleep(0.5)
