@@ -9,4 +9,4 @@ from pathlib import Path
 if (root := str(Path(__file__).parent)) not in sys.path:
     sys.path.append(root)
 
-pytest_plugins = ["tests.leaks", "tests.suites"]
+pytest_plugins = ["tests.leaks", "tests.suites", "tom_connect.testing.pytest_plugin"]
