@@ -324,10 +324,6 @@ class DiscoCore:
             known.puncher.begin(event.at, fresh=True)
             known.paths.punch(event.at)
 
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """Part of `PathsOwner`."""
-        return self.selector(node_id, paths) if self.selector is not None else None
-
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
         """Part of `PathsOwner`."""
         if not state.proven:

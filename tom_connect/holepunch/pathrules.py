@@ -29,6 +29,8 @@ ACTIVE_TICK: Final = 0.5
 DOUBT_AFTER: Final = (0.4, 1.2)
 """Bounds of the silence after which a path under traffic is doubted; between them, 1.25 RTT. With a tick the relay is
 asked within half a second of silence wherever answers take no longer."""
+MOST_PATIENCE: Final = 8
+"""Times as long that silence may last, at most, where pings are answered and QUIC's packets are not."""
 DOUBT_PING: Final = 0.25
 """Seconds between pings of a doubted path: three or four before the verdict, so that loss does not decide it."""
 LEAVE_AFTER: Final = (0.35, 0.8)

@@ -38,6 +38,7 @@ from tom_connect.holepunch.pathrules import (
     HEARTBEAT,
     LEAVE_AFTER,
     LOST_AFTER,
+    MOST_PATIENCE,
     MOVE_CREDIT,
     OUTAGE,
     PROBES,
@@ -83,6 +84,8 @@ class RemotePaths:
         self._needs_pong = False
         """Whether the doubt is of our packets getting there, so that hearing the peer does not end it."""
         self._at_ease_until = -inf
+        self._patience = 1
+        """Grows while pings are answered and QUIC's packets are not: then it is not the path that is silent."""
         self._outage_since: float | None = None
         self._active_spoke = -inf
         self._led_to: PathState | None = None
@@ -155,6 +158,7 @@ class RemotePaths:
         if state is self.active:
             state.heard = self._active_spoke = now
             self._unanswered_since = None
+            self._patience = 1
             if state.credit is not None:
                 self._earn(state, now, size)
             if self._doubt_since is not None and not self._needs_pong:
@@ -211,7 +215,8 @@ class RemotePaths:
         state.next_ping = now + (SECOND_SAMPLE if first else HEARTBEAT)
         self._prove(state, "disco", now)
         if state is self.active:
-            self._unanswered_since = None
+            if self._doubt_since is not None:
+                self._patience = min(2 * self._patience, MOST_PATIENCE)
             self._calm(now)
             self._retarget()
         else:
@@ -310,7 +315,7 @@ class RemotePaths:
         if self._doubt_since is None:
             if self._unanswered_since is None:
                 return inf
-            times: tuple[float, ...] = (self._unanswered_since + doubt_after(self.active),)
+            times: tuple[float, ...] = (self._unanswered_since + self._patience * doubt_after(self.active),)
         else:
             times = (self._doubt_since + leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
         return min((time for time in times if time > now), default=inf)
@@ -496,7 +501,7 @@ class RemotePaths:
                 return
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now >= self._unanswered_since + doubt_after(active) and self._traffic(now)
+            silent = now >= self._unanswered_since + self._patience * doubt_after(active) and self._traffic(now)
             if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
                 self._doubt(now, "silent under traffic")
             return
@@ -540,11 +545,14 @@ class RemotePaths:
             self._switch(winner, why, now)
 
     def _chosen_by_plugin(self, now: float) -> PathState | None:
+        select = self._owner.selector
+        if select is None:
+            return None
         proven = [state for state in self.paths.values() if state.proven]
         if len(proven) < 2:
             return None
         infos = {state.info(now, active=state is self.active): state for state in proven}
-        choice = self._owner.select(self.node_id, list(infos))
+        choice = select(self.node_id, list(infos))
         return infos.get(choice) if choice is not None else None
 
     def _switch(self, winner: PathState, why: str, now: float) -> None:
@@ -556,6 +564,7 @@ class RemotePaths:
         self.active = winner
         winner.why = why
         self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
+        self._patience = 1
         self._calm()
         self._retarget()
         self._owner.emit(PathSelected(self.node_id, winner.path, now, old.path if old else None, why))
