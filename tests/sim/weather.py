@@ -429,4 +429,4 @@ def an_hour(seed: int) -> Weather:
     return weather
 
 
-__all__ = ["Callable", "NOTICED", "PathSelected", "Stuck", "Weather", "an_hour"]
+__all__ = ["NOTICED", "Callable", "PathSelected", "Stuck", "Weather", "an_hour"]

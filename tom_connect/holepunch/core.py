@@ -326,7 +326,8 @@ class DiscoCore:
 
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
         """Part of `PathsOwner`."""
-        if not state.proven:
+        # A relay passes pings on to whom they are for, and is where an outage ends: no limit may hold that back.
+        if not state.proven and state.direct:
             known = self._known.get(remote.node_id)
             if known is not None and not known.pings.take(now):
                 self.counters["ping beyond the limit of a node"] += 1
@@ -527,6 +528,7 @@ class DiscoCore:
         if remote.relayed:
             puncher.called(now)
             remote.punch(now)
+        remote.called_from({normal(addr) for addr in call.candidates}, now)
         self.add_candidates(remote, call.candidates, SOURCE_CALL, now, trusted=False)
         self.relays_told(remote, self.add_relays(remote, call.relays, SOURCE_CALL, now, trusted=False))
         self.arm(remote, now)

@@ -13,10 +13,11 @@ synchronous: `now` in; pings, events and the next time to `tick` out through `Pa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 
 from tom_connect.abc import PathInfo
-from tom_connect.holepunch.addrfilter import SOURCE_PEER, SOURCE_QUIC
+from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
 from tom_connect.holepunch.events import (
     PathAdded,
     PathDoubted,
@@ -27,12 +28,12 @@ from tom_connect.holepunch.events import (
     PathSelected,
 )
 from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.pathprobing import given_up, ping_interval, worthless
 from tom_connect.holepunch.pathroom import make_room
 from tom_connect.holepunch.pathrules import (
     ACTIVE_TICK,
     CONFIRMED_AFTER,
     DOUBT_AFTER,
-    DOUBT_PING,
     FANOUT,
     FOLLOW_AFTER,
     HEARTBEAT,
@@ -225,6 +226,13 @@ class RemotePaths:
         if self.holders:
             self._owner.arm(self, state.next_ping)
 
+    def called_from(self, addrs: Collection[Path], now: float) -> None:
+        """The peer said where it is now: what only earlier calls named is of no use any more."""
+        for state in list(self.paths.values()):
+            known = state.given or state.proven or state is self.active or state.path in addrs
+            if state.source == SOURCE_CALL and not known:
+                self._forget(state, now)
+
     def network_changed(self, now: float) -> None:
         """The network is another one: ask every path again, and go down those that answer."""
         for state in self.paths.values():
@@ -337,7 +345,9 @@ class RemotePaths:
                 return
             if self._lost_on_standby(state, now):
                 return
-        elif self._given_up(state, now, traffic=traffic):
+        elif given_up(state, traffic=traffic, dialing=self.active is None, silent=self.in_outage):
+            if worthless(state, now):
+                self._forget(state, now)
             return
         state.attempts += 1
         state.lifetime_pings += 1
@@ -345,34 +355,14 @@ class RemotePaths:
         if self._owner.ping(self, state, now):
             state.pinged(now)
         state.last_ping = now
-        state.next_ping = now + self._ping_interval(state, now)
+        state.next_ping = now + ping_interval(
+            state,
+            speaks_disco=self.speaks_disco,
+            doubted=self._doubt_since is not None,
+            silent=self.in_outage,
+        )
         if state.attempts > len(PROBES) and state.proven and self.speaks_disco is None:
             self.speaks_disco = False
-
-    def _ping_interval(self, state: PathState, now: float) -> float:
-        if self._outage_since is not None and (state.ever_proven or state.given) and self.speaks_disco is not False:
-            return RETRY
-        if self._doubt_since is not None and state.proven and self.speaks_disco is not False:
-            return DOUBT_PING
-        if state.proven and self.speaks_disco:
-            return max(RETRY, 3 * (state.rtt or 0.0))
-        if state.attempts <= len(PROBES):
-            return PROBES[state.attempts - 1]
-        return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
-
-    def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
-        """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
-        if state.given or state.ever_proven:
-            # Searched on while somebody waits for a path or uses one.
-            return not (state.attempts < len(PROBES) or traffic or self.active is None)
-        # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
-        wanted = self._outage_since is not None or self.active is None
-        if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
-            last = state.last_ping or state.added
-            if now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES):
-                self._forget(state, now)
-            return True
-        return False
 
     def _lost_on_standby(self, state: PathState, now: float) -> bool:
         if state is self.active or not self.speaks_disco:

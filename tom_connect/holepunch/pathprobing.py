@@ -1,0 +1,43 @@
+"""When a path is pinged next, and when no more."""
+
+from __future__ import annotations
+
+from tom_connect.holepunch.pathrules import DOUBT_PING, PROBES, REPROBE, RETRY, UNPROVEN_PINGS
+from tom_connect.holepunch.pathstate import PathState
+
+
+def ping_interval(state: PathState, *, speaks_disco: bool | None, doubted: bool, silent: bool) -> float:
+    """Seconds from one unanswered ping of a path to the next.
+
+    `doubted`: whether the path in use is; `silent`: none answers any more.
+    """
+    if speaks_disco is not False:
+        if silent and (state.given or state.ever_proven):
+            return RETRY
+        if doubted and state.proven:
+            return DOUBT_PING
+    if state.proven and speaks_disco:
+        return max(RETRY, 3 * (state.rtt or 0.0))
+    if state.attempts <= len(PROBES):
+        return PROBES[state.attempts - 1]
+    return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
+
+
+def given_up(state: PathState, *, traffic: bool, dialing: bool, silent: bool) -> bool:
+    """Whether a candidate gets no more pings for now.
+
+    `dialing`: no path was found yet; `silent`: none answers any more.
+    """
+    if state.given or state.ever_proven:
+        # Searched on while somebody waits for a path or uses one.
+        return state.attempts >= len(PROBES) and not traffic and not dialing
+    # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
+    wanted = dialing or silent
+    return state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted)
+
+
+def worthless(state: PathState, now: float) -> bool:
+    """Whether a candidate that was given up need not even be remembered: nobody gave it, and it never answered."""
+    last = state.last_ping or state.added
+    never = not state.given and not state.ever_proven
+    return never and now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES)
