@@ -74,10 +74,13 @@ class Weather:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.without_relay = seed % 5 == 4
+        """Then one side stays where everybody can reach it; only the other side's networks change."""
         self.net = FakeNet(seed, core_delay=0.0)
         self.rng = random.Random(seed)
         rng = self.rng
-        self.relays = [FakeRelay(self.net, f"relay{i}", self.link(0.02)) for i in range(rng.choice((1, 1, 1, 2)))]
+        relays = 0 if self.without_relay else rng.choice((1, 1, 1, 2))
+        self.relays = [FakeRelay(self.net, f"relay{i}", self.link(0.02)) for i in range(relays)]
         self.stun = Stun(self.net)
         self.log: list[str] = []
         self.worst = 0.0
@@ -87,7 +90,10 @@ class Weather:
         self._next_place = 0
         shared = self.place()
         self.sides = [Side(self, name, [self.place() for _ in range(3)]) for name in ("a", "b")]
-        if rng.random() < 0.2:
+        if self.without_relay:
+            public = rng.choice((None, self.net.router("public", None, ipv6=True, link=self.link(0.02))))
+            self.sides[1] = Side(self, "server", [public])
+        elif rng.random() < 0.2:
             for side in self.sides:
                 side.places.append(shared)
         self.net.advance(2.0)
@@ -151,6 +157,8 @@ class Weather:
             )
         )
         sides = rng.choice((self.sides[:1], self.sides[1:], self.sides))
+        if self.without_relay and what in (self.relay_down, self.block):
+            return
         self.counts[what.__name__] += 1
         for side in sides:
             what(side)
@@ -252,15 +260,20 @@ class Weather:
 
     # --- what must hold ---------------------------------------------------------------------------------------
 
-    def relayed(self) -> bool:
-        """Whether a relay is there by which both could talk now."""
-        return any(
-            all(
-                (client := side.node.clients[relay.url]).connected and client._way == client._present_way()
-                for side in self.sides
+    def way_is_there(self) -> bool:
+        """Whether there is a way by which both could talk now, if they know of it."""
+        if self.without_relay:
+            a, b = (side.node.host for side in self.sides)
+            places = [a, b, *a.routers(), *b.routers()]
+            families = (a.v4 is not None) or (a.v6 is not None)
+            return (
+                families
+                and self.net.censor is None
+                and not (a.asleep or b.asleep)
+                and all(place.link.up for place in places)
+                and not any(router.block_udp for router in (*a.routers(), *b.routers()))
             )
-            for relay in self.relays
-        )
+        return any(all(side.node.clients[relay.url].works() for side in self.sides) for relay in self.relays)
 
     def allowance(self) -> float:
         """Seconds that the way itself may take: a few round trips, and repetitions where it loses."""
@@ -272,7 +285,7 @@ class Weather:
     def look(self) -> None:
         """Whether all is as it must be; called all the time while both ends send."""
         now = self.net.now
-        if not self.relayed() or now < self.lossy_until:
+        if not self.way_is_there() or now < self.lossy_until:
             self.ok_since = None
             return
         if self.ok_since is None:
@@ -341,7 +354,9 @@ class Weather:
                 side.node.look()
         self.net.advance(0.5)
         interval = rng.choice((0.2, 0.4, 0.9))
-        for side in self.sides:
+        # Nobody can reach what a NAT keeps shut, unless a relay tells it to open.
+        mute = self.sides[:1] if self.without_relay else self.sides[1:]
+        for side in rng.choice((self.sides, self.sides, self.sides[:1], mute)):
             side.flow.busy(seconds, interval)
         self.ok_since = None
         end = self.net.now + seconds
@@ -360,7 +375,7 @@ class Weather:
         offers = sum(side.node.offers - offered for side, (_sent, offered) in zip(self.sides, before, strict=True))
         for side, (sent, _offered) in zip(self.sides, before, strict=True):
             more = sum(side.node.sent.values()) - sent
-            if more > offers * A_CHANGE:
+            if more > offers * A_CHANGE and side.flow.remote.active is not None:
                 raise Stuck(self.report(f"{side.node.host.name} sent {more} packets on an idle connection"))
 
     def run(self, seconds: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tom_connect.holepunch.pathrules import DOUBT_PING, PROBES, REPROBE, RETRY, UNPROVEN_PINGS
+from tom_connect.holepunch.pathrules import DOUBT_PING, PROBES, REPROBE, RETRY, STALE, UNPROVEN_PINGS
 from tom_connect.holepunch.pathstate import PathState
+from tom_connect.holepunch.puncher import beyond_nat
 
 
 def ping_interval(state: PathState, *, speaks_disco: bool | None, doubted: bool, silent: bool) -> float:
@@ -23,17 +24,22 @@ def ping_interval(state: PathState, *, speaks_disco: bool | None, doubted: bool,
     return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
 
 
-def given_up(state: PathState, *, traffic: bool, dialing: bool, silent: bool) -> bool:
-    """Whether a candidate gets no more pings for now.
+def given_up(state: PathState, now: float, *, traffic: bool, dialing: bool, silent: bool) -> bool:
+    """Whether a candidate gets no more pings for now, until something changes or the next round of punching.
 
     `dialing`: no path was found yet; `silent`: none answers any more.
     """
-    if state.given or state.ever_proven:
-        # Searched on while somebody waits for a path or uses one.
-        return state.attempts >= len(PROBES) and not traffic and not dialing
-    # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
-    wanted = dialing or silent
-    return state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted)
+    if not state.given and not state.ever_proven:
+        # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
+        wanted = dialing or silent
+        return state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted)
+    if state.attempts < len(PROBES) or dialing:
+        return False
+    if state.given or silent or not beyond_nat(state.path):
+        return not traffic
+    # What answered a moment ago may do so again. Later, NATs have forgotten it, and a ping that nobody expects may do
+    # harm there (see `puncher`): rounds of both ends find it again.
+    return not traffic or now - (state.heard or 0.0) >= STALE
 
 
 def worthless(state: PathState, now: float) -> bool:

@@ -32,6 +32,7 @@ from tom_connect.holepunch.pathprobing import given_up, ping_interval, worthless
 from tom_connect.holepunch.pathroom import make_room
 from tom_connect.holepunch.pathrules import (
     ACTIVE_TICK,
+    AT_EASE,
     CONFIRMED_AFTER,
     DOUBT_AFTER,
     FANOUT,
@@ -50,13 +51,12 @@ from tom_connect.holepunch.pathrules import (
     STALE,
     STANDBY,
     TRAFFIC,
-    TRUSTED_AGAIN,
     UNPROVEN_PINGS,
     doubt_after,
     leave_after,
 )
 from tom_connect.holepunch.pathsowner import PathsOwner
-from tom_connect.holepunch.pathstate import FIRST_SAMPLE, HYSTERESIS, PathState, best
+from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
 from tom_connect.keys import NodeId
 
 
@@ -345,7 +345,7 @@ class RemotePaths:
                 return
             if self._lost_on_standby(state, now):
                 return
-        elif given_up(state, traffic=traffic, dialing=self.active is None, silent=self.in_outage):
+        elif given_up(state, now, traffic=traffic, dialing=self.active is None, silent=self.in_outage):
             if worthless(state, now):
                 self._forget(state, now)
             return
@@ -433,7 +433,7 @@ class RemotePaths:
         doubling = now - self._active_spoke < DOUBT_AFTER[0] or state.direct < active.direct
         if doubling and state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
             self._doubt(now, "the peer doubts it", needs_pong=True)
-            self._at_ease_until = now + TRUSTED_AGAIN
+            self._at_ease_until = now + self._patience * AT_EASE
         elif self.follows and state.direct == active.direct and state.rtt is not None:
             self._follow(state, active, now)
 
@@ -479,7 +479,7 @@ class RemotePaths:
         self._doubt_since = self._outage_since = self._unanswered_since = None
         self._needs_pong = False
         if now is not None and doubted and self.active is not None:
-            self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
+            self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
             self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
 
     def _judge(self, now: float) -> None:
@@ -553,7 +553,7 @@ class RemotePaths:
             old.why = "answers, another one is used"
         self.active = winner
         winner.why = why
-        self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
+        self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
         self._patience = 1
         self._calm()
         self._retarget()
