@@ -352,7 +352,9 @@ class DiscoCore:
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered or state.given or state.heard is not None:
+        if self.openers is None or self._unfiltered or state.heard is not None:
+            return False
+        if state.given and known.paths.active is None:
             return False
         if state.source in (SOURCE_PEER, SOURCE_QUIC):
             return False

@@ -354,6 +354,16 @@ class RemotePaths:
 
     def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
         """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
+        if (
+            state.given
+            and state.direct
+            and not state.ever_proven
+            and self.relayed
+            and self.active
+            and self.speaks_disco
+        ):
+            # Both ends punch there in rounds; pings out of step could spoil the next one.
+            return state.attempts >= len(PROBES)
         if state.given or state.ever_proven:
             # Searched on while somebody waits for a path or uses one.
             return not (state.attempts < len(PROBES) or traffic or self.active is None)

@@ -37,7 +37,7 @@ FEWEST: Final = 32
 PROBES: Final = 2048
 RATE: Final = 300.0
 """Probes a second, 30 kB: what a video call sends."""
-BURST: Final = 16
+BURST: Final = 32
 """Probes at once, where the event loop was late."""
 PACE: Final = 0.02
 PORTS: Final = range(1024, 65536)
