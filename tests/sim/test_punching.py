@@ -291,3 +291,17 @@ def test_fake_net_is_the_same_for_one_seed() -> None:
         counters.append((dict(a.net.counters), a.direct_at(b), b.direct_at(a)))
     assert counters[0] == counters[1]
     assert isinstance(a.net, FakeNet)
+
+
+def test_an_address_that_the_caller_gave_is_punched_in_rounds_like_others() -> None:
+    """A given address behind a router with the trap: the first knock spoils the dial's round, and the next one works."""
+    world = World.make()
+    a, b = homes(world, Nat.MODERATE, TRAP, delay=0.01)
+    start = world.net.now
+    remote = a.dial(b)
+    a.core.add_candidates(remote, [b.seen_at[0]], "caller", a.now, trusted=True)
+    a.pump()
+    a.talk(b, 120.0)
+    world.net.advance(120.0)
+    assert a.kind(b) == b.kind(a) == "direct"
+    assert a.direct_at(b) - start < 2 * puncher.ROUNDS[0]

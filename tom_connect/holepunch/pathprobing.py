@@ -24,10 +24,10 @@ def ping_interval(state: PathState, *, speaks_disco: bool | None, doubted: bool,
     return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
 
 
-def given_up(state: PathState, now: float, *, traffic: bool, dialing: bool, silent: bool) -> bool:
+def given_up(state: PathState, now: float, *, traffic: bool, dialing: bool, silent: bool, punching: bool) -> bool:
     """Whether a candidate gets no more pings for now, until something changes or the next round of punching.
 
-    `dialing`: no path was found yet; `silent`: none answers any more.
+    `dialing`: no path was found yet; `silent`: none answers any more; `punching`: both ends look for a direct path.
     """
     if not state.given and not state.ever_proven:
         # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
@@ -35,11 +35,11 @@ def given_up(state: PathState, now: float, *, traffic: bool, dialing: bool, sile
         return state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted)
     if state.attempts < len(PROBES) or dialing:
         return False
-    if state.given or silent or not beyond_nat(state.path):
+    if silent or not traffic or not beyond_nat(state.path) or (state.given and not punching):
         return not traffic
-    # What answered a moment ago may do so again. Later, NATs have forgotten it, and a ping that nobody expects may do
-    # harm there (see `puncher`): rounds of both ends find it again.
-    return not traffic or now - (state.heard or 0.0) >= STALE
+    # What answered a moment ago may do so again. Later, NATs have forgotten it, and a ping that nobody expects may
+    # spoil the next round (see `puncher`).
+    return state.heard is None or now - state.heard >= STALE
 
 
 def worthless(state: PathState, now: float) -> bool:

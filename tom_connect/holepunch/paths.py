@@ -249,6 +249,13 @@ class RemotePaths:
                 state.lifetime_pings = 0
                 self._probe(state, now)
 
+    def drop(self, path: Path, now: float) -> None:
+        """Forget a path that can't come back, unless it is in use."""
+        state = self.paths.get(path)
+        if state is not None and state is not self.active:
+            self._forget(state, now)
+            self._retarget()
+
     @property
     def relayed(self) -> bool:
         """Whether there is no direct path that carries the traffic."""
@@ -271,16 +278,6 @@ class RemotePaths:
         """All paths, the active one first."""
         states = sorted(self.paths.values(), key=lambda s: (s is not self.active, not s.proven, s.score(), s.added))
         return [state.info(now, active=state is self.active) for state in states]
-
-    def why_relayed(self) -> str | None:
-        """Why traffic takes no direct path, in one word; None if it does, or there is no path at all."""
-        if self.active is None or self.active.direct:
-            return None
-        if self.speaks_disco is False:
-            return "peer_without_disco"
-        if not any(state.direct for state in self.paths.values()):
-            return "no_candidates"
-        return "punching"
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -345,7 +342,14 @@ class RemotePaths:
                 return
             if self._lost_on_standby(state, now):
                 return
-        elif given_up(state, now, traffic=traffic, dialing=self.active is None, silent=self.in_outage):
+        elif given_up(
+            state,
+            now,
+            traffic=traffic,
+            dialing=self.active is None,
+            silent=self.in_outage,
+            punching=self.relayed and self.speaks_disco is True,
+        ):
             if worthless(state, now):
                 self._forget(state, now)
             return
