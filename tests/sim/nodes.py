@@ -265,7 +265,7 @@ class Flow:
                     continue
                 state.credit -= QUIC_SIZE
             self.node.carry(state.path, packet)
-        remote.sent(self.node.host.now())
+        remote.sent(self.node.host.now(), asks=bool(self._unacked))
 
     def _arm(self) -> None:
         if not self._unacked or self.over:

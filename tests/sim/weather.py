@@ -118,7 +118,8 @@ class Weather:
             return None
         carrier = None
         if rng.random() < 0.15:
-            kind = rng.choice([kind for kind in KINDS if kind is not None])
+            # Openers do not reach a second router; carriers hold nothing against a packet that nobody asked for.
+            kind = rng.choice([kind for kind in KINDS if kind is not None and not kind.tracks_unsolicited])
             carrier = self.net.router(f"{name}-carrier", kind, ipv6=True, link=self.link(0.02))
         ipv6 = rng.choice((False, False, False, True, Firewall(timeout=60.0), Firewall(Depends.NOTHING)))
         kind = rng.choice(KINDS)

@@ -350,7 +350,7 @@ class DiscoCore:
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered:
+        if self.openers is None or self._unfiltered or not known.paths.can_be_called:
             return False
         if state.heard is not None and now - state.heard < STALE:
             return False

@@ -40,10 +40,3 @@ def given_up(state: PathState, now: float, *, traffic: bool, dialing: bool, sile
     # What answered a moment ago may do so again. Later, NATs have forgotten it, and a ping that nobody expects may
     # spoil the next round (see `puncher`).
     return state.heard is None or now - state.heard >= STALE
-
-
-def worthless(state: PathState, now: float) -> bool:
-    """Whether a candidate that was given up need not even be remembered: nobody gave it, and it never answered."""
-    last = state.last_ping or state.added
-    never = not state.given and not state.ever_proven
-    return never and now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES)

@@ -28,7 +28,7 @@ from tom_connect.holepunch.events import (
     PathSelected,
 )
 from tom_connect.holepunch.path import Path, RelayPath
-from tom_connect.holepunch.pathprobing import given_up, ping_interval, worthless
+from tom_connect.holepunch.pathprobing import given_up, ping_interval
 from tom_connect.holepunch.pathroom import make_room
 from tom_connect.holepunch.pathrules import (
     ACTIVE_TICK,
@@ -51,7 +51,6 @@ from tom_connect.holepunch.pathrules import (
     STALE,
     STANDBY,
     TRAFFIC,
-    UNPROVEN_PINGS,
     doubt_after,
     leave_after,
 )
@@ -140,10 +139,10 @@ class RemotePaths:
         self._retarget()
         return state
 
-    def sent(self, now: float) -> None:
-        """QUIC sent something to `targets`. Called for every batch."""
+    def sent(self, now: float, *, asks: bool = True) -> None:
+        """QUIC sent something to `targets`. Called for every batch. `asks`: it waits for an acknowledgment."""
         self._last_sent = now
-        if self._unanswered_since is None:
+        if asks and self._unanswered_since is None:
             self._unanswered_since = now
         if self.due > now + ACTIVE_TICK:
             self._wake(now)
@@ -237,6 +236,7 @@ class RemotePaths:
         """The network is another one: ask every path again, and go down those that answer."""
         for state in self.paths.values():
             state.forget_rtt()
+            state.lifetime_pings = 0
             if self.holders:
                 self._probe(state, now)
         if self.holders:
@@ -264,6 +264,12 @@ class RemotePaths:
     def in_use(self, now: float) -> bool:
         """Whether somebody waits for a path or uses one."""
         return self.holders > 0 and (self.active is None or self._traffic(now))
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether there is a way on which calls get to the peer, so that both ends can act together."""
+        relays = any(not state.direct for state in self.paths.values())
+        return relays or (self.active is not None and self._doubt_since is None)
 
     @property
     def in_outage(self) -> bool:
@@ -350,9 +356,9 @@ class RemotePaths:
             silent=self.in_outage,
             punching=self.relayed and self.speaks_disco is True,
         ):
-            if worthless(state, now):
-                self._forget(state, now)
             return
+        if state is self.active and traffic and state.unanswered > 1 and self.speaks_disco:
+            self._doubt(now, "pings without a pong", needs_pong=True)
         state.attempts += 1
         state.lifetime_pings += 1
         state.unanswered += 1
@@ -434,20 +440,19 @@ class RemotePaths:
 
         It uses another one, which we follow if ours is hardly better; or it doubts ours, since it hears nothing there.
         """
-        doubling = now - self._active_spoke < DOUBT_AFTER[0] or state.direct < active.direct
-        if doubling and state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
-            self._doubt(now, "the peer doubts it", needs_pong=True)
+        alike = state.direct == active.direct and state.rtt is not None
+        if alike and self.follows and state.score() < active.score() + HYSTERESIS:
+            self._follow(state, now)
+        elif state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
+            self._doubt(now, "the peer uses another", needs_pong=True)
             self._at_ease_until = now + self._patience * AT_EASE
-        elif self.follows and state.direct == active.direct and state.rtt is not None:
-            self._follow(state, active, now)
 
-    def _follow(self, state: PathState, active: PathState, now: float) -> None:
+    def _follow(self, state: PathState, now: float) -> None:
         if state is not self._led_to or self._active_spoke > self._led_since:
             self._led_to, self._led_since = state, now
         elif now - self._led_since >= FOLLOW_AFTER:
             self._led_to = None
-            # Never to where the rule would lead back from.
-            if state.score() < active.score() + HYSTERESIS and self._chosen_by_plugin(now) is None:
+            if self._chosen_by_plugin(now) is None:
                 self._switch(state, "the peer uses it", now)
 
     def _earn(self, state: PathState, now: float, size: int) -> None:
@@ -482,6 +487,8 @@ class RemotePaths:
         doubted = self._doubt_since is not None
         self._doubt_since = self._outage_since = self._unanswered_since = None
         self._needs_pong = False
+        if self.active is not None:
+            self.active.unanswered = 0
         if now is not None and doubted and self.active is not None:
             self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
             self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
@@ -518,7 +525,9 @@ class RemotePaths:
             unanswered = self._unanswered_since
             self._outage_since = since if unanswered is None else min(unanswered, since)
             for state in self.paths.values():
-                if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
+                if not state.proven:
+                    # Another family, or a way that was shut until now, may be all that is left.
+                    state.lifetime_pings = 0
                     self._probe(state, now)
             self.outages += 1
             self._owner.outage(self, now)
