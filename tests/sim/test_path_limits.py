@@ -190,6 +190,7 @@ def test_a_record_of_a_thousand_addresses_reaches_sixteen() -> None:
         source = f"another {i}"
         a.tell(b, *(f"203.0.114.{i + 1}:{1 + port}" for port in range(rules.MAX_OF_SOURCE)), source=source)
     assert len(remote.paths) == rules.MAX_PATHS
+    world.run(130)
     a.tell(b, "203.0.115.1:1", source="a third")
     assert len(remote.paths) == rules.MAX_PATHS
     assert any(str(path) == "203.0.115.1:1" for path in remote.paths)

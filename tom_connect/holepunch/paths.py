@@ -35,7 +35,6 @@ from tom_connect.holepunch.pathrules import (
     AT_EASE,
     CONFIRMED_AFTER,
     DOUBT_AFTER,
-    FANOUT,
     FOLLOW_AFTER,
     HEARTBEAT,
     LEAVE_AFTER,
@@ -44,7 +43,6 @@ from tom_connect.holepunch.pathrules import (
     MOVE_CREDIT,
     OUTAGE,
     PROBES,
-    RELAY_FANOUT,
     REPROBE,
     RETRY,
     SECOND_SAMPLE,
@@ -56,6 +54,7 @@ from tom_connect.holepunch.pathrules import (
 )
 from tom_connect.holepunch.pathsowner import PathsOwner
 from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
+from tom_connect.holepunch.pathtargets import doubted_targets, first_targets
 from tom_connect.keys import NodeId
 
 
@@ -580,25 +579,13 @@ class RemotePaths:
 
     def _retarget(self) -> None:
         active = self.active
-        targets: list[PathState]
-        if active is None:
-            given = [state for state in self.paths.values() if state.given]
-            relays = [state for state in given if not state.direct][:RELAY_FANOUT]
-            targets = [state for state in given if state.direct][: FANOUT - len(relays)] + relays
-        elif self._doubt_since is None:
-            targets = [active]
+        if active is not None and self._doubt_since is None:
+            new: tuple[PathState, ...] = (active,)
+        elif active is None:
+            new = first_targets(self.paths.values())
         else:
-            # What stands in for it: the best other path, and a relay, since direct paths often die together.
-            kept = self._kept()
-            relays = [state for state in self.paths.values() if not state.direct and state.given]
-            relays.sort(key=lambda state: (not state.proven, state.score(), state.added))
-            others = kept[1:] if self._outage_since is not None else kept[1:2]
-            relays = relays[: RELAY_FANOUT if self._outage_since is not None else 1]
-            targets = list(dict.fromkeys([active, *others, *relays]))
-            if not self.speaks_disco:
-                moved = (s for s in self.paths.values() if s.given or s.credit is not None)
-                targets.extend(state for state in moved if state not in targets)
-        new = tuple(targets[:FANOUT])
+            silent, moved = self.in_outage, not self.speaks_disco
+            new = doubted_targets(active, self._kept()[1:], self.paths.values(), silent=silent, moved=moved)
         if new != self.targets:
             self.targets = new
             self.version += 1
