@@ -238,9 +238,8 @@ class RemotePaths:
 
     def drop(self, path: Path, now: float) -> None:
         """Forget a path that can't come back, unless it is in use."""
-        state = self.paths.get(path)
-        if state is not None and state is not self.active:
-            self._forget(state, now)
+        if path in self.paths and self.paths[path] is not self.active:
+            self._forget(self.paths[path], now)
             self._retarget()
 
     @property
@@ -354,19 +353,11 @@ class RemotePaths:
 
     def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
         """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
-        if (
-            state.given
-            and state.direct
-            and not state.ever_proven
-            and self.relayed
-            and self.active
-            and self.speaks_disco
-        ):
-            # Both ends punch there in rounds; pings out of step could spoil the next one.
-            return state.attempts >= len(PROBES)
         if state.given or state.ever_proven:
-            # Searched on while somebody waits for a path or uses one.
-            return not (state.attempts < len(PROBES) or traffic or self.active is None)
+            # Searched on while somebody waits for a path or uses one. Not where both ends punch in rounds from a relay:
+            # pings out of step could spoil the next one.
+            in_rounds = state.direct and not state.ever_proven and self.relayed and self.speaks_disco is True
+            return not (state.attempts < len(PROBES) or (traffic and not in_rounds) or self.active is None)
         # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
         wanted = self._outage_since is not None or self.active is None
         if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
