@@ -250,9 +250,8 @@ class RemotePaths:
 
     def drop(self, path: Path, now: float) -> None:
         """Forget a path that can't come back, unless it is in use."""
-        state = self.paths.get(path)
-        if state is not None and state is not self.active:
-            self._forget(state, now)
+        if path in self.paths and self.paths[path] is not self.active:
+            self._forget(self.paths[path], now)
             self._retarget()
 
     @property
