@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
-    Discovery,
     PluginObject,
     Publisher,
     PublishReport,
@@ -24,7 +24,7 @@ from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
-from tom_connect.discovery import PublishService
+from tom_connect.discovery import DiscoveryService, Lookup, NodesFile, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
@@ -67,7 +67,6 @@ class Endpoint:
         self._external: dict[str, SocketAddr] = {}
         self._hosts: list[str] = []
         self._objects: list[tuple[str, PluginObject]] = []
-        self._sources: list[tuple[str, Discovery]] = []
         self._address_sources: list[tuple[str, AddressSource]] = []
         self._relays: list[tuple[str, RelayTransport]] = []
         self._guards: list[tuple[str, ConnectionGuard]] = []
@@ -78,6 +77,7 @@ class Endpoint:
         self._closed = False
         self._driver: Driver
         self._publishing: PublishService
+        self._discovery: DiscoveryService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -132,6 +132,7 @@ class Endpoint:
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
         self._update_addr()
+        self._discovery.network_changed()
         self._magic.network_changed()
 
     @property
@@ -164,8 +165,7 @@ class Endpoint:
             self._driver,
             addr,
             alpn,
-            sources=self._sources,
-            report=self._host.report_failure,
+            discovery=self._discovery,
             address_filter=self._filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
@@ -173,6 +173,19 @@ class Endpoint:
             listener=on_progress,
         )
         return await dial.run()
+
+    def look_up(self, node_id: NodeId) -> AbstractAsyncContextManager[Lookup]:
+        """Ask where a node is: `async with endpoint.look_up(node_id) as lookup: async for found in lookup: ...`.
+
+        `lookup.outcomes` tells what became of each source, `lookup.merged()` what everything so far comes to. Leaving
+        the block cancels what still runs. A look-up of the same node that is under way is shared.
+        """
+        self._check_open()
+        return self._discovery.look_up(node_id)
+
+    def discovery_counts(self) -> Mapping[str, SourceCounts]:
+        """Look-ups since the start by discovery source, with what came of them."""
+        return self._discovery.counts
 
     def accept(self) -> AsyncIterator[Incoming]:
         """Those who dial us, as they come, until the endpoint is closed."""
@@ -287,6 +300,7 @@ class Endpoint:
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host
+        nodes = NodesFile(self._config.nodes_file) if self._config.nodes_file is not None else None
         contexts = host.contexts(
             Facilities(
                 node_id=self.node_id,
@@ -325,7 +339,9 @@ class Endpoint:
             if id(transport) not in running:
                 self._magic.relays.remove(transport)
         self._relays = [pair for pair in relays if id(pair[1]) in running]
-        self._sources = [pair for pair in sources if id(pair[1]) in running]
+        known = [("tom-connect", nodes)] if nodes is not None else []
+        asked = [*known, *(pair for pair in sources if id(pair[1]) in running)]
+        self._discovery = DiscoveryService(asked, report=self._host.report_failure)
         self._address_sources = [pair for pair in address_sources if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.
         made = {name for name, _guard in guards}
@@ -376,6 +392,8 @@ class Endpoint:
             if driver is not None:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)
+        if (discovery := getattr(self, "_discovery", None)) is not None:
+            keep_statistics(self._config, discovery.counts)
         self._known_addr.close()
         self._told_addr.close()
 
