@@ -227,6 +227,16 @@ class RelayTransport(PluginObject):
         that are ours alone (unless local addresses are allowed).
         """
 
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        """Ask a relay from which IP address a node is connected to it; what it says goes to `set_attested`'s callback.
+
+        Only a relay counts that the user named, or asked for by a public list: one that a peer named could say what
+        the peer wants. There may be no answer.
+        """
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        """Say who takes the answers: relay, node, and the IP address as text, without a port."""
+
     def network_changed(self) -> None:
         """The network is another one: find out at once which connections still live, and try again what failed."""
 
