@@ -1,0 +1,1 @@
+"""For tests of plugins and applications; nothing of it is needed to run them."""
