@@ -33,6 +33,8 @@ from tom_connect.keyfile import load_or_create_secret_key
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import expand_wildcards, interface_hosts
+from tom_connect.netreport.report import NetReport
+from tom_connect.netreport.service import NetReporter
 from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
@@ -64,7 +66,6 @@ class Endpoint:
         self._host = PluginHost.load(config)
         self._known_addr = Watch(NodeAddr(secret_key.node_id))
         self._told_addr = Watch(NodeAddr(secret_key.node_id))
-        self._external: dict[str, SocketAddr] = {}
         self._hosts: list[str] = []
         self._objects: list[tuple[str, PluginObject]] = []
         self._address_sources: list[tuple[str, AddressSource]] = []
@@ -76,6 +77,7 @@ class Endpoint:
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._driver: Driver
+        self._net: NetReporter
         self._publishing: PublishService
         self._discovery: DiscoveryService
 
@@ -121,6 +123,10 @@ class Endpoint:
         """The relays that are in use or wanted, the home relay first."""
         return [info for _name, transport in self._relays for info in transport.relays()]
 
+    def net_report(self) -> Watch[NetReport]:
+        """What is known about our network: addresses at which others see us, the NAT's kind; now and as it changes."""
+        return self._net.report
+
     def network_changed(self) -> None:
         """Say that the network is another one: interfaces, relays and all paths are looked at again, at once."""
         self._check_open()
@@ -131,6 +137,7 @@ class Endpoint:
                 transport.network_changed()
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
+        self._net.network_changed()
         self._update_addr()
         self._discovery.network_changed()
         self._magic.network_changed()
@@ -236,8 +243,10 @@ class Endpoint:
     # Addresses
 
     def _update_addr(self) -> None:
-        found = expand_wildcards(self._magic.local_addrs, self._hosts)
-        found += self._external.values()
+        found = self._local_addrs()
+        seen = self._net.report.value
+        doubtful = set(seen.reflexive).difference(seen.confirmed, found)
+        found += seen.reflexive
         for _name, source in self._address_sources:
             found += source.watch().value
         homes = (transport.home_relay().value for _name, transport in self._relays)
@@ -246,20 +255,18 @@ class Endpoint:
         self._known_addr.set(known)
         spare = (transport.standby_relay().value for _name, transport in self._relays)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
-        told = [addr for addr in known.direct_addrs if self._filter.publishable(addr)]
+        told = [addr for addr in known.direct_addrs if self._filter.publishable(addr) and addr not in doubtful]
         # A reflexive address says more than an interface's: where space is short, the last ones are cut.
-        told.sort(key=lambda addr: addr not in self._external.values())
+        told.sort(key=lambda addr: addr not in seen.confirmed)
         self._told_addr.set(NodeAddr(self.node_id, relays, told))
 
-    def _report_external(self, name: str, addr: SocketAddr) -> None:
-        key = f"{name}/{addr.family.name}"
-        if self._external.get(key) != addr:
-            self._external[key] = addr
-            self._update_addr()
+    def _local_addrs(self) -> list[SocketAddr]:
+        return expand_wildcards(self._magic.local_addrs, self._hosts)
 
     async def _follow(self, watch: Watch[Any]) -> None:
         async for _value in watch:
             self._update_addr()
+            self._net.relays_changed()
 
     # Life
 
@@ -280,8 +287,22 @@ class Endpoint:
             guard=self._before_handshake,
             on_incoming=self._on_incoming,
         )
+        self._net = NetReporter(
+            self._magic.shared,
+            self._clock,
+            local=self._local_addrs,
+            transports=lambda: self._relays,
+            busy=lambda: bool(self._driver.links),
+            probing=config.direct and not config.dht_only,
+            on_change=self._update_addr,
+            report_failure=self._host.report_failure,
+        )
+        self._magic.add_protocol(self._net)
+        self._magic.set_observed(self._net.peer_told)
         publishers = await self._start_plugins()
         self._update_addr()
+        self._spawn("tom-connect", self._net.run(), "reporting on the network")
+        self._spawn("tom-connect", self._net.find_servers(), "finding servers for the network report")
         self._publishing = PublishService(
             publishers,
             signer=self._signer,
@@ -309,7 +330,7 @@ class Endpoint:
                 local_addrs=self._known_addr,
                 socket=self._magic.shared,
                 create_task=self._spawn,
-                report_external_addr=self._report_external,
+                report_external_addr=self._net.plugin_told,
             )
         )
         self._update_addr()
@@ -396,6 +417,8 @@ class Endpoint:
             keep_statistics(self._config, discovery.counts)
         self._known_addr.close()
         self._told_addr.close()
+        if hasattr(self, "_net"):
+            self._net.report.close()
 
     async def __aenter__(self) -> Self:
         return self
