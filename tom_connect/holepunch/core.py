@@ -337,7 +337,8 @@ class DiscoCore:
                 self.arm(remote, puncher.next_round)
         self._call(known, now)
         due = puncher.due(heard=_heard(remote))
-        if due < inf:
+        if due > now:
+            # A call that has no way to go is tried again whenever something else happens.
             self.arm(remote, due)
 
     def _call(self, known: _Known, now: float) -> None:

@@ -67,8 +67,9 @@ class Puncher:
         self.next_round = inf
         self.their_mapping = Mapping.UNKNOWN
         """How the node says that its NAT maps."""
-        self.called_with = 0
-        """Candidates that its last call named."""
+        self.news = False
+        """Whether its last call named other candidates than the one before."""
+        self._candidates: tuple[SocketAddr, ...] = ()
         self._random = random
         self._rounds = 0
         self._told: Offer | None = NOTHING
@@ -161,9 +162,12 @@ class Puncher:
     def heard(self, call: CallMeMaybe) -> None:
         """The node called us."""
         self.their_mapping = call.mapping
-        self.called_with = len(call.candidates)
+        self.news = self._candidates != call.candidates
+        self._candidates = call.candidates
 
     def called(self, now: float) -> None:
         """It called while no direct path is there: it probes now, so it must know where we are now."""
         if now - self._called >= ANSWER_AFTER:
-            self.begin(now, fresh=True)
+            self.begin(now, fresh=self.news)
+        elif self.news:
+            self._rounds = 0
