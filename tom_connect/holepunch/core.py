@@ -93,10 +93,11 @@ class DiscoCore:
         secret_key: SecretKey,
         *,
         allow_local: bool = False,
+        address_filter: AddressFilter | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.node_id = secret_key.node_id
-        self.filter = AddressFilter(allow_local)
+        self.filter = address_filter or AddressFilter(allow_local)
         self.sealer = Sealer(secret_key, random)
         self.outbox: list[tuple[Path, bytes]] = []
         self.openers: list[tuple[SocketAddr, bytes]] | None = None
@@ -363,6 +364,9 @@ class DiscoCore:
 
     def receive(self, data: bytes, source: Path, now: float) -> None:
         """Take a datagram whose first byte is 4 to 15. Never raises; what is refused is counted."""
+        if isinstance(source, SocketAddr) and not self.filter.permits(source):
+            self.counters["disco: source refused by the address filter"] += 1
+            return
         try:
             if data[0] == disco.KIND_CHALLENGE:
                 self._challenged(data, source, now)
@@ -407,8 +411,6 @@ class DiscoCore:
         if known is None:
             return
         if isinstance(message, Ping):
-            if isinstance(source, SocketAddr) and not self.filter.sendable(source):
-                return
             known.paths.ping_received(source, now)
         else:
             self._called(known, message, now)
@@ -447,7 +449,7 @@ class DiscoCore:
             # Its transaction stays open: the pong from the right place may still come. A host with several addresses
             # may answer from another than was asked, so that one is worth a ping of its own.
             self.counters["disco: pong from elsewhere"] += 1
-            if asked.remote.holders and (isinstance(source, RelayPath) or self.filter.sendable(source)):
+            if asked.remote.holders:
                 asked.remote.ping_received(source, now)
             return
         self._done(asked)
