@@ -275,6 +275,9 @@ class AddressSource(PluginObject):
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The addresses now and later."""
 
+    def network_changed(self) -> None:
+        """The network is another one: find out at once which addresses still hold. Must not block."""
+
 
 class Rendezvous(PluginObject):
     """Carries a sealed call-me-maybe to a node where no path to it exists yet."""

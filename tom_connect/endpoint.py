@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from tom_connect.abc import (
+    AddressSource,
     ConnectionGuard,
     PluginObject,
     Publisher,
     PublishReport,
     RelayInfo,
+    RelayTransport,
 )
 from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
@@ -140,9 +142,10 @@ class Endpoint:
 
     def _go_on_elsewhere(self) -> None:
         self._magic.rebind({address.host for address in self._own.state.addresses})
-        for name, transport in self._own.relays:
+        concerned: list[tuple[str, RelayTransport | AddressSource]] = [*self._own.relays, *self._own.sources]
+        for name, plugin_object in concerned:
             try:
-                transport.network_changed()
+                plugin_object.network_changed()
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
         self._net.network_changed()

@@ -61,10 +61,9 @@ class OwnAddresses:
         """Gather anew, and tell those who watch or wait if something differs."""
         found = self.local()
         seen = self.net.value
-        doubtful = set(seen.reflexive).difference(seen.confirmed, found)
-        found += seen.reflexive
-        for _name, source in self.sources:
-            found += source.watch().value
+        mapped = [addr for _name, source in self.sources for addr in source.watch().value]
+        doubtful = set(seen.reflexive).difference(seen.confirmed, found, mapped)
+        found += [*seen.reflexive, *mapped]
         homes = (transport.home_relay().value for _name, transport in self.relays)
         relays = tuple(home for home in homes if home is not None)
         known = NodeAddr(self._node_id, relays, found if self._direct else ())
@@ -72,8 +71,8 @@ class OwnAddresses:
         spare = (transport.standby_relay().value for _name, transport in self.relays)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
         told = [addr for addr in known.direct_addrs if self.filter.publishable(addr) and addr not in doubtful]
-        # A reflexive address says more than an interface's: where space is short, the last ones are cut.
-        told.sort(key=lambda addr: addr not in seen.confirmed)
+        # A reflexive or mapped address says more than an interface's: where space is short, the last ones are cut.
+        told.sort(key=lambda addr: addr not in seen.confirmed and addr not in mapped)
         self.told.set(NodeAddr(self._node_id, relays, told))
 
     def local(self) -> list[SocketAddr]:
