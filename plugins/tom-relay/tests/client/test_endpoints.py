@@ -231,10 +231,9 @@ async def _kill(server: RelayServer) -> None:
 
 
 async def test_a_second_relay_takes_over() -> None:
-    """Nodes that know two relays are back over the second within 5 s of the first's death, and publish it."""
-    first = RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",)))
-    await first.start()
+    """Nodes that know two relays are back over the other within 5 s of the home relay's death, and publish it."""
     async with (
+        RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as first,
         RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as second,
         at_relay(first.url) as a,
         at_relay(first.url) as b,
@@ -242,13 +241,13 @@ async def test_a_second_relay_takes_over() -> None:
         for endpoint in (a, b):
             transport = endpoint._own.relays[0][1]
             await _also(transport, second.url)
-        before = a.node_addr().relay_urls
         dialed, accepted = await meet(a, b)
         flow = Flow(dialed, accepted)
         await until(lambda: sum(path.rtt is not None for path in dialed.paths()) == 2)
         await flow.more()
+        before = a.node_addr().relay_urls  # a busy machine may have made either of them look nearer
         began = time.monotonic()
-        await _kill(first)
+        await _kill(first if str(before[0]) == f"{first.url}/" else second)
         await flow.more(within=10)
         assert time.monotonic() - began < 5
         assert kind(dialed) == "relay"
