@@ -87,7 +87,7 @@ class PluginContext:
     create_task: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
     """Runs a coroutine under the endpoint's care: cancelled at close, its failure reported as this plugin's."""
     report_external_addr: Callable[[SocketAddr], None]
-    """Tells the endpoint the address at which others see its shared socket."""
+    """Tells the endpoint the address at which others see its shared socket; port 0: each of them another port."""
     shared: dict[str, Any]
     """The plugin's own, one for each endpoint: where its factories find what they have in common."""
     relay_urls: tuple[RelayUrl, ...] = ()
@@ -127,7 +127,12 @@ class Discovery(PluginObject):
     serverless: bool = False
     """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
     stage: float = 0.0
-    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others."""
+    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others.
+
+    A hedge adapts to what the earlier sources usually take, within a factor of two above.
+    """
+    stage_is_fixed: bool = False
+    """Whether `stage` is kept as it is, for a last resort."""
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
@@ -191,6 +196,25 @@ class RelayInfo:
     problem: str | None = None
 
 
+@attrs.frozen
+class ProbeServer:
+    """A relay's services that tell us over UDP at which address we are seen.
+
+    `host`: a name or IP address (IPv6 without brackets); `stun_port` and `qad_port`: None where that service is not
+    there; `certain`: whether the relay says so itself, so that silence means that UDP does not pass. `qad_verify`:
+    whether the certificate of QUIC address discovery must be valid for `host`; `qad_ca`: PEM with authorities to trust
+    besides the system's.
+    """
+
+    relay: RelayUrl
+    host: str
+    stun_port: int | None = 3478
+    qad_port: int | None = 7842
+    certain: bool = False
+    qad_verify: bool = True
+    qad_ca: bytes | None = attrs.field(default=None, repr=False)
+
+
 class RelayTransport(PluginObject):
     """Carries datagrams through relays of the URL schemes that it claims."""
 
@@ -239,6 +263,10 @@ class RelayTransport(PluginObject):
         """The relays that are in use or wanted, the home relay first."""
         return ()
 
+    def probes(self) -> Sequence[ProbeServer]:
+        """Where the user's own relays tell us our address, the home relay first. Asked again now and then."""
+        return ()
+
 
 class AddressSource(PluginObject):
     """Knows further addresses of ours: port mappings, reflexive addresses."""
@@ -246,6 +274,9 @@ class AddressSource(PluginObject):
     @abc.abstractmethod
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The addresses now and later."""
+
+    def network_changed(self) -> None:
+        """The network is another one: find out at once which addresses still hold. Must not block."""
 
 
 class Rendezvous(PluginObject):

@@ -10,6 +10,8 @@ import time
 import pytest
 
 from tom_connect import Connection, DialError, Endpoint, NodeAddr, SecretKey
+from tom_connect.abc import Discovery, FoundAddr
+from tom_connect.discovery import DiscoveryService
 from tom_relay.server import RelayServer, RelayServerConfig
 
 from .meeting import ALPN, at_relay, config, home, kind, meet, until
@@ -184,21 +186,23 @@ async def test_dead_addresses_do_not_hold_up_a_living_relay(relay: RelayServer, 
         if trusted:
             dialed, _ = await meet(dialer, server, where)
         else:
-            dialer._sources = [("book", _Book(where))]
+            dialer._discovery = _book(where)
             dialed, _ = await meet(dialer, server, NodeAddr(server.node_id))
         assert time.monotonic() - began < 2.0 * SLACK
         assert kind(dialed) == "relay"
 
 
-class _Book:
-    name, stage, serverless = "book", 0.0, True
+def _book(addr: NodeAddr) -> DiscoveryService:
+    return DiscoveryService([("book", _Book(addr))], report=lambda *_: None)
+
+
+class _Book(Discovery):
+    name, serverless = "book", True
 
     def __init__(self, addr: NodeAddr) -> None:
         self._addr = addr
 
     async def resolve(self, _node_id: object):  # type: ignore[no-untyped-def]
-        from tom_connect.abc import FoundAddr
-
         yield FoundAddr(self._addr, "book", 1)
 
 
@@ -239,7 +243,7 @@ async def test_a_second_relay_takes_over() -> None:
         at_relay(first.url) as b,
     ):
         for endpoint in (a, b):
-            transport = endpoint._relays[0][1]
+            transport = endpoint._own.relays[0][1]
             await _also(transport, second.url)
         dialed, accepted = await meet(a, b)
         flow = Flow(dialed, accepted)
@@ -305,7 +309,7 @@ async def test_a_record_does_not_lead_into_our_own_networks(relay: RelayServer) 
     async with Endpoint.bind(config(allow_local=False)) as endpoint:
         port = relay.addrs[0].port
         urls = (relay.url, f"http://localhost:{port}", f"http://[::1]:{port}", f"http://2130706433:{port}")
-        endpoint._sources = [("book", _Book(NodeAddr(target, urls)))]
+        endpoint._discovery = _book(NodeAddr(target, urls))
         with pytest.raises(DialError):
             await endpoint.connect(target, ALPN, timeout=1)
         assert endpoint.relays() == []
@@ -320,7 +324,7 @@ async def test_network_changed_reconnects_at_once(relay: RelayServer) -> None:
     port = relay.addrs[0].port
     async with at_relay(relay.url) as endpoint:
         await _kill(relay)
-        connection = endpoint._relays[0][1]._connections[endpoint.relays()[0].url]  # type: ignore[attr-defined]
+        connection = endpoint._own.relays[0][1]._connections[endpoint.relays()[0].url]  # type: ignore[attr-defined]
         await until(lambda: not connection.connected)
         waits: list[float] = []
         connection._backoff.next = lambda *, wanted: waits.append(1000.0) or waits[-1]

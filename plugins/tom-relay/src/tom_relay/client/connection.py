@@ -19,7 +19,7 @@ from tom_connect.keys import NodeId
 from tom_relay.client.backoff import Backoff
 from tom_relay.client.maps import RelayEntry
 from tom_relay.client.session import Attested, Gone, RelayLostError, RelaySession, Told
-from tom_relay.client.websocket import WebSocketDialer
+from tom_relay.client.websocket import WebSocketDialer, told_services
 from tom_relay.errors import RelayDeniedError, RelayError, WireError
 from tom_relay.wire import Dialect, ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
 
@@ -78,6 +78,8 @@ class RelayConnection:
     rtt: float | None = None
     dropped: int = 0
     """Datagrams that were not sent: the queue was full, or the connection was lost."""
+    services: dict[str, int] | None = None
+    """Ports of the UDP services that the relay says it has, None as long as it says nothing."""
     last_sent: float = -inf
     _session: RelaySession | None = None
     _queue: deque[tuple[NodeId, bytes, int | None, int, int]] = attrs.Factory(deque)
@@ -146,6 +148,7 @@ class RelayConnection:
                 websocket, dialect = await self.owner.dialer.open(
                     self.url, configured=self.kind == "configured", trusted=self.trusted
                 )
+                self.services = told_services(websocket)
                 try:
                     wait = await self._serve(websocket, dialect)
                 finally:

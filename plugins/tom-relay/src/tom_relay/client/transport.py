@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tom_connect.abc import PluginContext, RelayInfo, RelayTransport
+from tom_connect.abc import PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
@@ -143,6 +143,26 @@ class WebSocketRelays(RelayTransport):
         ]
         order = ("configured", "public", "found")
         return sorted(infos, key=lambda info: (not info.home, order.index(info.kind), str(info.url)))
+
+    def probes(self) -> Sequence[ProbeServer]:
+        """See `RelayTransport`."""
+        own = [c for c in self._connections.values() if c.kind != "found"]
+        own.sort(key=lambda c: (c.url != self._home.value, c.kind != "configured", not c.connected))
+        return [self._probe(connection) for connection in own]
+
+    def _probe(self, connection: RelayConnection) -> ProbeServer:
+        url, services = connection.url, connection.services
+        # Public relays are iroh's, which have no STUN.
+        ports = {"stun": None if connection.kind == "public" else 3478, "qad": 7842} if services is None else services
+        return ProbeServer(
+            relay=url,
+            host=url.host.strip("[]"),
+            stun_port=ports.get("stun"),
+            qad_port=ports.get("qad"),
+            certain=services is not None,
+            qad_verify=url.scheme == "https",
+            qad_ca=self.dialer.authorities,
+        )
 
     # Connections
 

@@ -21,6 +21,7 @@ from tom_relay.server.hub import RelayClient, RelayHub
 from tom_relay.server.origin import public_origin
 from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect, IPAddress, ServerHandshake, choose_dialect
 from tom_relay.wire.frames import CHALLENGE_SIZE
+from tom_relay.wire.services import HEADER
 
 logger = logging.getLogger("tom_connect.plugin.relay-server")
 
@@ -50,6 +51,8 @@ class Sessions:
         self, config: RelayServerConfig, hub: RelayHub, gate: Gate, accounts: Accounts, access: AccessPolicy
     ) -> None:
         self.counters = SessionCounters()
+        self.services: str | None = None
+        """What clients are told about our UDP services, once they run."""
         self._config = config
         self._hub = hub
         self._gate = gate
@@ -67,6 +70,8 @@ class Sessions:
             max_msg_size=MAX_MESSAGE,
             timeout=CLOSE_TIMEOUT,
         )
+        if self.services is not None:
+            websocket.headers[HEADER] = self.services
         if request.method != "GET" or not websocket.can_prepare(request):
             self.counters.bad_requests["no_upgrade"] += 1
             text = "This is a relay for encrypted datagrams: connect by WebSocket.\n"

@@ -68,6 +68,11 @@ class UdpServices:
         return {name: [str(addr) for addr in service.addrs] for name, service in services.items() if service}
 
     @property
+    def ports(self) -> dict[str, int]:
+        """The port of each service, by name."""
+        return {name: int(addrs[0].rpartition(":")[2]) for name, addrs in self.addrs.items() if addrs}
+
+    @property
     def counters(self) -> dict[str, Mapping[str, int]]:
         """What each service counted, by name."""
         services = {"stun": self.stun, "qad": self.qad}
