@@ -105,7 +105,7 @@ OFF_CURVE = b"\x02" + bytes(31)
     ("kind", "words", "answer"),
     [
         ("signature", "signature", lambda _: encode(ClientAuth(KEY.node_id.raw, bytes(64)), V2)),
-        ("signature", "signature", lambda challenge: signed(challenge)[:-1] + b"\0"),
+        ("signature", "signature", lambda challenge: signed(challenge)[:-1] + bytes((signed(challenge)[-1] ^ 1,))),
         ("signature", "signature", lambda _: signed(bytes(16))),
         ("key", "not on the curve", lambda _: encode(ClientAuth(OFF_CURVE, bytes(64)), V2)),
         ("key", "low order", lambda _: encode(ClientAuth(bytes(32), bytes(64)), V2)),
