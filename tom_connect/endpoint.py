@@ -13,6 +13,7 @@ from typing import Any, Self
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
+    Diagnostics,
     Discovery,
     PluginObject,
     Publisher,
@@ -35,7 +36,7 @@ from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import expand_wildcards, interface_hosts
 from tom_connect.netreport.report import NetReport
 from tom_connect.netreport.service import NetReporter
-from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
+from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
@@ -79,6 +80,7 @@ class Endpoint:
         self._closed = False
         self._driver: Driver
         self._net: NetReporter
+        self._contexts: PluginContexts
         self._publishing: PublishService
 
     @staticmethod
@@ -145,6 +147,10 @@ class Endpoint:
     def plugins(self) -> list[PluginInfo]:
         """Every plugin that was found, with its state."""
         return self._host.infos
+
+    def diagnostics(self) -> dict[str, Diagnostics]:
+        """What each plugin tells of itself, by its name."""
+        return self._host.diagnostics(self._contexts)
 
     # Connections
 
@@ -234,8 +240,7 @@ class Endpoint:
         seen = self._net.report.value
         doubtful = set(seen.reflexive).difference(seen.confirmed, found)
         found += seen.reflexive
-        for _name, source in self._address_sources:
-            found += source.watch().value
+        found += self._mapped_addrs()
         homes = (transport.home_relay().value for _name, transport in self._relays)
         relays = tuple(home for home in homes if home is not None)
         known = NodeAddr(self.node_id, relays, found if self._config.direct else ())
@@ -249,6 +254,9 @@ class Endpoint:
 
     def _local_addrs(self) -> list[SocketAddr]:
         return expand_wildcards(self._magic.local_addrs, self._hosts)
+
+    def _mapped_addrs(self) -> list[SocketAddr]:
+        return [addr for _name, source in self._address_sources for addr in source.watch().value]
 
     async def _follow(self, watch: Watch[Any]) -> None:
         async for _value in watch:
@@ -278,6 +286,7 @@ class Endpoint:
             self._magic.shared,
             self._clock,
             local=self._local_addrs,
+            mapped=self._mapped_addrs,
             transports=lambda: self._relays,
             busy=lambda: bool(self._driver.links),
             probing=config.direct and not config.dht_only,
@@ -320,6 +329,7 @@ class Endpoint:
                 report_external_addr=self._net.plugin_told,
             )
         )
+        self._contexts = contexts
         self._update_addr()
         protocols = host.collect("tom_datagram_protocol", contexts)
         for _name, protocol in protocols:

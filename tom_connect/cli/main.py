@@ -25,6 +25,7 @@ COMMANDS = {
     "ping": "Measure the round trip to a node.",
     "send": "Send a file or folder to a node.",
     "receive": "Receive files and folders.",
+    "doctor": "Examine the network: what works, what doesn't, and what to do.",
     "config": "Show the configuration in effect, and where each value comes from.",
     "plugins": "Show the installed plugins, and why any is not in use.",
 }
