@@ -127,7 +127,12 @@ class Discovery(PluginObject):
     serverless: bool = False
     """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
     stage: float = 0.0
-    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others."""
+    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others.
+
+    A hedge adapts to what the earlier sources usually take, within a factor of two above.
+    """
+    stage_is_fixed: bool = False
+    """Whether `stage` is kept as it is, for a last resort."""
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
@@ -243,6 +248,16 @@ class RelayTransport(PluginObject):
         that are ours alone (unless local addresses are allowed).
         """
 
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        """Ask a relay from which IP address a node is connected to it; what it says goes to `set_attested`'s callback.
+
+        Only a relay counts that the user named, or asked for by a public list: one that a peer named could say what
+        the peer wants. There may be no answer.
+        """
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        """Say who takes the answers: relay, node, and the IP address as text, without a port."""
+
     def network_changed(self) -> None:
         """The network is another one: find out at once which connections still live, and try again what failed."""
 
@@ -261,6 +276,9 @@ class AddressSource(PluginObject):
     @abc.abstractmethod
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The addresses now and later."""
+
+    def network_changed(self) -> None:
+        """The network is another one: find out at once which addresses still hold. Must not block."""
 
 
 class Rendezvous(PluginObject):

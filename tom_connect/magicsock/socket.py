@@ -6,26 +6,29 @@ import asyncio
 import errno
 import logging
 import socket
+import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from tom_connect.abc import DatagramProtocol, PathInfo, PathSelector, SharedSocket
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalError
-from tom_connect.holepunch.addrfilter import normal
+from tom_connect.holepunch.addrfilter import AddressFilter, normal
 from tom_connect.holepunch.core import DiscoCore, Observed
 from tom_connect.holepunch.disco import DiscoError
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.paths import RemotePaths
+from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
 from tom_connect.magicsock.provisional import ProvisionalTable
+from tom_connect.magicsock.rebinding import Rebinding
 from tom_connect.magicsock.relays import Relays
 from tom_connect.magicsock.remote import Remote, Route
 from tom_connect.magicsock.shared import SharedUdp
@@ -42,9 +45,9 @@ _ANY_OR_SELF: Final = frozenset({"::", "::1", "0.0.0.0", "127.0.0.1"})  # noqa: 
 class MagicSocket:
     """One UDP socket a family for QUIC, disco and plugins, and relays; QUIC sees one constant address for each node.
 
-    Belongs to one event loop, and to its thread. `allow_local`: probe private, loopback and link-local addresses that
-    records name. `direct`: False sends and takes QUIC and disco through relays alone. `clock`: seconds,
-    `time.monotonic` by default.
+    Belongs to one event loop, and to its thread. `address_filter`: what is probed and offered; without one,
+    `allow_local` alone tells whether private, loopback and link-local addresses that records name are. `direct`: False
+    sends and takes QUIC and disco through relays alone. `clock`: seconds, `time.monotonic` by default.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class MagicSocket:
         secret_key: SecretKey,
         *,
         allow_local: bool = False,
+        address_filter: AddressFilter | None = None,
         direct: bool = True,
         clock: Callable[[], float] = time.monotonic,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -66,12 +70,12 @@ class MagicSocket:
         self._clock = clock
         self._loop = loop
         self._logger = logger or logging.getLogger("tom_connect.magicsock")
-        self._core = DiscoCore(secret_key, allow_local=allow_local)
+        self._core = DiscoCore(secret_key, address_filter=address_filter or AddressFilter(allow_local))
         self._core.counters = self.counters
         self._core.relays_told = lambda _paths, urls: self.relays.open(urls, trusted=False)
         self._direct = direct
         self._demux = Demux(
-            quic=self._quic_arrived if direct else self._quic_unwanted,
+            quic=self._direct_quic_arrived if direct else self._quic_unwanted,
             disco=self._disco_arrived if direct else self._disco_unwanted,
             counters=self.counters,
         )
@@ -85,6 +89,8 @@ class MagicSocket:
         )
         """The relay transports, which plugins bring."""
         self._sockets: dict[int, UdpSocket] = {}
+        self._rebinding = Rebinding(rebound=self._socket_rebound, counters=self.counters, logger=self._logger)
+        self._rebound: Callable[[], None] | None = None
         self._remotes: weakref.WeakValueDictionary[NodeId, Remote] = weakref.WeakValueDictionary()
         self._provisional = ProvisionalTable()
         self._timer: asyncio.TimerHandle | None = None
@@ -124,6 +130,8 @@ class MagicSocket:
                     missing.append(str(addr))
                 else:
                     self._sockets[addr.family] = udp
+                    if udp.limits_ttl:
+                        self._core.openers = []
                     await udp.start(loop)
         except BaseException:
             self._close_sockets()
@@ -151,6 +159,7 @@ class MagicSocket:
             writable=self._socket_writable,
             clock=self._clock,
             counters=self.counters,
+            broken=self._rebinding.request,
         )
 
     async def aclose(self) -> None:
@@ -163,6 +172,7 @@ class MagicSocket:
             self._timer = None
         self._demux.close()
         self.relays.close()
+        await self._rebinding.aclose()
         self._close_sockets()
         self._provisional.clear()
         for remote in list(self.waiting):
@@ -174,6 +184,29 @@ class MagicSocket:
         for udp in self._sockets.values():
             udp.close()
         self._sockets.clear()
+
+    def rebind(self, hosts: Collection[str]) -> None:
+        """Open those sockets anew that the network has made useless. `hosts`: the addresses that this machine has now.
+
+        Those bound to an address that is gone are tried until it is back. macOS and iOS take sockets away when they
+        sleep or change networks, without a word where nothing is received, so there all are opened anew.
+        """
+        for udp in self._sockets.values():
+            ip = udp.local.ip
+            # Loopback and link-local addresses need not be on any list to be there.
+            gone = not (ip.is_unspecified or ip.is_loopback or ip.is_link_local) and str(ip) not in hosts
+            if gone or sys.platform in ("darwin", "ios"):
+                self._rebinding.request(udp)
+
+    def set_rebound(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when a socket has been opened anew; `local_addrs` may have another port."""
+        self._rebound = callback
+
+    def _socket_rebound(self, _udp: UdpSocket) -> None:
+        # What worked through the old socket must show that it does through the new one.
+        self.network_changed()
+        if self._rebound is not None:
+            self._rebound()
 
     @property
     def local_addrs(self) -> tuple[SocketAddr, ...]:
@@ -243,7 +276,7 @@ class MagicSocket:
             return (self.relays, path) if self.relays.carries(path.url) else None
         return self._udp_route(path) if self._direct else None
 
-    def _udp_route(self, path: SocketAddr) -> Route | None:
+    def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
         udp = self._sockets.get(path.family)
         if udp is None or not 0 < path.port < 65536:
             return None
@@ -317,6 +350,12 @@ class MagicSocket:
     def _disco_unwanted(self, _data: bytes, _source: SocketAddr, _now: float) -> None:
         self.counters["direct packets are not wanted"] += 1
 
+    def _direct_quic_arrived(self, source: SocketAddr, datagrams: Sequence[bytes], now: float) -> None:
+        if self._core.filter.lists and not self._core.filter.permits(source):
+            self.counters["quic: source refused by the address filter"] += len(datagrams)
+        else:
+            self._quic_arrived(source, datagrams, now)
+
     def _quic_arrived(self, source: Path, datagrams: Sequence[bytes], now: float) -> None:
         if self._quic is None:
             self.counters["quic: nobody listens"] += len(datagrams)
@@ -355,6 +394,10 @@ class MagicSocket:
         self._core.set_own_candidates(addrs if self._direct else (), self._clock(), relays)
         self._pump()
 
+    def set_address_filter(self, address_filter: AddressFilter) -> None:
+        """Judge addresses by this filter from now on."""
+        self._core.filter = address_filter
+
     def network_changed(self) -> None:
         """The network is another one: every path must show that it works, and peers are told anew where we are."""
         self._core.network_changed(self._clock())
@@ -389,10 +432,16 @@ class MagicSocket:
     def pump_if_needed(self, paths: RemotePaths) -> None:
         """Pump after a call to the core that usually has no consequence."""
         core = self._core
-        if core.events or core.outbox or paths.due < self._timer_at:
+        if core.events or core.outbox or core.openers or paths.due < self._timer_at:
             self._pump()
 
     def _flush_outbox(self) -> None:
+        if self._core.openers:
+            openers, self._core.openers = self._core.openers, []
+            for addr, packet in openers:
+                opened = self._udp_route(addr)
+                if opened is not None:
+                    opened[0].send_opener(packet, opened[1], OPENING_TTL)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
             self._send_to_path(path, (packet,))
@@ -404,7 +453,7 @@ class MagicSocket:
         self._pumping = True
         try:
             core = self._core
-            while core.outbox or core.events:
+            while core.outbox or core.events or core.openers:
                 self._flush_outbox()
                 events, core.events = core.events, []
                 for event in events:

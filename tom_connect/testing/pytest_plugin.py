@@ -1,21 +1,15 @@
-"""Pytest fixtures for whoever tests an application or a plugin of tom-connect.
-
-Put `pytest_plugins = ["tom_connect.testing.pytest_plugin"]` into the topmost conftest.py.
-"""
+"""Fixtures: `pytest_plugins = ["tom_connect.testing.pytest_plugin"]` in a conftest.py brings them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
 
 import pytest
 
-from tom_connect.testing.natlab import Lab, missing
+from tom_connect.testing.fakenet import FakeNet
 
 
 @pytest.fixture
-def natlab() -> Iterator[Lab]:
-    """An empty network lab, removed after the test; where the machine can't have one, the test is skipped."""
-    if lacking := missing():
-        pytest.skip(f"a network lab needs {', '.join(lacking)}")
-    with Lab() as lab:
-        yield lab
+def fake_net(request: pytest.FixtureRequest) -> FakeNet:
+    """An empty simulated network, seeded by the name of the test, so that a test sees the same one every time."""
+    return FakeNet(zlib.crc32(request.node.nodeid.encode()))

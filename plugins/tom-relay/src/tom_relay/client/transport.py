@@ -28,6 +28,9 @@ FALL_BACK_AFTER: Final = 3.0
 """Seconds without any configured relay after which public ones are connected to, if they were asked for."""
 MAX_KEYS: Final = 4096
 
+ATTESTS: Final = ("configured", "public")
+"""Kinds of relays whose word on a node's address counts: one that a peer named could be the peer's own."""
+
 Receiver = Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]
 
 
@@ -61,6 +64,7 @@ class WebSocketRelays(RelayTransport):
         self._standby: Watch[RelayUrl | None] = Watch(None)
         self._keys: dict[bytes, NodeId] = {}
         self._receive: Receiver | None = None
+        self._attested: Callable[[RelayUrl, NodeId, str], None] | None = None
         self._running = False
         self._without_since = 0.0
 
@@ -114,6 +118,16 @@ class WebSocketRelays(RelayTransport):
         """See `RelayTransport`."""
         connection = self._connections.get(relay) or self._connection(relay, trusted=False)
         return connection is not None and connection.send(node_id, datagrams, ecn)
+
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        """See `RelayTransport`."""
+        connection = self._connections.get(relay)
+        if connection is not None and connection.kind in ATTESTS:
+            connection.ask_address(node_id)
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        """See `RelayTransport`."""
+        self._attested = callback
 
     def network_changed(self) -> None:
         """See `RelayTransport`."""
@@ -222,17 +236,27 @@ class WebSocketRelays(RelayTransport):
 
     def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
         """Pass datagrams on to the core."""
-        key = self._keys.get(received.key)
-        if key is None:
+        node_id = self._node_id(received.key)
+        if node_id is not None and self._receive is not None:
+            self._receive(connection.url, node_id, received.datagrams(), received.ecn)
+
+    def _node_id(self, key: bytes) -> NodeId | None:
+        node_id = self._keys.get(key)
+        if node_id is None:
             try:
-                key = NodeId(received.key)
+                node_id = NodeId(key)
             except InvalidKeyError:
-                return
+                return None
             if len(self._keys) >= MAX_KEYS:
                 self._keys.clear()
-            self._keys[received.key] = key
-        if self._receive is not None:
-            self._receive(connection.url, key, received.datagrams(), received.ecn)
+            self._keys[key] = node_id
+        return node_id
+
+    def attested(self, connection: RelayConnection, key: bytes, address: str) -> None:
+        """Pass a relay's word on a node's address on to the core."""
+        node_id = self._node_id(key)
+        if node_id is not None and self._attested is not None and connection.kind in ATTESTS:
+            self._attested(connection.url, node_id, address)
 
     def changed(self, connection: RelayConnection) -> None:
         """Choose the home relay anew, and say in the log what became of the connection."""
