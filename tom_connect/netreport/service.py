@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
 from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, RelayTransport, SharedSocket
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import SocketAddr, is_local
+from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
+from tom_connect.netreport import captive
 from tom_connect.netreport.observations import Kind, Observations, Verdict
 from tom_connect.netreport.prober import Prober, Target
-from tom_connect.netreport.report import FamilyReport, NetReport, RelayReport, Version
+from tom_connect.netreport.report import FamilyReport, Filtering, NetReport, RelayReport, Version
 from tom_connect.netreport.stun import is_stun
 from tom_connect.watch import Watch
 
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
 RESOLVE_TIMEOUT: Final = 5.0
+PORTAL_AFTER: Final = 3.0
+"""Seconds without any relay after which a captive portal is looked for: most relays have answered by then."""
+PORTAL_AGAIN: Final = 60.0
 LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
+
+
+_CARRIER: Final = ipaddress.ip_network("100.64.0.0/10")
+"""Between a carrier's NAT and its customers' routers (RFC 6598)."""
+_FILTERING: Final = {
+    None: Filtering.UNKNOWN,
+    True: Filtering.ADDRESS_DEPENDENT,
+    False: Filtering.ADDRESS_AND_PORT_DEPENDENT,
+}
 
 
 class NetReporter(DatagramProtocol):
     """Keeps a NetReport of one endpoint; `run` and `find_servers` do the work.
 
-    `local()`: our sockets' addresses on this machine; `transports()`: the relay transports, each with its plugin's
+    `local()`: our sockets' addresses on this machine; `mapped()`: those that our router says it has mapped to us;
+    `transports()`: the relay transports, each with its plugin's
     name, whose failures are given to `report_failure`; `busy()`: whether there are connections; `on_change()`: called
     when reflexive addresses have changed. `probing` False sends nothing. It claims all STUN of the shared socket.
     """
@@ -41,6 +57,7 @@ class NetReporter(DatagramProtocol):
         clock: Clock,
         *,
         local: Callable[[], Sequence[SocketAddr]],
+        mapped: Callable[[], Sequence[SocketAddr]],
         transports: Callable[[], Sequence[tuple[str, RelayTransport]]],
         busy: Callable[[], bool],
         probing: bool,
@@ -51,6 +68,7 @@ class NetReporter(DatagramProtocol):
         self._socket = socket
         self._now = clock.monotonic
         self._local = local
+        self._mapped = mapped
         self._transports = transports
         self._busy = busy
         self._probing = probing
@@ -61,6 +79,8 @@ class NetReporter(DatagramProtocol):
         self._resolved: dict[str, tuple[SocketAddr, ...]] = {}
         self._doubtful: set[str] = set()
         self._looked = False
+        self._portal: bool | None = None
+        self._portal_at = self._now() + PORTAL_AFTER
         self._look = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -76,6 +96,20 @@ class NetReporter(DatagramProtocol):
         known = [self._prober.receive(data, source, now) for data, source in datagrams]
         if any(known):
             self._pump()
+
+    def quic_received(self, path: Path, dcid: bytes, data: bytes, now: float) -> bool:
+        """Take a QUIC datagram for a connection id that the endpoint does not know; False if it is not for us."""
+        if not isinstance(path, SocketAddr) or not self._prober.receive_quic(dcid, data, path, now):
+            return False
+        self._pump()
+        return True
+
+    async def aclose(self) -> None:
+        """Take leave of the servers; `run` and `find_servers` have ended."""
+        self._prober.close(self._now())
+        for data, addr in self._prober.take_outbox():
+            self._socket.send(data, addr)
+        self.report.close()
 
     def plugin_told(self, plugin: str, addr: SocketAddr) -> None:
         """A plugin says where others see us; port 0: each of them sees another port."""
@@ -94,6 +128,7 @@ class NetReporter(DatagramProtocol):
     def network_changed(self) -> None:
         """Interfaces or routes have changed: ask everybody, under names that may lead elsewhere now."""
         self._doubtful.update(self._resolved)
+        self._portal, self._portal_at = None, self._now() + PORTAL_AFTER
         self._prober.network_changed(self._now())
         self._look.set()
         self._pump()
@@ -145,12 +180,26 @@ class NetReporter(DatagramProtocol):
                 self._aim(servers)
             self._looked = True
             self._pump()
+            await self._look_for_portal()
             try:
                 async with asyncio.timeout(again):
                     await self._look.wait()
                 again = LOOK_AGAIN[0]
             except TimeoutError:
                 again = min(2 * again, LOOK_AGAIN[1])
+
+    async def _look_for_portal(self) -> None:
+        """Only where something is wrong: it takes seconds, and tells relays more than they need to know."""
+        relays = [info for info in self._relays() if info.kind != "found"]
+        now = self._now()
+        if any(info.connected for info in relays):
+            self._portal, self._portal_at = False, now + PORTAL_AFTER
+            return
+        asked = next((info.url for info in relays if info.url.scheme in ("http", "https")), None)
+        if self._probing and asked is not None and now >= self._portal_at:
+            self._portal_at = now + PORTAL_AGAIN
+            self._portal = await captive.check(asked)
+            self._pump()
 
     async def _resolve(self, host: str, servers: Sequence[ProbeServer]) -> None:
         found = await _addresses(host)
@@ -164,13 +213,20 @@ class NetReporter(DatagramProtocol):
         targets = [
             Target(kind, server, SocketAddr(addr.host, port))
             for server in servers
-            for kind, port in ((Kind.STUN, server.stun_port),)
-            if port is not None
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
+            for kind, port in self._services(server, addr)
+            if port is not None
         ]
         self._prober.set_targets(targets, self._now())
         self._pump()
+
+    def _services(self, server: ProbeServer, addr: SocketAddr) -> list[tuple[Kind, int | None]]:
+        services: list[tuple[Kind, int | None]] = [(Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port)]
+        if self._prober.lets_in(6 if ":" in addr.host else 4) is not None:
+            # A second destination, from which the kind of mapping can be seen with one relay.
+            services.append((Kind.STUN, server.stun_other_port))
+        return services
 
     def _pump(self) -> None:
         before = self._prober.get_timer()
@@ -182,6 +238,8 @@ class NetReporter(DatagramProtocol):
             self._wake.set()
         old = self.report.value
         self.report.set(report)
+        if any(new.filtering != old.family(new.version).filtering for new in (report.ipv4, report.ipv6)):
+            self._look.set()
         if any(
             (new.reflexive, new.confirmed) != (known.reflexive, known.confirmed)
             for new, known in ((report.ipv4, old.ipv4), (report.ipv6, old.ipv6))
@@ -197,6 +255,7 @@ class NetReporter(DatagramProtocol):
             ipv6=self._family(6, local),
             relays=self._relay_reports(),
             udp_blocked=self._udp_blocked(),
+            captive_portal=self._portal,
             complete=self._looked and self._prober.settled,
         )
 
@@ -205,6 +264,8 @@ class NetReporter(DatagramProtocol):
         verdict: Verdict = self._observations.verdict(version, own)
         if verdict.nat and verdict.confirmed:
             self._prober.check_hairpin(version, verdict.confirmed[0], self._now())
+        if verdict.reflexive and self._probing:
+            self._prober.check_filtering(version, verdict.reflexive[0], self._now())
         asked = [target for target in self._prober.targets if target.addr.ip.version == version]
         answers: bool | None = None
         if any(target in self._prober.answered for target in asked):
@@ -217,11 +278,17 @@ class NetReporter(DatagramProtocol):
             reflexive=verdict.reflexive,
             confirmed=verdict.confirmed,
             mapping=verdict.mapping,
+            filtering=_FILTERING[self._prober.lets_in(version)],
             nat=verdict.nat,
             port_preserved=verdict.port_preserved,
             hairpin=self._prober.hairpin(version),
             answers=answers,
+            carrier_nat=version == 4 and self._behind_carrier(own),
         )
+
+    def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
+        outside = [addr for addr in self._mapped() if addr.ip.version == 4]
+        return any(addr.ip in _CARRIER for addr in (*own, *outside)) or any(is_local(addr) for addr in outside)
 
     def _relay_reports(self) -> tuple[RelayReport, ...]:
         nearest: dict[str, float] = {}

@@ -69,8 +69,11 @@ class UdpServices:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The port of each service, by name."""
-        return {name: int(addrs[0].rpartition(":")[2]) for name, addrs in self.addrs.items() if addrs}
+        """The port of each service, by name; `stun-other` is STUN's second one."""
+        ports = {name: int(addrs[0].rpartition(":")[2]) for name, addrs in self.addrs.items() if addrs}
+        if self.stun is not None and self.stun.other_addrs:
+            ports["stun-other"] = self.stun.other_addrs[0].port
+        return ports
 
     @property
     def counters(self) -> dict[str, Mapping[str, int]]:
