@@ -362,6 +362,23 @@ async def test_memory_is_bounded_while_many_do_not_read(run: Any, clients: Any) 
         assert 0 < most <= 2 << 20
 
 
+async def test_clients_that_go_in_the_midst_of_their_handshake_are_no_error(
+    relay: RelayServer, clients: Any, raw: Any, relays_still: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks for a session and is gone before it is answered leaves nothing, not even a line in the log."""
+    head = (
+        "GET /relay HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Protocol: {V2.value}\r\n\r\n"
+    )
+    for _ in range(100):
+        _reader, writer = await raw(relay)
+        writer.write(head.encode())
+        writer.transport.abort()
+    await relays_still(relay, clients)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 # Numbers
 
 
