@@ -22,6 +22,8 @@ from tom_connect.watch import Watch
 
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
+MAX_QAD_SERVERS: Final = 2
+"""Of them by QUIC address discovery: each is a TLS handshake for each family."""
 RESOLVE_TIMEOUT: Final = 5.0
 PORTAL_AFTER: Final = 3.0
 """Seconds without any relay after which a captive portal is looked for: most relays have answered by then."""
@@ -117,9 +119,11 @@ class NetReporter(DatagramProtocol):
         self._pump()
 
     def peer_told(self, addr: SocketAddr, peer: NodeId) -> None:
-        """A peer says at which address it sees us."""
+        """A peer says at which address it sees us. Every pong does, mostly the same again: that must cost little."""
+        version = self._observations.version
         self._observations.told(Kind.PEER, str(peer), addr, self._now())
-        self._pump()
+        if self._observations.version != version:
+            self._pump()
 
     def relays_changed(self) -> None:
         """Relays came, went or were measured."""
@@ -212,17 +216,19 @@ class NetReporter(DatagramProtocol):
         families = {addr.family for addr in self._socket.local_addrs}
         targets = [
             Target(kind, server, SocketAddr(addr.host, port))
-            for server in servers
+            for rank, server in enumerate(servers)
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
-            for kind, port in self._services(server, addr)
+            for kind, port in self._services(server, addr, rank)
             if port is not None
         ]
         self._prober.set_targets(targets, self._now())
         self._pump()
 
-    def _services(self, server: ProbeServer, addr: SocketAddr) -> list[tuple[Kind, int | None]]:
-        services: list[tuple[Kind, int | None]] = [(Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port)]
+    def _services(self, server: ProbeServer, addr: SocketAddr, rank: int) -> list[tuple[Kind, int | None]]:
+        services = [(Kind.STUN, server.stun_port)]
+        if rank < MAX_QAD_SERVERS:
+            services.append((Kind.QAD, server.qad_port))
         if self._prober.lets_in(6 if ":" in addr.host else 4) is not None:
             # A second destination, from which the kind of mapping can be seen with one relay.
             services.append((Kind.STUN, server.stun_other_port))
