@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import pytest
+
 from tests.unit.endpoint.pairs import local_config
 from tom_connect import Endpoint, NodeAddr, NodeId, RelayUrl, SocketAddr, hookimpl
-from tom_connect.abc import PluginContext, ProbeServer, RelayTransport
-from tom_connect.netreport.report import Mapping
+from tom_connect.abc import AddressSource, PluginContext, ProbeServer, RelayTransport
+from tom_connect.netreport.report import Mapping, NetReport
 from tom_connect.netreport.stun import BindingRequest, binding_success
 from tom_connect.watch import Watch
 
@@ -80,12 +82,31 @@ class Transport(RelayTransport):
         ]
 
 
+class Mapped(AddressSource):
+    """A port mapping at our router."""
+
+    def __init__(self, *addrs: SocketAddr) -> None:
+        self.addrs = Watch(addrs)
+
+    def watch(self) -> Watch[tuple[SocketAddr, ...]]:
+        return self.addrs
+
+
 class Plugin:
     """Brings the transport, and keeps its context."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self.transport = Transport(servers)
+        self.mapped: AddressSource | None = None
         self.ctx: PluginContext
+
+    @hookimpl
+    def tom_address_source(self) -> AddressSource | None:
+        return self.mapped
+
+    @hookimpl
+    def tom_diagnostics(self) -> dict[str, object]:
+        return {"servers": len(self.transport.servers)}
 
     @hookimpl
     def tom_relay_transport(self, ctx: PluginContext) -> RelayTransport:
@@ -168,3 +189,43 @@ async def test_a_new_home_relay_is_asked() -> None:
             plugin.transport.servers = servers
             plugin.transport.home.set(RelayUrl.parse("test://relay0/"))
             await addr_with(endpoint.watch_addr(), SEEN)
+
+
+async def report_that(endpoint: Endpoint, condition: Callable[[NetReport], bool]) -> NetReport:
+    """The first report for which the condition holds."""
+    async with asyncio.timeout(20):
+        async for report in endpoint.net_report():
+            if condition(report):
+                return report
+    raise AssertionError("the endpoint was closed")
+
+
+async def test_a_dht_whose_nodes_see_different_ports_and_a_server_tell_a_hard_nat() -> None:
+    """Port 0 of a plugin is evidence, not an address: none with that port is told to anybody."""
+    async with serving(SEEN) as servers:
+        plugin = Plugin(servers)
+        async with asking(plugin) as endpoint:
+            plugin.ctx.report_external_addr(SocketAddr(SEEN.host, 0))
+            report = await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent)
+            assert report.ipv4.public_ip == SEEN.ip
+            assert endpoint.node_addr().direct_addrs == endpoint.local_addrs
+            assert plugin.ctx.local_addrs.value.direct_addrs == (*endpoint.local_addrs, SEEN)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "carrier"), [("100.64.3.4:1", True), ("192.168.7.1:1", True), ("203.0.113.1:1", False)]
+)
+async def test_what_the_router_has_outside_shows_a_carriers_nat(mapped: str, carrier: bool) -> None:
+    """A port mapping at a private or shared address is one of a router behind another NAT."""
+    async with serving(SEEN) as servers:
+        plugin = Plugin(servers)
+        plugin.mapped = Mapped(SocketAddr.parse(mapped))
+        async with asking(plugin) as endpoint:
+            report = await report_that(endpoint, lambda report: report.complete and bool(report.ipv4.reflexive))
+            assert report.ipv4.carrier_nat is carrier
+
+
+async def test_plugins_tell_of_themselves() -> None:
+    """What a plugin's hook for diagnostics returns is there under its name."""
+    async with asking(Plugin([])) as endpoint:
+        assert endpoint.diagnostics() == {"asker": {"servers": 0}}
