@@ -85,6 +85,7 @@ class NetReporter(DatagramProtocol):
         self._portal_at = self._now() + PORTAL_AFTER
         self._look = asyncio.Event()
         self._wake = asyncio.Event()
+        self._waits_until = inf
 
     # What others tell
 
@@ -162,12 +163,16 @@ class NetReporter(DatagramProtocol):
             self._wake.clear()
             now = self._now()
             due = self._prober.get_timer()
-            if due is None or due > now:
+            self._waits_until = inf if due is None else due
+            if self._waits_until > now:
                 try:
                     async with asyncio.timeout(None if due is None else due - now):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
+            else:
+                await asyncio.sleep(0)  # whatever is overdue, others get their turn
+            self._waits_until = inf
             self._prober.handle_timer(self._now())
             self._pump()
 
@@ -235,12 +240,11 @@ class NetReporter(DatagramProtocol):
         return services
 
     def _pump(self) -> None:
-        before = self._prober.get_timer()
         report = self._make_report()
         for data, addr in self._prober.take_outbox():
             self._socket.send(data, addr)
-        after = self._prober.get_timer()
-        if after != before or (after or inf) <= self._now():
+        due = self._prober.get_timer()
+        if due is not None and due < self._waits_until:
             self._wake.set()
         old = self.report.value
         self.report.set(report)

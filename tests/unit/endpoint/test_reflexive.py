@@ -11,6 +11,7 @@ import pytest
 from tests.unit.endpoint.pairs import local_config
 from tom_connect import Endpoint, NodeAddr, NodeId, RelayUrl, SocketAddr, hookimpl
 from tom_connect.abc import AddressSource, PluginContext, ProbeServer, RelayTransport
+from tom_connect.netreport.prober import REQUESTS
 from tom_connect.netreport.report import Mapping, NetReport
 from tom_connect.netreport.stun import BindingRequest, binding_success
 from tom_connect.watch import Watch
@@ -25,12 +26,15 @@ class Server(asyncio.DatagramProtocol):
     def __init__(self, told: SocketAddr) -> None:
         self.told = told
         self.asked = 0
+        self.silent = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.asked += 1
+        if self.silent:
+            return
         request = BindingRequest.decode(data)
         self.transport.sendto(binding_success(request.transaction_id, self.told), addr)  # type: ignore[attr-defined]
 
@@ -223,6 +227,17 @@ async def test_what_the_router_has_outside_shows_a_carriers_nat(mapped: str, car
         async with asking(plugin) as endpoint:
             report = await report_that(endpoint, lambda report: report.complete and bool(report.ipv4.reflexive))
             assert report.ipv4.carrier_nat is carrier
+
+
+async def test_a_silent_server_is_asked_again_and_given_up() -> None:
+    """Repetitions leave on time although nothing else happens, and in the end it is known that nobody answers."""
+    async with serving(SEEN) as servers:
+        servers[0].silent = True
+        async with asking(Plugin(servers)) as endpoint:
+            report = await report_that(endpoint, lambda report: report.ipv4.answers is False)
+            assert report.complete
+            assert report.udp_blocked is None  # no relay is connected, so that all may be down
+            assert servers[0].asked == REQUESTS
 
 
 async def test_plugins_tell_of_themselves() -> None:
