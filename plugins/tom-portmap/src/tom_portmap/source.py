@@ -16,7 +16,7 @@ from tom_connect.watch import Watch
 from tom_portmap.asker import Asker
 from tom_portmap.config import PortmapConfig
 from tom_portmap.core.keeper import Action, Keeper, Map, Probe, Release, State
-from tom_portmap.core.values import Candidate, Protocol
+from tom_portmap.core.values import Candidate
 from tom_portmap.errors import PortmapError, RefusedError
 from tom_portmap.gateways import Gateway, default_gateways
 from tom_portmap.listener import Announcements
@@ -207,10 +207,10 @@ class PortMappings(AddressSource):
             for protocol in self.config.protocols
         )
 
-    def _announced(self, gateway: str, protocol: Protocol, epoch: int) -> None:
+    def _announced(self, gateway: str) -> None:
         now = self.clock.monotonic()
         for slot in self._slots.values():
-            slot.keeper.saw_epoch(gateway, protocol, epoch, now)
+            slot.keeper.announced(gateway, now)
         self._wake.set()
 
     async def _do(self, slot: _Slot, action: Action) -> None:

@@ -21,7 +21,7 @@ import attrs
 
 from tom_connect.addr import SocketAddr
 from tom_portmap.core.epoch import EpochClock
-from tom_portmap.core.values import Candidate, Grant, Probed, Protocol, is_public
+from tom_portmap.core.values import Candidate, Grant, Probed, is_public
 
 CHECK_EVERY: Final = 300.0
 """Seconds between looks at the gateway: how long a mapping may be offered that a restart of it has ended."""
@@ -103,7 +103,7 @@ class Keeper:
         self._ready: deque[tuple[Candidate, Probed]] = deque()
         self._reasons: dict[Candidate, str] = {}
         self._actions: deque[Action] = deque()
-        self._raced_at = self._renewed_at = float("-inf")
+        self._raced_at = self._looked_at = float("-inf")
         self._race_at: float | None = None
         self._renew_at: float | None = None
         self._check_at: float | None = None
@@ -168,6 +168,7 @@ class Keeper:
             if self._renew_at is not None and now >= self._renew_at:
                 self._renew(now)
             elif self._check_at is not None and now >= self._check_at:
+                self._looked_at = now
                 self._probe(*self._held)
 
     def probed(self, number: int, answer: Probed, now: float) -> None:
@@ -236,16 +237,16 @@ class Keeper:
         self._lose()
         self._plan_race(now)
 
-    def saw_epoch(self, gateway: str, protocol: Protocol, epoch: int, now: float) -> None:
-        """A gateway told its epoch unasked: after a restart it says so to everyone.
+    def announced(self, gateway: str, now: float) -> None:
+        """A gateway said something to everyone, as they do after a restart: look at it, or ask it again.
 
-        Anybody near can forge it: it makes us ask the gateway again, once a second at most, and nothing else.
+        Anybody near can forge that: it costs a request a second at most.
         """
-        candidate = next((c for c in self._candidates if (c.gateway, c.protocol) == (gateway, protocol)), None)
-        if self._held is None or candidate is None or self._held[0].gateway != gateway:
-            return
-        if self._clock(candidate).lost(epoch, now):
-            self._renew_at = max(now, self._renewed_at + RACE_PAUSE)
+        if self._held is not None:
+            if self._held[0].gateway == gateway:
+                self._check_at = max(now, self._looked_at + RACE_PAUSE)
+        elif self.state is State.IDLE and any(candidate.gateway == gateway for candidate in self._candidates):
+            self._race_at = max(now, self._raced_at + RACE_PAUSE)
 
     def close(self) -> Sequence[Action]:
         """Hold nothing any more; returns what is to be given back."""
@@ -356,7 +357,6 @@ class Keeper:
         self._probing.clear()
         candidate, grant = self._held
         self._renew_at = None
-        self._renewed_at = now
         if self._known.external is None:
             self._map(candidate, self._known, grant.external)
         else:
