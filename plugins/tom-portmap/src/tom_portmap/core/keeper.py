@@ -20,8 +20,9 @@ from typing import Final
 import attrs
 
 from tom_connect.addr import SocketAddr
+from tom_portmap.core.eligible import is_public
 from tom_portmap.core.epoch import EpochClock
-from tom_portmap.core.values import Candidate, Grant, Probed, is_public
+from tom_portmap.core.values import Candidate, Grant, Probed
 
 CHECK_EVERY: Final = 300.0
 """Seconds between looks at the gateway: how long a mapping may be offered that a restart of it has ended."""

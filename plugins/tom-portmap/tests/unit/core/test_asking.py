@@ -10,10 +10,11 @@ import pytest
 
 from tom_connect.addr import SocketAddr
 from tom_portmap.core.asking import MAX_LIFETIME, MIN_LIFETIME, NatPmpAsking, PcpAsking
+from tom_portmap.core.eligible import Protocol
 from tom_portmap.core.epoch import EpochClock
 from tom_portmap.core.exchange import RELEASE, RETRANSMIT, Exchange
 from tom_portmap.core.search import MAX_DATAGRAMS, MAX_LOCATIONS, Search
-from tom_portmap.core.values import Grant, Protocol
+from tom_portmap.core.values import Grant
 from tom_portmap.errors import RefusedError, SilentError
 from tom_portmap.wire import natpmp, pcp, ssdp
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, cast
@@ -21,10 +23,12 @@ from tom_connect.keys import SecretKey
 from tom_connect.plugins import InstalledPlugin, PluginCatalog, PluginHost
 from tom_connect.signing import SystemClock
 from tom_connect.watch import Watch
+from tom_portmap import mapper as mapper_module
 from tom_portmap import plugin
 from tom_portmap import source as source_module
 from tom_portmap.config import PortmapConfig
-from tom_portmap.core.values import PROTOCOLS, Candidate, Grant, Probed
+from tom_portmap.core.eligible import PROTOCOLS
+from tom_portmap.core.values import Candidate, Grant, Probed
 from tom_portmap.errors import RefusedError
 from tom_portmap.gateways import Gateway
 from tom_portmap.source import PortMappings
@@ -84,9 +88,10 @@ def router(monkeypatch: pytest.MonkeyPatch) -> Router:
     async def gateways() -> list[Gateway]:
         return [Gateway(0, GATEWAY)]
 
-    monkeypatch.setattr(source_module, "Asker", router.asker)
-    monkeypatch.setattr(source_module, "default_gateways", gateways)
-    monkeypatch.setattr(source_module, "facing", lambda _gateway: LOCAL)
+    monkeypatch.setattr(source_module, "START_DELAY", 0.0)
+    monkeypatch.setattr(mapper_module, "Asker", router.asker)
+    monkeypatch.setattr(mapper_module, "default_gateways", gateways)
+    monkeypatch.setattr(mapper_module, "facing", lambda _gateway: LOCAL)
     return router
 
 
@@ -176,7 +181,7 @@ async def test_nothing_is_asked_where_no_mapping_helps(
 
 async def test_a_public_machine_needs_no_mapping(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the address that faces the gateway is public, there is no NAT, and the diagnostics say so."""
-    monkeypatch.setattr(source_module, "facing", lambda _gateway: "198.51.100.7")
+    monkeypatch.setattr(mapper_module, "facing", lambda _gateway: "198.51.100.7")
     ctx = context(WILDCARDS[:1])
     async with running(ctx) as mappings:
         await until(lambda: "note" in mappings.diagnostics())
@@ -214,6 +219,23 @@ async def test_a_silent_router_delays_neither_start_nor_close(router: Router) ->
         began = time.monotonic()
     assert time.monotonic() - began < 5
     assert router.asked[-1][0] == "release"
+
+
+def test_what_an_endpoint_waits_for_is_little() -> None:
+    """Hooks and start read neither protocols nor HTTP: the rest is read in a thread, while the endpoint goes on."""
+    script = "import sys, tom_portmap.plugin, tom_portmap.source; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "tom_portmap.source" in loaded
+    late = ("mapper", "igd", "http", "core.values", "core.keeper")
+    assert not loaded & {"h11", "ifaddr", *(f"tom_portmap.{name}" for name in late)}
+        "tom_portmap.mapper",
+        "tom_portmap.core.values",
+        "tom_portmap.igd",
+        "tom_portmap.core.keeper",
+        "h11",
+        "ifaddr",
+    }
 
 
 async def test_a_refusal_is_told_in_words(router: Router) -> None:
