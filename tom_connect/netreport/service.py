@@ -44,7 +44,7 @@ _FILTERING: Final = {
 class NetReporter(DatagramProtocol):
     """Keeps a NetReport of one endpoint; `run` and `find_servers` do the work.
 
-    `local()`: our sockets' addresses on this machine; `mapped()`: those that our router says it has mapped to us;
+    `local()`: our sockets' addresses on this machine; `routers()`: those that our routers say they have outside;
     `transports()`: the relay transports, each with its plugin's
     name, whose failures are given to `report_failure`; `busy()`: whether there are connections; `on_change()`: called
     when reflexive addresses have changed. `probing` False sends nothing. It claims all STUN of the shared socket.
@@ -59,7 +59,7 @@ class NetReporter(DatagramProtocol):
         clock: Clock,
         *,
         local: Callable[[], Sequence[SocketAddr]],
-        mapped: Callable[[], Sequence[SocketAddr]],
+        routers: Callable[[], Sequence[str]],
         transports: Callable[[], Sequence[tuple[str, RelayTransport]]],
         busy: Callable[[], bool],
         probing: bool,
@@ -70,7 +70,7 @@ class NetReporter(DatagramProtocol):
         self._socket = socket
         self._now = clock.monotonic
         self._local = local
-        self._mapped = mapped
+        self._routers = routers
         self._transports = transports
         self._busy = busy
         self._probing = probing
@@ -297,8 +297,7 @@ class NetReporter(DatagramProtocol):
         )
 
     def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
-        outside = [addr for addr in self._mapped() if addr.ip.version == 4]
-        return any(addr.ip in _CARRIER for addr in (*own, *outside)) or any(is_local(addr) for addr in outside)
+        return any(addr.ip in _CARRIER for addr in own) or any(is_local(SocketAddr(h, 1)) for h in self._routers())
 
     def _relay_reports(self) -> tuple[RelayReport, ...]:
         nearest: dict[str, float] = {}

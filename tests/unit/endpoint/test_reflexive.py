@@ -86,14 +86,18 @@ class Transport(RelayTransport):
         ]
 
 
-class Mapped(AddressSource):
-    """A port mapping at our router."""
+class Router(AddressSource):
+    """A router that maps nothing, and says where it is."""
 
-    def __init__(self, *addrs: SocketAddr) -> None:
-        self.addrs = Watch(addrs)
+    def __init__(self, outside: str) -> None:
+        self.outside = outside
+        self.addrs: Watch[tuple[SocketAddr, ...]] = Watch(())
 
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         return self.addrs
+
+    def router_addresses(self) -> Sequence[str]:
+        return [self.outside]
 
 
 class Plugin:
@@ -101,12 +105,12 @@ class Plugin:
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self.transport = Transport(servers)
-        self.mapped: AddressSource | None = None
+        self.router: AddressSource | None = None
         self.ctx: PluginContext
 
     @hookimpl
     def tom_address_source(self) -> AddressSource | None:
-        return self.mapped
+        return self.router
 
     @hookimpl
     def tom_diagnostics(self) -> dict[str, object]:
@@ -216,14 +220,12 @@ async def test_a_dht_whose_nodes_see_different_ports_and_a_server_tell_a_hard_na
             assert plugin.ctx.local_addrs.value.direct_addrs == (*endpoint.local_addrs, SEEN)
 
 
-@pytest.mark.parametrize(
-    ("mapped", "carrier"), [("100.64.3.4:1", True), ("192.168.7.1:1", True), ("203.0.113.1:1", False)]
-)
-async def test_what_the_router_has_outside_shows_a_carriers_nat(mapped: str, carrier: bool) -> None:
-    """A port mapping at a private or shared address is one of a router behind another NAT."""
+@pytest.mark.parametrize(("outside", "carrier"), [("100.64.3.4", True), ("192.168.7.1", True), ("203.0.113.1", False)])
+async def test_what_the_router_has_outside_shows_a_carriers_nat(outside: str, carrier: bool) -> None:
+    """A router with a private or shared address is behind another NAT."""
     async with serving(SEEN) as servers:
         plugin = Plugin(servers)
-        plugin.mapped = Mapped(SocketAddr.parse(mapped))
+        plugin.router = Router(outside)
         async with asking(plugin) as endpoint:
             report = await report_that(endpoint, lambda report: report.complete and bool(report.ipv4.reflexive))
             assert report.ipv4.carrier_nat is carrier
