@@ -14,7 +14,7 @@ from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.netreport.observations import Kind, Observations, Verdict
 from tom_connect.netreport.prober import Prober, Target
-from tom_connect.netreport.report import FamilyReport, NetReport, RelayReport, Version
+from tom_connect.netreport.report import FamilyReport, Filtering, NetReport, RelayReport, Version
 from tom_connect.netreport.stun import is_stun
 from tom_connect.watch import Watch
 
@@ -23,6 +23,13 @@ MAX_SERVERS: Final = 4
 RESOLVE_TIMEOUT: Final = 5.0
 LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
+
+
+_FILTERING: Final = {
+    None: Filtering.UNKNOWN,
+    True: Filtering.ADDRESS_DEPENDENT,
+    False: Filtering.ADDRESS_AND_PORT_DEPENDENT,
+}
 
 
 class NetReporter(DatagramProtocol):
@@ -179,13 +186,20 @@ class NetReporter(DatagramProtocol):
         targets = [
             Target(kind, server, SocketAddr(addr.host, port))
             for server in servers
-            for kind, port in ((Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port))
-            if port is not None
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
+            for kind, port in self._services(server, addr)
+            if port is not None
         ]
         self._prober.set_targets(targets, self._now())
         self._pump()
+
+    def _services(self, server: ProbeServer, addr: SocketAddr) -> list[tuple[Kind, int | None]]:
+        services: list[tuple[Kind, int | None]] = [(Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port)]
+        if self._prober.lets_in(6 if ":" in addr.host else 4) is not None:
+            # A second destination, from which the kind of mapping can be seen with one relay.
+            services.append((Kind.STUN, server.stun_other_port))
+        return services
 
     def _pump(self) -> None:
         before = self._prober.get_timer()
@@ -197,6 +211,8 @@ class NetReporter(DatagramProtocol):
             self._wake.set()
         old = self.report.value
         self.report.set(report)
+        if any(new.filtering != old.family(new.version).filtering for new in (report.ipv4, report.ipv6)):
+            self._look.set()
         if any(
             (new.reflexive, new.confirmed) != (known.reflexive, known.confirmed)
             for new, known in ((report.ipv4, old.ipv4), (report.ipv6, old.ipv6))
@@ -220,6 +236,8 @@ class NetReporter(DatagramProtocol):
         verdict: Verdict = self._observations.verdict(version, own)
         if verdict.nat and verdict.confirmed:
             self._prober.check_hairpin(version, verdict.confirmed[0], self._now())
+        if verdict.reflexive and self._probing:
+            self._prober.check_filtering(version, verdict.reflexive[0], self._now())
         asked = [target for target in self._prober.targets if target.addr.ip.version == version]
         answers: bool | None = None
         if any(target in self._prober.answered for target in asked):
@@ -232,6 +250,7 @@ class NetReporter(DatagramProtocol):
             reflexive=verdict.reflexive,
             confirmed=verdict.confirmed,
             mapping=verdict.mapping,
+            filtering=_FILTERING[self._prober.lets_in(version)],
             nat=verdict.nat,
             port_preserved=verdict.port_preserved,
             hairpin=self._prober.hairpin(version),
