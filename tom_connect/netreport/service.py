@@ -12,6 +12,7 @@ from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, Rel
 from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
+from tom_connect.netreport import captive
 from tom_connect.netreport.observations import Kind, Observations, Verdict
 from tom_connect.netreport.prober import Prober, Target
 from tom_connect.netreport.report import FamilyReport, Filtering, NetReport, RelayReport, Version
@@ -21,6 +22,9 @@ from tom_connect.watch import Watch
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
 RESOLVE_TIMEOUT: Final = 5.0
+PORTAL_AFTER: Final = 3.0
+"""Seconds without any relay after which a captive portal is looked for: most relays have answered by then."""
+PORTAL_AGAIN: Final = 60.0
 LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
 
@@ -69,6 +73,8 @@ class NetReporter(DatagramProtocol):
         self._resolved: dict[str, tuple[SocketAddr, ...]] = {}
         self._doubtful: set[str] = set()
         self._looked = False
+        self._portal: bool | None = None
+        self._portal_at = self._now() + PORTAL_AFTER
         self._look = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -116,6 +122,7 @@ class NetReporter(DatagramProtocol):
     def network_changed(self) -> None:
         """Interfaces or routes have changed: ask everybody, under names that may lead elsewhere now."""
         self._doubtful.update(self._resolved)
+        self._portal, self._portal_at = None, self._now() + PORTAL_AFTER
         self._prober.network_changed(self._now())
         self._look.set()
         self._pump()
@@ -167,12 +174,26 @@ class NetReporter(DatagramProtocol):
                 self._aim(servers)
             self._looked = True
             self._pump()
+            await self._look_for_portal()
             try:
                 async with asyncio.timeout(again):
                     await self._look.wait()
                 again = LOOK_AGAIN[0]
             except TimeoutError:
                 again = min(2 * again, LOOK_AGAIN[1])
+
+    async def _look_for_portal(self) -> None:
+        """Only where something is wrong: it takes seconds, and tells relays more than they need to know."""
+        relays = [info for info in self._relays() if info.kind != "found"]
+        now = self._now()
+        if any(info.connected for info in relays):
+            self._portal, self._portal_at = False, now + PORTAL_AFTER
+            return
+        asked = next((info.url for info in relays if info.url.scheme in ("http", "https")), None)
+        if self._probing and asked is not None and now >= self._portal_at:
+            self._portal_at = now + PORTAL_AGAIN
+            self._portal = await captive.check(asked)
+            self._pump()
 
     async def _resolve(self, host: str, servers: Sequence[ProbeServer]) -> None:
         found = await _addresses(host)
@@ -228,6 +249,7 @@ class NetReporter(DatagramProtocol):
             ipv6=self._family(6, local),
             relays=self._relay_reports(),
             udp_blocked=self._udp_blocked(),
+            captive_portal=self._portal,
             complete=self._looked and self._prober.settled,
         )
 
