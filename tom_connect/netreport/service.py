@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
 from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, RelayTransport, SharedSocket
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import SocketAddr, is_local
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.netreport import captive
@@ -29,6 +30,8 @@ LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
 
 
+_CARRIER: Final = ipaddress.ip_network("100.64.0.0/10")
+"""Between a carrier's NAT and its customers' routers (RFC 6598)."""
 _FILTERING: Final = {
     None: Filtering.UNKNOWN,
     True: Filtering.ADDRESS_DEPENDENT,
@@ -39,7 +42,8 @@ _FILTERING: Final = {
 class NetReporter(DatagramProtocol):
     """Keeps a NetReport of one endpoint; `run` and `find_servers` do the work.
 
-    `local()`: our sockets' addresses on this machine; `transports()`: the relay transports, each with its plugin's
+    `local()`: our sockets' addresses on this machine; `mapped()`: those that our router says it has mapped to us;
+    `transports()`: the relay transports, each with its plugin's
     name, whose failures are given to `report_failure`; `busy()`: whether there are connections; `on_change()`: called
     when reflexive addresses have changed. `probing` False sends nothing. It claims all STUN of the shared socket.
     """
@@ -53,6 +57,7 @@ class NetReporter(DatagramProtocol):
         clock: Clock,
         *,
         local: Callable[[], Sequence[SocketAddr]],
+        mapped: Callable[[], Sequence[SocketAddr]],
         transports: Callable[[], Sequence[tuple[str, RelayTransport]]],
         busy: Callable[[], bool],
         probing: bool,
@@ -63,6 +68,7 @@ class NetReporter(DatagramProtocol):
         self._socket = socket
         self._now = clock.monotonic
         self._local = local
+        self._mapped = mapped
         self._transports = transports
         self._busy = busy
         self._probing = probing
@@ -277,7 +283,12 @@ class NetReporter(DatagramProtocol):
             port_preserved=verdict.port_preserved,
             hairpin=self._prober.hairpin(version),
             answers=answers,
+            carrier_nat=version == 4 and self._behind_carrier(own),
         )
+
+    def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
+        outside = [addr for addr in self._mapped() if addr.ip.version == 4]
+        return any(addr.ip in _CARRIER for addr in (*own, *outside)) or any(is_local(addr) for addr in outside)
 
     def _relay_reports(self) -> tuple[RelayReport, ...]:
         nearest: dict[str, float] = {}
