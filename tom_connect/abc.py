@@ -196,15 +196,17 @@ class ProbeServer:
     """A relay's services that tell us over UDP at which address we are seen.
 
     `host`: a name or IP address (IPv6 without brackets); `stun_port` and `qad_port`: None where that service is not
-    there; `certain`: whether the relay says so itself, so that silence means that UDP does not pass. `qad_verify`:
-    whether the certificate of QUIC address discovery must be valid for `host`; `qad_ca`: PEM with authorities to trust
-    besides the system's.
+    there; `stun_other_port`: from where it answers requests that ask for another port (RFC 5780), None: it does not;
+    `certain`: whether the relay says so itself, so that silence means that UDP does not pass. `qad_verify`: whether
+    the certificate of QUIC address discovery must be valid for `host`; `qad_ca`: PEM with authorities to trust besides
+    the system's.
     """
 
     relay: RelayUrl
     host: str
     stun_port: int | None = 3478
     qad_port: int | None = 7842
+    stun_other_port: int | None = None
     certain: bool = False
     qad_verify: bool = True
     qad_ca: bytes | None = attrs.field(default=None, repr=False)

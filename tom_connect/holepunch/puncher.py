@@ -45,6 +45,12 @@ ROUNDS: Final = (40.0, 60.0, 120.0, 300.0)
 JITTER: Final = 0.1
 """Part of such a time that is random, so that many nodes do not keep step."""
 
+PORTS_AFTER: Final = 0.4
+"""Seconds after a confirmed call in which ordinary punching either succeeds or is not going to, on most paths; a port
+probing that it makes needless ends by itself."""
+PORTS_AGAIN: Final = (10.0, 60.0, 300.0)
+"""Seconds between attempts at port probing; an attempt takes up to 9."""
+
 Offer = tuple[tuple[SocketAddr, ...], tuple[RelayUrl, ...], Mapping]
 """What a call-me-maybe tells: candidates, relays and how our NAT maps."""
 NOTHING: Final[Offer] = ((), (), Mapping.UNKNOWN)
@@ -65,6 +71,8 @@ class Puncher:
         """When a call of the present round was confirmed: the node has opened towards all that we offered."""
         self.call_due = inf
         self.next_round = inf
+        self.ports_due = inf
+        """When port probing may be tried."""
         self.their_mapping = Mapping.UNKNOWN
         """How the node says that its NAT maps."""
         self.news = False
@@ -72,6 +80,7 @@ class Puncher:
         self._candidates: tuple[SocketAddr, ...] = ()
         self._random = random
         self._rounds = 0
+        self._attempts = 0
         self._told: Offer | None = NOTHING
         self._telling: Offer = NOTHING
         self._tx: bytes | None = None
@@ -84,6 +93,9 @@ class Puncher:
     def begin(self, now: float, *, fresh: bool) -> None:
         """Start a round: the node is called, whatever it knows. `fresh`: something has changed since the last one."""
         self._rounds = 0 if fresh else self._rounds + 1
+        if fresh:
+            self.ports_due = inf
+            self._attempts = 0
         self.started = now
         self.confirmed_at = None
         self._opening = True
@@ -94,7 +106,7 @@ class Puncher:
     def stop(self) -> None:
         """A direct path carries the traffic."""
         self.started = -inf
-        self.next_round = inf
+        self.next_round = self.ports_due = inf
         self._rounds = 0
         self._opening = False
 
@@ -157,7 +169,14 @@ class Puncher:
         self.call_due = inf
         self.confirmed_at = now
         self._opening = False
+        if not self._attempts:
+            self.ports_due = now + PORTS_AFTER
         return True
+
+    def ports_tried(self, now: float) -> None:
+        """Port probing is tried now."""
+        self.ports_due = now + PORTS_AGAIN[min(self._attempts, len(PORTS_AGAIN) - 1)]
+        self._attempts += 1
 
     def heard(self, call: CallMeMaybe) -> None:
         """The node called us."""

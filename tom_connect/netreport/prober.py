@@ -19,10 +19,11 @@ import attrs
 
 from tom_connect.abc import ProbeServer
 from tom_connect.addr import SocketAddr
+from tom_connect.netreport.checks import Check, HairpinCheck, OtherPortCheck
 from tom_connect.netreport.observations import Kind, Observations
 from tom_connect.netreport.qad import QadClient
 from tom_connect.netreport.report import Version
-from tom_connect.netreport.stun import HEADER_SIZE, BindingTransaction, binding_request
+from tom_connect.netreport.stun import BindingTransaction
 
 REFRESH: Final = (20.0, 25.0)
 """Seconds between two rounds: NATs drop the binding of a silent UDP socket after 30 s at the earliest (RFC 4787 asks
@@ -40,10 +41,9 @@ dial at the start may need, and one datagram by STUN usually brings the answer."
 QAD_TIMEOUT: Final = 5.0
 QAD_RETRY: Final = (20.0, 600.0)
 """Seconds before a relay without a usable QAD service is asked again, doubled each time."""
+REQUESTS_SILENT: Final = 2
+"""To one that did not answer when it was asked last."""
 MAX_TARGETS: Final = 24
-HAIRPIN_SENDS: Final = (0.0, 0.2, 0.6)
-HAIRPIN_WAIT: Final = 1.2
-"""Seconds for a datagram to our own reflexive address to come back: it goes to our router and no further."""
 
 
 @attrs.frozen
@@ -55,23 +55,14 @@ class Target:
     addr: SocketAddr
 
     @property
+    def is_other_port(self) -> bool:
+        """Whether it is the STUN server's second port."""
+        return self.kind is Kind.STUN and self.addr.port not in (self.server.stun_port, self.server.qad_port)
+
+    @property
     def witness(self) -> str:
         """The name under which its word is noted."""
         return str(self.addr)
-
-
-@attrs.define
-class _Hairpin:
-    addr: SocketAddr
-    transaction_id: bytes
-    started: float
-    sent: int = 0
-    result: bool | None = None
-
-    def due(self) -> float | None:
-        if self.result is not None:
-            return None
-        return self.started + (HAIRPIN_SENDS[self.sent] if self.sent < len(HAIRPIN_SENDS) else HAIRPIN_WAIT)
 
 
 @attrs.define
@@ -115,7 +106,9 @@ class Prober:
         self._asking: dict[Target, BindingTransaction] = {}
         self._qad: dict[Target, _Qad] = {}
         self._by_cid: dict[bytes, Target] = {}
-        self._hairpins: dict[Version, _Hairpin] = {}
+        self._hairpins: dict[Version, Check] = {}
+        self._filters: dict[Version, Check] = {}
+        self._filters_before: dict[Version, Check] = {}
         self._outbox: list[tuple[bytes, SocketAddr]] = []
         self._refresh_at: float | None = None
         self._round_at = float("-inf")
@@ -155,6 +148,7 @@ class Prober:
         self._observations.suspect(now)
         self._asking.clear()
         self._hairpins.clear()
+        self._doubt_filtering(now)
         self.answered.clear()
         self.silent.clear()
         for target in self._targets:
@@ -175,17 +169,53 @@ class Prober:
     def check_hairpin(self, version: Version, addr: SocketAddr, now: float) -> None:
         """Find out for our reflexive address, if that has not been done for it."""
         known = self._hairpins.get(version)
-        if known is None or known.addr != addr:
-            self._hairpins[version] = _Hairpin(addr, self._random_bytes(12), now)
-            self._hairpin_due(self._hairpins[version], now)
+        if known is None or known.subject != addr:
+            self._hairpins[version] = self._check(HairpinCheck(addr, addr, self._random_bytes(12)), now)
+
+    def lets_in(self, version: Version) -> bool | None:
+        """Whether a datagram came in from a port that we had not sent to, None if that is not known (yet)."""
+        check = self._filters.get(version)
+        return None if check is None else check.result
+
+    def check_filtering(self, version: Version, addr: SocketAddr, now: float) -> None:
+        """Find out for our reflexive IP address, if that has not been done for it and a server can help.
+
+        Its other port must not have been asked before, or the answer tells nothing: ask it after this is known.
+        """
+        if version in self._filters:
+            return
+        before = self._filters_before.get(version)
+        if before is not None and before.subject.host == addr.host:
+            self._filters[version] = before
+            return
+        helpers = (
+            target
+            for target in self._targets
+            if target.kind is Kind.STUN and target.addr.ip.version == version and target in self.answered
+            if target.server.stun_other_port is not None and not target.is_other_port
+        )
+        target = next(helpers, None)
+        if target is not None:
+            check = OtherPortCheck(addr, target.addr, self._random_bytes(12))
+            self._filters[version] = self._check(check, now)
+
+    def _doubt_filtering(self, now: float) -> None:
+        """Ask no other port, so that the question can be put anew if it turns out that we are elsewhere."""
+        self._filters_before |= {v: check for v, check in self._filters.items() if check.result is not None}
+        self._filters.clear()
+        self.set_targets([target for target in self._targets if not target.is_other_port], now)
+
+    def _check(self, check: Check, now: float) -> Check:
+        self._outbox.append((check.start(now), check.dest))
+        return check
+
+    def _checks(self) -> list[Check]:
+        return [*self._hairpins.values(), *self._filters.values()]
 
     def receive(self, data: bytes, source: SocketAddr, now: float) -> bool:
         """Take a STUN datagram; False for what answers nothing, which is counted."""
-        for check in self._hairpins.values():
-            if data[8:HEADER_SIZE] == check.transaction_id:
-                if check.result is None and data[:2] == b"\x00\x01":
-                    check.result = True
-                return True
+        if any(check.receive(data, source) for check in self._checks()):
+            return True
         for target, transaction in self._asking.items():
             if transaction.receive(data, source, now):
                 self._ended(target, transaction, now)
@@ -207,7 +237,7 @@ class Prober:
         """When `handle_timer` is due, None if never."""
         times = [transaction.get_timer() for transaction in self._asking.values()]
         times += [state.at if state.client is None else state.client.get_timer() for state in self._qad.values()]
-        times += [check.due() for check in self._hairpins.values()]
+        times += [check.get_timer() for check in self._checks()]
         times += [self._refresh_at, self._observations.get_timer()]
         return min((at for at in times if at is not None and at < inf), default=None)
 
@@ -221,8 +251,9 @@ class Prober:
                 self._ended(target, transaction, now)
         for target, state in list(self._qad.items()):
             self._qad_due(target, state, now)
-        for check in self._hairpins.values():
-            self._hairpin_due(check, now)
+        for check in self._checks():
+            if (data := check.handle_timer(now)) is not None:
+                self._outbox.append((data, check.dest))
         if self._refresh_at is not None and now >= self._refresh_at:
             if self._in_use():
                 self._round(now)
@@ -330,7 +361,11 @@ class Prober:
         if target in self._asking:
             return
         transaction = BindingTransaction(
-            target.addr, rto=FIRST_RTO, requests=REQUESTS, patience=PATIENCE, random_bytes=self._random_bytes
+            target.addr,
+            rto=FIRST_RTO,
+            requests=REQUESTS if target not in self.silent else REQUESTS_SILENT,
+            patience=PATIENCE,
+            random_bytes=self._random_bytes,
         )
         self._asking[target] = transaction
         self._outbox.append((transaction.start(now), target.addr))
@@ -356,17 +391,8 @@ class Prober:
         if changed and now - self._round_at > ROUND_GAP:
             self._observations.suspect(now, except_for=target.witness)
             self._hairpins.clear()
+            self._doubt_filtering(now)
             self._round(now)
-
-    def _hairpin_due(self, check: _Hairpin, now: float) -> None:
-        due = check.due()
-        if due is None or now < due:
-            return
-        if check.sent < len(HAIRPIN_SENDS):
-            check.sent += 1
-            self._outbox.append((binding_request(check.transaction_id), check.addr))
-        else:
-            check.result = False
 
 
 __all__ = ["Prober", "Target"]

@@ -30,7 +30,7 @@ class Filtering(enum.StrEnum):
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     """From everyone, as soon as the socket has sent something."""
     ADDRESS_DEPENDENT = "address-dependent"
-    """From every port of an IP address that was sent to."""
+    """From every port of an IP address that was sent to, at least: one server can't tell it from the one above."""
     ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
     """Only from where something was sent to."""
     UNKNOWN = "unknown"

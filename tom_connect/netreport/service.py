@@ -12,17 +12,28 @@ from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, Rel
 from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
+from tom_connect.netreport import captive
 from tom_connect.netreport.observations import Kind, Observations, Verdict
 from tom_connect.netreport.prober import Prober, Target
-from tom_connect.netreport.report import FamilyReport, NetReport, RelayReport, Version
+from tom_connect.netreport.report import FamilyReport, Filtering, NetReport, RelayReport, Version
 from tom_connect.netreport.stun import is_stun
 from tom_connect.watch import Watch
 
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
 RESOLVE_TIMEOUT: Final = 5.0
+PORTAL_AFTER: Final = 3.0
+"""Seconds without any relay after which a captive portal is looked for: most relays have answered by then."""
+PORTAL_AGAIN: Final = 60.0
 LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
+
+
+_FILTERING: Final = {
+    None: Filtering.UNKNOWN,
+    True: Filtering.ADDRESS_DEPENDENT,
+    False: Filtering.ADDRESS_AND_PORT_DEPENDENT,
+}
 
 
 class NetReporter(DatagramProtocol):
@@ -62,6 +73,8 @@ class NetReporter(DatagramProtocol):
         self._resolved: dict[str, tuple[SocketAddr, ...]] = {}
         self._doubtful: set[str] = set()
         self._looked = False
+        self._portal: bool | None = None
+        self._portal_at = self._now() + PORTAL_AFTER
         self._look = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -109,6 +122,7 @@ class NetReporter(DatagramProtocol):
     def network_changed(self) -> None:
         """Interfaces or routes have changed: ask everybody, under names that may lead elsewhere now."""
         self._doubtful.update(self._resolved)
+        self._portal, self._portal_at = None, self._now() + PORTAL_AFTER
         self._prober.network_changed(self._now())
         self._look.set()
         self._pump()
@@ -160,12 +174,26 @@ class NetReporter(DatagramProtocol):
                 self._aim(servers)
             self._looked = True
             self._pump()
+            await self._look_for_portal()
             try:
                 async with asyncio.timeout(again):
                     await self._look.wait()
                 again = LOOK_AGAIN[0]
             except TimeoutError:
                 again = min(2 * again, LOOK_AGAIN[1])
+
+    async def _look_for_portal(self) -> None:
+        """Only where something is wrong: it takes seconds, and tells relays more than they need to know."""
+        relays = [info for info in self._relays() if info.kind != "found"]
+        now = self._now()
+        if any(info.connected for info in relays):
+            self._portal, self._portal_at = False, now + PORTAL_AFTER
+            return
+        asked = next((info.url for info in relays if info.url.scheme in ("http", "https")), None)
+        if self._probing and asked is not None and now >= self._portal_at:
+            self._portal_at = now + PORTAL_AGAIN
+            self._portal = await captive.check(asked)
+            self._pump()
 
     async def _resolve(self, host: str, servers: Sequence[ProbeServer]) -> None:
         found = await _addresses(host)
@@ -179,13 +207,20 @@ class NetReporter(DatagramProtocol):
         targets = [
             Target(kind, server, SocketAddr(addr.host, port))
             for server in servers
-            for kind, port in ((Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port))
-            if port is not None
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
+            for kind, port in self._services(server, addr)
+            if port is not None
         ]
         self._prober.set_targets(targets, self._now())
         self._pump()
+
+    def _services(self, server: ProbeServer, addr: SocketAddr) -> list[tuple[Kind, int | None]]:
+        services: list[tuple[Kind, int | None]] = [(Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port)]
+        if self._prober.lets_in(6 if ":" in addr.host else 4) is not None:
+            # A second destination, from which the kind of mapping can be seen with one relay.
+            services.append((Kind.STUN, server.stun_other_port))
+        return services
 
     def _pump(self) -> None:
         before = self._prober.get_timer()
@@ -197,6 +232,8 @@ class NetReporter(DatagramProtocol):
             self._wake.set()
         old = self.report.value
         self.report.set(report)
+        if any(new.filtering != old.family(new.version).filtering for new in (report.ipv4, report.ipv6)):
+            self._look.set()
         if any(
             (new.reflexive, new.confirmed) != (known.reflexive, known.confirmed)
             for new, known in ((report.ipv4, old.ipv4), (report.ipv6, old.ipv6))
@@ -212,6 +249,7 @@ class NetReporter(DatagramProtocol):
             ipv6=self._family(6, local),
             relays=self._relay_reports(),
             udp_blocked=self._udp_blocked(),
+            captive_portal=self._portal,
             complete=self._looked and self._prober.settled,
         )
 
@@ -220,6 +258,8 @@ class NetReporter(DatagramProtocol):
         verdict: Verdict = self._observations.verdict(version, own)
         if verdict.nat and verdict.confirmed:
             self._prober.check_hairpin(version, verdict.confirmed[0], self._now())
+        if verdict.reflexive and self._probing:
+            self._prober.check_filtering(version, verdict.reflexive[0], self._now())
         asked = [target for target in self._prober.targets if target.addr.ip.version == version]
         answers: bool | None = None
         if any(target in self._prober.answered for target in asked):
@@ -232,6 +272,7 @@ class NetReporter(DatagramProtocol):
             reflexive=verdict.reflexive,
             confirmed=verdict.confirmed,
             mapping=verdict.mapping,
+            filtering=_FILTERING[self._prober.lets_in(version)],
             nat=verdict.nat,
             port_preserved=verdict.port_preserved,
             hairpin=self._prober.hairpin(version),

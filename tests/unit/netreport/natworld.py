@@ -32,9 +32,11 @@ def symmetric(dest: SocketAddr) -> SocketAddr:
     return SocketAddr(PUBLIC, 10000 + (int(dest.ip) * 31 + dest.port) % 50000)
 
 
-def stun(name: str, number: int, *, certain: bool = True) -> Target:
-    """A STUN server of a relay of its own."""
-    server = ProbeServer(RelayUrl.parse(f"https://{name}.test/"), f"{name}.test", certain=certain)
+def stun(name: str, number: int, *, certain: bool = True, other: int | None = None) -> Target:
+    """A STUN server of a relay of its own. `other`: its second port."""
+    server = ProbeServer(
+        RelayUrl.parse(f"https://{name}.test/"), f"{name}.test", certain=certain, stun_other_port=other
+    )
     return Target(Kind.STUN, server, SocketAddr(f"192.0.2.{number}", 3478))
 
 
@@ -53,6 +55,7 @@ class World:
         self.mapping = mapping
         self.loss = loss
         self.hairpin = False
+        self.port_filter = True
         self.in_use = True
         self.lies: dict[SocketAddr, SocketAddr] = {}
         self.down: set[SocketAddr] = set()
@@ -114,8 +117,10 @@ class World:
                 except StunError:
                     continue
                 told = self.lies.get(dest, source)
-                if self.rng.random() >= self.loss:
-                    self._deliver(binding_success(request.transaction_id, told), dest)
+                origin = SocketAddr(dest.host, dest.port + 1) if request.change_port else dest
+                known = any(sent == origin for _, sent in self.sent)
+                if self.rng.random() >= self.loss and (known or not self.port_filter):
+                    self._deliver(binding_success(request.transaction_id, told), origin)
 
     def _take(self, data: bytes, source: SocketAddr) -> None:
         dcid = data[6 : 6 + data[5]] if data[0] & 0x80 else data[1:9]

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.netreport.natworld import INSIDE, PUBLIC, World, cone, stun, symmetric
 from tom_connect.addr import SocketAddr
 from tom_connect.netreport.observations import SERVER_TRUST, SUSPECT_TRUST
-from tom_connect.netreport.prober import FIRST_RTO, HAIRPIN_WAIT, MAX_TARGETS, REFRESH, REQUESTS
+from tom_connect.netreport.prober import FIRST_RTO, MAX_TARGETS, REFRESH, REQUESTS
 from tom_connect.netreport.report import Mapping
 
 A, B, C = stun("a", 1), stun("b", 2), stun("c", 3)
@@ -144,7 +144,7 @@ def test_hairpinning_is_found_out_once(hairpin: bool) -> None:
     world.hairpin = hairpin
     for _ in range(3):
         world.prober.check_hairpin(4, cone(A.addr), world.now)
-        world.run(HAIRPIN_WAIT + 0.2)
+        world.run(2.0)
     assert world.prober.hairpin(4) is hairpin
     assert world.prober.hairpin(6) is None
     assert 1 <= len(world.sent) <= 3
@@ -163,3 +163,42 @@ def test_targets_that_are_gone_have_no_say() -> None:
     assert world.prober.get_timer() is None
     world.prober.set_targets([stun("x", n) for n in range(MAX_TARGETS + 9)], world.now)
     assert len(world.prober.targets) == MAX_TARGETS
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_a_server_shows_whether_the_nat_filters_by_port(filtered: bool) -> None:
+    """Its other port, which was not sent to, reaches us or does not; that is asked once for an IP address of ours."""
+    server = stun("o", 9, other=3479)
+    world = World()
+    world.port_filter = filtered
+    world.prober.set_targets([server], world.now)
+    world.prober.check_filtering(4, cone(A.addr), world.now)
+    assert world.prober.lets_in(4) is None
+    world.run(0.2)
+    for _ in range(3):
+        world.prober.check_filtering(4, cone(A.addr), world.now)
+        world.run(2.0)
+        assert world.prober.lets_in(4) is not filtered
+    count = len(world.sent)
+    world.prober.set_targets(
+        [server, type(server)(server.kind, server.server, SocketAddr("192.0.2.9", 3479))], world.now
+    )
+    world.run(1.0)
+    assert world.observations.verdict(4, LOCAL).mapping is Mapping.ENDPOINT_INDEPENDENT
+    world.prober.network_changed(world.now)
+    assert world.prober.lets_in(4) is None
+    assert world.prober.targets == (server,)
+    world.prober.check_filtering(4, cone(A.addr), world.now)
+    assert world.prober.lets_in(4) is not filtered
+    assert len(world.sent) - count <= 2
+
+
+def test_a_server_without_a_second_port_is_not_asked_for_it() -> None:
+    """Then nothing is known about filtering."""
+    world = World()
+    world.prober.set_targets([A], world.now)
+    world.run(1.0)
+    world.prober.check_filtering(4, cone(A.addr), world.now)
+    world.run(5.0)
+    assert world.prober.lets_in(4) is None
+    assert len(world.sent) == 1

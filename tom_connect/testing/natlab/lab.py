@@ -72,7 +72,7 @@ class Lab:
         self._prefix = namespace_prefix(os.getpid(), secrets.token_hex(3))
         self._namespaces: list[str] = []
         self._processes: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
-        self.nodes: dict[str, Host | Router] = {}
+        self.nodes: dict[str, Host | Router] = {}  # by name
         self.plan = AddressPlan()
         self.wires = WireProcess(seed)
         self.cabling = Cabling(self._lay_wire, lambda link: self.wires.take_up(link.number))

@@ -26,11 +26,14 @@ Argument = str | os.PathLike[str]
 class Node:
     """A machine of a lab, with a network namespace of its own."""
 
-    lab: Lab
+    _lab: Lab
     name: str
+    """Its name in the lab."""
     namespace: str
-    upstream: Upstream
+    """Its network namespace, as `ip netns` lists it."""
+    _upstream: Upstream
     link: Link
+    """Its link to the internet, or to the router above it."""
 
     def run(
         self, command: Sequence[Argument], *, timeout: float = 30.0, check: bool = True, **options: Any
@@ -48,7 +51,7 @@ class Node:
     def popen(self, command: Sequence[Argument], **options: Any) -> subprocess.Popen[Any]:
         """Start a program, with the options of `subprocess.Popen`; it is ended with the lab, if not before."""
         process = subprocess.Popen(self.command(command), **options)
-        self.lab.own(process)
+        self._lab.own(process)
         return process
 
     async def process(self, command: Sequence[Argument], **options: Any) -> asyncio.subprocess.Process:
@@ -76,7 +79,7 @@ class Node:
         """Change how the node's link treats packets; raises LabError if it was made without a wire."""
         if not self.link.wired:
             raise LabError(f"{self.name} hangs on a plain link; give it a wire when you make it")
-        self.lab.wires.change(self.link.number, wire)
+        self._lab.wires.change(self.link.number, wire)
 
 
 @attrs.define(eq=False)
@@ -84,7 +87,9 @@ class Host(Node):
     """An end system: on the internet with addresses of its own, or behind a router."""
 
     router: Router | None = None
+    """The router that it is behind; None on the internet."""
     wire: Wire | None = None
+    """How its link treated packets when it was made, and does wherever it moves."""
 
     @property
     def addr(self) -> str:
@@ -102,10 +107,10 @@ class Host(Node):
 
     def move(self, router: Router | None) -> None:
         """Unplug it and plug it in elsewhere: behind a router, or on the internet (None). Its addresses change."""
-        self.lab.cabling.disconnect(self.link)
+        self._lab.cabling.disconnect(self.link)
         self.router = router
-        self.upstream = router.lan if router is not None else self.lab.internet
-        self.link = self.upstream.attach(self.namespace, self.link.device, self.wire)
+        self._upstream = router.lan if router is not None else self._lab.internet
+        self.link = self._upstream.attach(self.namespace, self.link.device, self.wire)
 
     def flap(self, *, down: bool) -> None:
         """Take its interface down as when Wi-Fi is lost, addresses and routes included, or up again."""
@@ -113,4 +118,4 @@ class Host(Node):
             device = self.link.device
             ip([f"address flush dev {device}", f"link set {device} down"], self.namespace)
         else:
-            self.upstream.restore(self.link)
+            self._upstream.restore(self.link)

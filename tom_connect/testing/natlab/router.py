@@ -15,7 +15,9 @@ class Router(Node):
     """A router between a LAN and the internet, or a carrier's net; see Nat for what it does."""
 
     rules: NatRules
+    """What it does, in detail."""
     lan: Lan = attrs.field(init=False)
+    """Its inside."""
     _customers: Lan | None = None
 
     @property
@@ -50,11 +52,11 @@ class Router(Node):
     def customers(self) -> Lan:
         """The net on which routers behind this one hang (CGNAT, RFC 6598), made when it is first asked for."""
         if self._customers is None:
-            plan = self.lab.plan
+            plan = self._lab.plan
             self._customers = Lan(
                 self.namespace,
                 "cgn",
-                self.lab.cabling,
+                self._lab.cabling,
                 plan.carrier4() if self.lan.has_ipv4 else None,
                 plan.routed6() if self.lan.has_ipv6 else None,
                 self.delegate,
@@ -65,7 +67,7 @@ class Router(Node):
 
     def delegate(self, network: IPNetwork) -> None:
         """Have a public network routed to this router."""
-        self.upstream.delegate(self.link, network)
+        self._upstream.delegate(self.link, network)
 
     def apply(self) -> None:
         """Load the rules anew: every mapping is forgotten, tracked connections are not."""
@@ -84,7 +86,7 @@ class Router(Node):
 
     def new_address(self) -> None:
         """Get another outer IPv4 address, as after a new dial-in; every mapping and connection is forgotten."""
-        self.upstream.readdress(self.link)
+        self._upstream.readdress(self.link)
         if self.kind is Nat.NONE and self.lan.network is not None:
             self.delegate(self.lan.network)
         self.apply()

@@ -14,18 +14,18 @@ from tom_connect.testing.natlab.namespaces import LabError
 
 @attrs.frozen
 class Wire:
-    """How a link treats packets, the same in both directions.
-
-    `delay` seconds one way, up to `jitter` seconds more for each packet, so that one may overtake another; `loss` the
-    share of packets that vanish; `rate` in bits a second with up to `queue` seconds of packets waiting, None for no
-    limit. Raises ValueError.
-    """
+    """How a link treats packets, the same in both directions. Raises ValueError for what can't be."""
 
     delay: float = 0.0
+    """Seconds one way."""
     jitter: float = 0.0
+    """Up to so many seconds more for each packet, by chance, so that one may overtake another."""
     loss: float = 0.0
+    """Share of packets that vanish, 0 to 1."""
     rate: float | None = None
+    """Bits a second; None: no limit."""
     queue: float = 0.1
+    """With a rate, up to so many seconds of packets wait; more are lost."""
 
     def __attrs_post_init__(self) -> None:
         if min(self.delay, self.jitter, self.queue) < 0 or not 0 <= self.loss <= 1:

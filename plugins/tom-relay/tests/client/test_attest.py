@@ -76,9 +76,9 @@ def attested(endpoint: Endpoint) -> list[tuple[NodeId, str]]:
 async def talked(dialed: Connection, accepted: Connection) -> None:
     """Wait until a datagram has come back: what either side sent before has passed the relay."""
     dialed.send_datagram(b"ping")
-    assert await asyncio.wait_for(accepted.read_datagram(), 10) == b"ping"
+    assert await asyncio.wait_for(accepted.read_datagram(), 30) == b"ping"
     accepted.send_datagram(b"pong")
-    assert await asyncio.wait_for(dialed.read_datagram(), 10) == b"pong"
+    assert await asyncio.wait_for(dialed.read_datagram(), 30) == b"pong"
 
 
 async def test_two_nodes_learn_where_the_other_is(proxy: TellingProxy) -> None:

@@ -7,7 +7,8 @@ import pathlib
 
 from cryptography.hazmat.primitives import serialization
 
-from tom_connect import Endpoint
+from tom_connect import Endpoint, RelayUrl
+from tom_connect.netreport import captive
 from tom_connect.netreport.report import Mapping, NetReport
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.qad import ServerCertificate
@@ -82,3 +83,9 @@ async def test_a_relay_with_a_certificate_tells_us_our_address_by_qad(tmp_path: 
             assert report.ipv4.reflexive == report.ipv4.confirmed == endpoint.local_addrs
             assert relay.udp.qad.connections == 1
         await until(lambda: relay.udp.qad is not None and relay.udp.qad.connections == 0)
+
+
+async def test_a_relay_is_not_taken_for_a_captive_portal() -> None:
+    """The relay's own answer to the question of captive portals is known as such."""
+    async with RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as relay:
+        assert await captive.check(RelayUrl.parse(relay.url)) is False

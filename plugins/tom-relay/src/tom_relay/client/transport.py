@@ -158,6 +158,7 @@ class WebSocketRelays(RelayTransport):
             relay=url,
             host=url.host.strip("[]"),
             stun_port=ports.get("stun"),
+            stun_other_port=ports.get("stun-other"),
             qad_port=ports.get("qad"),
             certain=services is not None,
             qad_verify=url.scheme == "https",

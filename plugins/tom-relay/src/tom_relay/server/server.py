@@ -233,7 +233,7 @@ class RelayServer:
             "role": relay["role"],
             "clients": len(self.hub),
             "accepting": len(self.hub) < self.config.max_clients,
-            **{f"{name}_port": port for name, port in self.udp.ports.items()},
+            **{f"{name.replace('-', '_')}_port": port for name, port in self.udp.ports.items()},
         }
         return [own, *({"url": url} for url in self.config.relays if url != self.url)]
 

@@ -11,7 +11,7 @@ from tom_relay.wire.services import decode_services, encode_services
 PORT = st.integers(1, 65535)
 
 
-@given(st.dictionaries(st.sampled_from(["stun", "qad"]), PORT))
+@given(st.dictionaries(st.sampled_from(["stun", "qad", "stun-other"]), PORT))
 def test_what_is_told_is_understood(ports: dict[str, int]) -> None:
     """The ports come out as they went in, none as none."""
     assert decode_services(encode_services(ports)) == ports
