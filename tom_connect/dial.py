@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from tom_connect.abc import Discovery, FoundAddr, PathInfo
-from tom_connect.addr import NodeAddr, RelayUrl
+from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.connection import Connection
 from tom_connect.discovery import Lookup, SourceOutcome
 from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
@@ -178,8 +178,14 @@ class Dial:
             parts.append("tried " + ", ".join(tried))
         if unanswered:
             parts.append(f"no answer, and given up: {', '.join(unanswered)}")
+        ruled_out = [addr for addr in local if not self._filter.permits(SocketAddr.parse(addr))]
+        local = [addr for addr in local if addr not in ruled_out]
         if local:
             parts.append(f"not tried: {', '.join(local)} (local addresses are left out without allow_local)")
+        if ruled_out:
+            parts.append(
+                f"not tried: {', '.join(ruled_out)} (not permitted: see direct, public_only, addr_allow, addr_deny)"
+            )
         detail = "; ".join(parts) if parts else "nothing was tried"
         return f"could not reach {self._target.node_id.short()}…: {what} ({self._elapsed():.1f} s): {detail}"
 
