@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from tom_connect.abc import Discovery, FoundAddr, PathInfo
-from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
+from tom_connect.addr import NodeAddr, RelayUrl
 from tom_connect.connection import Connection
 from tom_connect.discovery import Lookup, SourceOutcome
 from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
@@ -169,23 +169,21 @@ class Dial:
         """What was tried, in one line."""
         parts = [str(outcome) for outcome in self._outcomes]
         tried = [f"{p.addr} ({'answered' if p.rtt is not None else 'no answer'})" for p in link.paths()]
-        listed = {str(addr) for found in self._found for addr in (*found.addr.direct_addrs, *found.addr.relay_urls)}
+        named = [self._target, *(found.addr for found in self._found)]
+        listed = {str(addr) for where in named for addr in (*where.direct_addrs, *where.relay_urls)}
         unused = listed - {str(path.addr) for path in link.paths()}
-        local = sorted(str(a) for f in self._found for a in f.addr.direct_addrs if not self._filter.publishable(a))
-        local = [addr for addr in dict.fromkeys(local) if addr in unused]
-        unanswered = sorted(unused.difference(local))
+        direct = sorted({addr for where in named for addr in where.direct_addrs if str(addr) in unused})
+        denied = [str(addr) for addr in direct if not self._filter.permits(addr)]
+        local = [str(addr) for addr in direct if not self._filter.publishable(addr) and str(addr) not in denied]
+        unanswered = sorted(unused.difference(local, denied))
         if tried:
             parts.append("tried " + ", ".join(tried))
         if unanswered:
             parts.append(f"no answer, and given up: {', '.join(unanswered)}")
-        ruled_out = [addr for addr in local if not self._filter.permits(SocketAddr.parse(addr))]
-        local = [addr for addr in local if addr not in ruled_out]
         if local:
             parts.append(f"not tried: {', '.join(local)} (local addresses are left out without allow_local)")
-        if ruled_out:
-            parts.append(
-                f"not tried: {', '.join(ruled_out)} (not permitted: see direct, public_only, addr_allow, addr_deny)"
-            )
+        if denied:
+            parts.append(f"not tried: {', '.join(denied)} (see direct, public_only, addr_allow and addr_deny)")
         detail = "; ".join(parts) if parts else "nothing was tried"
         return f"could not reach {self._target.node_id.short()}…: {what} ({self._elapsed():.1f} s): {detail}"
 
