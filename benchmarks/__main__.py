@@ -16,6 +16,7 @@ from benchmarks import (
     bench_dht,
     bench_latency,
     bench_memory,
+    bench_mobility,
     bench_nat,
     bench_relay,
     bench_shared_socket,
@@ -38,6 +39,7 @@ ALL = (
     bench_nat.DELAYED,
     bench_nat.LOSING,
     bench_nat.ODD,
+    bench_mobility.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -23,7 +23,7 @@ KEEP_ALIVE = 20.0
 VIRTUAL_INTERFACES = (
     *(
         "docker*",
-        f"br-{'[0-9a-f]' * 12}",
+        "br-????????????",
         "veth*",
         "podman*",
         "cni*",
@@ -38,7 +38,7 @@ VIRTUAL_INTERFACES = (
 )
 """Bridges to containers and virtual machines on Linux, macOS and Windows: nobody else is where they lead.
 
-Docker names bridges with 12 hex digits, so `br-lan` of a router is not meant.
+Docker names bridges with 12 digits, so `br-lan` of a router is not meant.
 """
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
