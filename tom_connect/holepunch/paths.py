@@ -236,6 +236,12 @@ class RemotePaths:
                 state.lifetime_pings = 0
                 self._probe(state, now)
 
+    def drop(self, path: Path, now: float) -> None:
+        """Forget a path that can't come back, unless it is in use."""
+        if path in self.paths and self.paths[path] is not self.active:
+            self._forget(self.paths[path], now)
+            self._retarget()
+
     @property
     def relayed(self) -> bool:
         """Whether there is no direct path that carries the traffic."""
@@ -258,16 +264,6 @@ class RemotePaths:
         """All paths, the active one first."""
         states = sorted(self.paths.values(), key=lambda s: (s is not self.active, not s.proven, s.score(), s.added))
         return [state.info(now, active=state is self.active) for state in states]
-
-    def why_relayed(self) -> str | None:
-        """Why traffic takes no direct path, in one word; None if it does, or there is no path at all."""
-        if self.active is None or self.active.direct:
-            return None
-        if self.speaks_disco is False:
-            return "peer_without_disco"
-        if not any(state.direct for state in self.paths.values()):
-            return "no_candidates"
-        return "punching"
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -358,8 +354,10 @@ class RemotePaths:
     def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
         """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
         if state.given or state.ever_proven:
-            # Searched on while somebody waits for a path or uses one.
-            return not (state.attempts < len(PROBES) or traffic or self.active is None)
+            # Searched on while somebody waits for a path or uses one. Not where both ends punch in rounds from a relay:
+            # pings out of step could spoil the next one.
+            in_rounds = state.direct and not state.ever_proven and self.relayed and self.speaks_disco is True
+            return not (state.attempts < len(PROBES) or (traffic and not in_rounds) or self.active is None)
         # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
         wanted = self._outage_since is not None or self.active is None
         if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
