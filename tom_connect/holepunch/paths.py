@@ -13,16 +13,14 @@ synchronous: `now` in; pings, events and the next time to `tick` out through `Pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
-from typing import Protocol
 
 from tom_connect.abc import PathInfo
 from tom_connect.holepunch.addrfilter import SOURCE_PEER, SOURCE_QUIC
 from tom_connect.holepunch.events import (
     PathAdded,
     PathDoubted,
-    PathEvent,
+    PathForgotten,
     PathLost,
     PathProven,
     PathRestored,
@@ -55,27 +53,9 @@ from tom_connect.holepunch.pathrules import (
     doubt_after,
     leave_after,
 )
+from tom_connect.holepunch.pathsowner import PathsOwner
 from tom_connect.holepunch.pathstate import FIRST_SAMPLE, HYSTERESIS, PathState, best
 from tom_connect.keys import NodeId
-
-
-class PathsOwner(Protocol):
-    """What the paths of a node need from whoever gathers them."""
-
-    def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
-        """Send a ping; False if a limit forbids it."""
-
-    def emit(self, event: PathEvent) -> None:
-        """Report an event, after the present call."""
-
-    def arm(self, remote: RemotePaths, due: float) -> None:
-        """Call `tick` at `due`, unless it is due earlier already."""
-
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """What a plugin chooses; None for the built-in rule."""
-
-    def outage(self, remote: RemotePaths, now: float) -> None:
-        """No path answers any more: add what else may lead to the node."""
 
 
 class RemotePaths:
@@ -94,6 +74,8 @@ class RemotePaths:
         self.holders = 0
         self.speaks_disco: bool | None = None
         self.due = inf
+        self.switches = self.doubts = self.outages = 0
+        """How often traffic changed its path, the one in use was doubted, and none answered."""
         self._owner = owner
         self._last_sent = -inf
         self._unanswered_since: float | None = None
@@ -138,8 +120,11 @@ class RemotePaths:
             given = True
         state = self.paths.get(path)
         if state is None:
-            if not make_room(self.paths, source, given=given, active=self.active):
+            room = make_room(self.paths, source, given=given, active=self.active)
+            if room is None:
                 return None
+            for evicted in room:
+                self._forget(evicted, now)
             state = self.paths[path] = PathState(path=path, source=source, given=given, added=now)
             self._owner.emit(PathAdded(self.node_id, path, now, source))
             self._probe(state, now)
@@ -162,7 +147,12 @@ class RemotePaths:
     def quic_heard(self, path: Path, now: float, size: int) -> None:
         """QUIC authenticated `size` bytes from `path`. Called for every batch."""
         state = self.paths.get(path)
-        if state is not None and state is self.active:
+        if state is None:
+            state = self.add(path, SOURCE_QUIC, now, given=False)
+            if state is None:
+                return
+        state.bytes_received += size
+        if state is self.active:
             state.heard = self._active_spoke = now
             self._unanswered_since = None
             if state.credit is not None:
@@ -171,10 +161,6 @@ class RemotePaths:
                 self._calm(now)
                 self._retarget()
             return
-        if state is None:
-            state = self.add(path, SOURCE_QUIC, now, given=False)
-            if state is None:
-                return
         self._quic_heard_elsewhere(state, now, size)
 
     def handshake_done(self, path: Path, now: float) -> None:
@@ -221,7 +207,7 @@ class RemotePaths:
         state.unanswered = state.attempts = 0
         state.credit = None
         first = state.rtt is None
-        state.measured(rtt)
+        state.answered(rtt, now)
         state.next_ping = now + (SECOND_SAMPLE if first else HEARTBEAT)
         self._prove(state, "disco", now)
         if state is self.active:
@@ -249,6 +235,12 @@ class RemotePaths:
             if state.direct and not state.proven:
                 state.lifetime_pings = 0
                 self._probe(state, now)
+
+    def drop(self, path: Path, now: float) -> None:
+        """Forget a path that can't come back, unless it is in use."""
+        if path in self.paths and self.paths[path] is not self.active:
+            self._forget(self.paths[path], now)
+            self._retarget()
 
     @property
     def relayed(self) -> bool:
@@ -341,8 +333,9 @@ class RemotePaths:
         state.attempts += 1
         state.lifetime_pings += 1
         state.unanswered += 1
+        if self._owner.ping(self, state, now):
+            state.pinged(now)
         state.last_ping = now
-        self._owner.ping(self, state, now)
         state.next_ping = now + self._ping_interval(state, now)
         if state.attempts > len(PROBES) and state.proven and self.speaks_disco is None:
             self.speaks_disco = False
@@ -361,14 +354,16 @@ class RemotePaths:
     def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
         """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
         if state.given or state.ever_proven:
-            # Searched on while somebody waits for a path or uses one.
-            return not (state.attempts < len(PROBES) or traffic or self.active is None)
+            # Searched on while somebody waits for a path or uses one. Not where both ends punch in rounds from a relay:
+            # pings out of step could spoil the next one.
+            in_rounds = state.direct and not state.ever_proven and self.relayed and self.speaks_disco is True
+            return not (state.attempts < len(PROBES) or (traffic and not in_rounds) or self.active is None)
         # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
         wanted = self._outage_since is not None or self.active is None
         if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
             last = state.last_ping or state.added
             if now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES):
-                self._forget(state)
+                self._forget(state, now)
             return True
         return False
 
@@ -392,10 +387,12 @@ class RemotePaths:
             return
         state.proven = state.ever_proven = True
         state.proven_at = now
+        state.why = "answers"
         self._owner.emit(PathProven(self.node_id, state.path, now, by, state.rtt))
 
     def _lose(self, state: PathState, now: float, why: str) -> None:
         state.proven = False
+        state.why = why
         state.first_heard = None
         state.attempts = len(PROBES)
         state.forget_rtt()
@@ -467,6 +464,7 @@ class RemotePaths:
         self._needs_pong = self._needs_pong or (needs_pong and self.speaks_disco is True)
         if self._doubt_since is not None:
             return
+        self.doubts += 1
         self._doubt_since = now
         if self._unanswered_since is None:
             self._unanswered_since = now
@@ -521,6 +519,7 @@ class RemotePaths:
             for state in self.paths.values():
                 if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
                     self._probe(state, now)
+            self.outages += 1
             self._owner.outage(self, now)
             self._retarget()
 
@@ -548,7 +547,12 @@ class RemotePaths:
 
     def _switch(self, winner: PathState, why: str, now: float) -> None:
         old = self.active
+        if old is not None:
+            self.switches += 1
+        if old is not None and old.proven:
+            old.why = "answers, another one is used"
         self.active = winner
+        winner.why = why
         self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
         self._calm()
         self._retarget()
@@ -585,5 +589,6 @@ class RemotePaths:
             self.targets = new
             self.version += 1
 
-    def _forget(self, state: PathState) -> None:
+    def _forget(self, state: PathState, now: float) -> None:
         del self.paths[state.path]
+        self._owner.emit(PathForgotten(self.node_id, state.path, now))
