@@ -102,6 +102,8 @@ class PkarrRelayClient:
                 return await once()
         except TimeoutError:
             return Refused(f"no answer in {self.timeout:g} s")
+        except aiohttp.ClientResponseError:  # only for what it can't parse: statuses do not raise
+            return Refused("its answer is not HTTP as it should be")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
             text = " ".join(str(exc).split())[:200] or type(exc).__name__
             # What is not HTTP stays so; a connection may be had again.
