@@ -7,19 +7,21 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import dns.exception
-import dns.message
-import dns.query
 
 from tests.interop.peers.loopback import free_port
 from tests.interop.peers.process import PeerError, PeerMissing
 from tom_connect.addr import SocketAddr
 
 START_TIMEOUT = 30.0
+_QUESTION = """
+import sys, dns.message, dns.query
+name, host, port = sys.argv[1:]
+assert dns.query.udp(dns.message.make_query(name, "SOA"), host, 2.0, int(port)).answer
+"""
 _PATH = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
 
 
@@ -43,8 +45,7 @@ def _running(command: Sequence[str], addr: SocketAddr, asked: str, prefix: Seque
     """Run a name server until the block ends, from when it answers a query for `asked`."""
     with subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            if not prefix:  # in a namespace of its own it can't be asked from here
-                _wait(process, addr, asked)
+            _wait(process, addr, asked, prefix)
             yield
         finally:
             process.terminate()
@@ -54,13 +55,13 @@ def _running(command: Sequence[str], addr: SocketAddr, asked: str, prefix: Seque
                 process.kill()
 
 
-def _wait(process: subprocess.Popen[str], addr: SocketAddr, asked: str) -> None:
+def _wait(process: subprocess.Popen[str], addr: SocketAddr, asked: str, prefix: Sequence[str]) -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    query = dns.message.make_query(asked, "SOA")
+    question = [*prefix, sys.executable, "-c", _QUESTION, asked, addr.host, str(addr.port)]
     while True:
-        with contextlib.suppress(dns.exception.DNSException, OSError):
-            if dns.query.udp(query, addr.host, 0.3, addr.port).answer:
-                return
+        # From where the server is: a namespace of its own can't be asked from here.
+        if subprocess.run(question, check=False, capture_output=True, timeout=START_TIMEOUT).returncode == 0:
+            return
         if process.poll() is not None:
             raise PeerError(f"the name server ended: {process.stdout.read() if process.stdout else ''}")
         if time.monotonic() > deadline:
