@@ -4,6 +4,7 @@ import readline from 'node:readline'
 import Pkarr, { SignedPacket, generateKeyPair } from 'pkarr'
 import DHT from 'pkarr/lib/dht.js'
 import Relay from 'pkarr/lib/relay.js'
+import sodium from 'sodium-universal'
 
 // The relay logs each request on standard output, where our lines go.
 console.log = () => {}
@@ -15,9 +16,12 @@ const storage = { loadRoutingTable () {}, saveRoutingTable () {} }
 const dhts = []
 let relay = null
 
+// Without `verify` a node refuses to hold the items of others.
+const verify = sodium.crypto_sign_verify_detached
+
 async function openDht (bootstrap, host, values) {
   const nodes = bootstrap.map(([host, port]) => ({ host, port }))
-  const dht = new DHT({ bootstrap: nodes.length ? nodes : false, storage, host, maxValues: values })
+  const dht = new DHT({ bootstrap: nodes.length ? nodes : false, storage, host, verify, maxValues: values })
   dht._dht.on('error', error => console.error(String(error)))
   await new Promise(resolve => dht._dht.listen(0, host, resolve))
   await new Promise(resolve => dht._dht.ready ? resolve() : dht._dht.once('ready', resolve))
@@ -34,6 +38,10 @@ const commands = {
   async open_dht ({ bootstrap, host, values }) {
     const dht = await openDht(bootstrap, host, values)
     return { dht: [host, dht._dht.address().port] }
+  },
+  async add_node ({ dht, address: [host, port] }) {
+    dhts[dht]._dht.addNode({ host, port })
+    return {}
   },
   async relay_put ({ url, seed, texts, timestamp }) {
     const keyPair = generateKeyPair(hex(seed))
@@ -53,12 +61,16 @@ const commands = {
       texts: answers.map(answer => Buffer.concat([].concat(answer.data)).toString())
     }
   },
-  async put_in_dht ({ dht, packets }) {
-    // As many at once as a client may well have under way.
-    const work = packets.map(([key, body]) => SignedPacket.fromBytes(hex(key), hex(body)))
-    const run = async () => { while (work.length) await dhts[dht].put(work.pop().bep44Args()) }
-    await Promise.all(Array.from({ length: 16 }, run))
-    return {}
+  async timed_gets ({ url, key, count }) {
+    const timed = async () => {
+      const start = performance.now()
+      await Pkarr.relayGet(url, hex(key))
+      return performance.now() - start
+    }
+    const cold = await timed()
+    const warm = []
+    for (let number = 0; number < count; number++) warm.push(await timed())
+    return { cold, warm }
   },
   async count_values ({ dht }) {
     return { values: dhts[dht]._dht._values.length }
