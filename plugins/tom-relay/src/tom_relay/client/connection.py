@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import errno
+import random
 import socket
 from collections import deque
 from collections.abc import Sequence
