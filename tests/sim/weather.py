@@ -313,7 +313,8 @@ class Weather:
         for side in self.sides:
             host, remote = side.node.host, side.flow.remote
             lines.append(
-                f"{host.name} at {host.v4} {host.v6} behind {[(r.name, r.wan, r.box and r.box.kind) for r in host.routers()]}"
+                f"{host.name} at {host.v4} {host.v6} behind "
+                f"{[(r.name, r.wan, r.box and r.box.kind) for r in host.routers()]}"
             )
             lines.append(
                 f"  active {remote.active and remote.active.path}, targets {[str(t.path) for t in remote.targets]}"
