@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
-    Discovery,
+    Diagnostics,
     PluginObject,
     Publisher,
     PublishReport,
@@ -24,11 +25,11 @@ from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
-from tom_connect.discovery import PublishService
+from tom_connect.discovery import DiscoveryService, Lookup, NodesFile, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
-from tom_connect.incoming import Incoming
+from tom_connect.incoming import Accepting, Incoming
 from tom_connect.keyfile import load_or_create_secret_key
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
@@ -37,7 +38,7 @@ from tom_connect.netreport.netwatch.shell import NetworkWatch
 from tom_connect.netreport.report import NetReport
 from tom_connect.netreport.service import NetReporter
 from tom_connect.own_addrs import OwnAddresses
-from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
+from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
@@ -72,7 +73,6 @@ class Endpoint:
         self._own = OwnAddresses(secret_key.node_id, config, self._magic)
         self._host = PluginHost.load(config)
         self._objects: list[tuple[str, PluginObject]] = []
-        self._sources: list[tuple[str, Discovery]] = []
         self._guards: list[tuple[str, ConnectionGuard]] = []
         self._waiting: deque[Link] = deque()
         self._arrived = asyncio.Event()
@@ -81,7 +81,9 @@ class Endpoint:
         self._closed = False
         self._driver: Driver
         self._net: NetReporter
+        self._contexts: PluginContexts
         self._publishing: PublishService
+        self._discovery: DiscoveryService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -154,12 +156,17 @@ class Endpoint:
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
         self._net.network_changed()
+        self._discovery.network_changed()
         self._magic.network_changed()
 
     @property
     def plugins(self) -> list[PluginInfo]:
         """Every plugin that was found, with its state."""
         return self._host.infos
+
+    def diagnostics(self) -> dict[str, Diagnostics]:
+        """What each plugin tells of itself, by its name."""
+        return self._host.diagnostics(self._contexts)
 
     # Connections
 
@@ -186,8 +193,7 @@ class Endpoint:
             self._driver,
             addr,
             alpn,
-            sources=self._sources,
-            report=self._host.report_failure,
+            discovery=self._discovery,
             address_filter=self._own.filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
@@ -196,9 +202,22 @@ class Endpoint:
         )
         return await dial.run()
 
+    def look_up(self, node_id: NodeId) -> AbstractAsyncContextManager[Lookup]:
+        """Ask where a node is: `async with endpoint.look_up(node_id) as lookup: async for found in lookup: ...`.
+
+        `lookup.outcomes` tells what became of each source, `lookup.merged()` what everything so far comes to. Leaving
+        the block cancels what still runs. A look-up of the same node that is under way is shared.
+        """
+        self._check_open()
+        return self._discovery.look_up(node_id)
+
+    def discovery_counts(self) -> Mapping[str, SourceCounts]:
+        """Look-ups since the start by discovery source, with what came of them."""
+        return self._discovery.counts
+
     def accept(self) -> AsyncIterator[Incoming]:
         """Those who dial us, as they come, until the endpoint is closed."""
-        return _Accepting(self._next_incoming)
+        return Accepting(self._next_incoming)
 
     async def _next_incoming(self) -> Incoming | None:
         while not self._closed:
@@ -242,11 +261,6 @@ class Endpoint:
                 return False
         return True
 
-    async def _follow(self, watch: Watch[Any]) -> None:
-        async for _value in watch:
-            self._own.update()
-            self._net.relays_changed()
-
     # Life
 
     async def _open(self) -> None:
@@ -271,13 +285,14 @@ class Endpoint:
             self._magic.shared,
             self._clock,
             local=self._own.local,
+            routers=self._own.routers,
             transports=lambda: self._own.relays,
             busy=lambda: bool(self._driver.links),
             probing=config.direct and not config.dht_only,
             on_change=self._own.update,
             report_failure=self._host.report_failure,
         )
-        self._own.net_report = self._net.report
+        self._own.net = self._net.report
         self._magic.add_protocol(self._net)
         self._driver.set_foreign(self._net.quic_received)
         self._magic.set_observed(self._net.peer_told)
@@ -299,13 +314,20 @@ class Endpoint:
         if publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
         for name, source in self._own.sources:
-            self._spawn(name, self._follow(source.watch()), "following addresses")
+            self._spawn(name, self._own.follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
-            self._spawn(name, self._follow(transport.home_relay()), "following the home relay")
-            self._spawn(name, self._follow(transport.standby_relay()), "following the standby relay")
+            self._spawn(
+                name, self._own.follow(transport.home_relay(), self._net.relays_changed), "following the home relay"
+            )
+            self._spawn(
+                name,
+                self._own.follow(transport.standby_relay(), self._net.relays_changed),
+                "following the standby relay",
+            )
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host
+        nodes = NodesFile(self._config.nodes_file) if self._config.nodes_file is not None else None
         contexts = host.contexts(
             Facilities(
                 node_id=self.node_id,
@@ -317,6 +339,7 @@ class Endpoint:
                 report_external_addr=self._net.plugin_told,
             )
         )
+        self._contexts = contexts
         self._own.update()
         protocols = host.collect("tom_datagram_protocol", contexts)
         for _name, protocol in protocols:
@@ -343,8 +366,10 @@ class Endpoint:
         for _name, transport in relays:
             if id(transport) not in running:
                 self._magic.relays.remove(transport)
+        known = [("tom-connect", nodes)] if nodes is not None else []
+        asked = [*known, *(pair for pair in sources if id(pair[1]) in running)]
+        self._discovery = DiscoveryService(asked, report=self._host.report_failure)
         self._own.relays = [pair for pair in relays if id(pair[1]) in running]
-        self._sources = [pair for pair in sources if id(pair[1]) in running]
         self._own.sources = [pair for pair in address_sources if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.
         made = {name for name, _guard in guards}
@@ -397,9 +422,9 @@ class Endpoint:
             if driver is not None:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)
+        if (discovery := getattr(self, "_discovery", None)) is not None:
+            keep_statistics(self._config, discovery.counts)
         self._own.close()
-        if hasattr(self, "_net"):
-            self._net.report.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -451,19 +476,6 @@ class Binding:
 class _ShutDoor(ConnectionGuard):
     def before_handshake(self, remote: SocketAddr | RelayUrl) -> bool:
         return False
-
-
-class _Accepting(AsyncIterator[Incoming]):
-    # A class and not an async generator, so that one abandoned in the middle leaves nothing to be closed.
-
-    def __init__(self, take: Callable[[], Awaitable[Incoming | None]]) -> None:
-        self._take = take
-
-    async def __anext__(self) -> Incoming:
-        incoming = await self._take()
-        if incoming is None:
-            raise StopAsyncIteration
-        return incoming
 
 
 def target_addr(target: Target) -> NodeAddr:

@@ -126,9 +126,9 @@ def test_down_and_up(watched: Watched) -> None:
     watched.sentinel(1)
 
 
-def test_to_another_router(watched: Watched) -> None:
+def test_to_another_router(natlab: Lab, watched: Watched) -> None:
     """A move to another router ends with a major change to the new address."""
-    other = watched.host.lab.router("cafe", Nat.MODERATE)
+    other = natlab.router("cafe", Nat.MODERATE)
     watched.host.move(other)
     told = watched.next()
     assert told["major"]

@@ -23,7 +23,7 @@ KEEP_ALIVE = 20.0
 VIRTUAL_INTERFACES = (
     *(
         "docker*",
-        f"br-{'[0-9a-f]' * 12}",
+        "br-????????????",
         "veth*",
         "podman*",
         "cni*",
@@ -38,7 +38,7 @@ VIRTUAL_INTERFACES = (
 )
 """Bridges to containers and virtual machines on Linux, macOS and Windows: nobody else is where they lead.
 
-Docker names bridges with 12 hex digits, so `br-lan` of a router is not meant.
+Docker names bridges with 12 digits, so `br-lan` of a router is not meant.
 """
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -198,6 +198,12 @@ class EndpointConfig:
         validator=_flag,
         metadata=option("find nodes through serverless discovery alone: no server of anyone's is asked"),
     )
+    nodes_file: pathlib.Path | None = attrs.field(
+        default=None,
+        converter=_path,
+        validator=optional(_of(pathlib.Path, "a path")),
+        metadata=option("file with the tickets of nodes that are known, one a line"),
+    )
     relay: tuple[str, ...] = attrs.field(
         default=(),
         converter=_tuple,
@@ -246,7 +252,10 @@ class EndpointConfig:
         default=VIRTUAL_INTERFACES,
         converter=_tuple,
         validator=_texts,
-        metadata=option("network interface, by name or pattern, whose addresses are neither published nor offered"),
+        metadata=option(
+            "network interface, by name or pattern, whose addresses are neither published nor offered; "
+            "default: bridges to containers and virtual machines of this computer"
+        ),
     )
     watch_network: bool = attrs.field(
         default=True, validator=_flag, metadata=option("notice by ourselves when the network changes or sleep ends")
@@ -315,6 +324,16 @@ class EndpointConfig:
     def relay_urls(self) -> tuple[RelayUrl, ...]:
         """`relay`, read, each once."""
         return tuple(dict.fromkeys(map(RelayUrl.parse, self.relay)))
+
+    def data_path(self) -> pathlib.Path | None:
+        """The directory for what should survive a restart, which may not be there yet; None: nothing is kept."""
+        if not self.persist:
+            return None
+        if self.data_dir is not None:
+            return self.data_dir
+        import platformdirs  # not needed by those who say where their data go, or keep none
+
+        return platformdirs.user_data_path("tom-connect", appauthor=False)
 
     @property
     def addr_allow_networks(self) -> tuple[Network, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.endpoint.pairs import ALPN, Pair, accept_one, local_config
 from tests.unit.magicsock.waiting import until
-from tom_connect import Endpoint, NodeAddr, SocketAddr
+from tom_connect import DialError, Endpoint, NodeAddr, SocketAddr
 from tom_connect import own_addrs as own_addrs_module
 from tom_connect.magicsock import rebinding as rebinding_module
 from tom_connect.magicsock.udp import open_socket
@@ -128,3 +128,21 @@ async def test_skipped_interfaces_are_the_users_choice(monkeypatch: pytest.Monke
 def test_the_retries_end_at_a_few_seconds() -> None:
     """However long an address was gone, it is in use again at most about two seconds after it is back."""
     assert max(rebinding_module.RETRIES) <= 2.0
+
+
+async def test_a_denied_address_is_not_dialed() -> None:
+    """Not even where the caller names it: nothing is sent there, the error says why, and who dials from there is not
+    answered."""
+    async with (
+        Endpoint.bind(local_config()) as server,
+        Endpoint.bind(local_config(addr_deny=("127.0.0.0/8",))) as client,
+    ):
+        assert client.node_addr().is_empty()
+        with pytest.raises(DialError, match=r"not tried: 127\.0\.0\.1:\d+ \(see direct, .* addr_deny\)"):
+            await client.connect(server.node_addr(), ALPN, timeout=0.3)
+        assert not server._driver.links
+        with pytest.raises(DialError, match="no answer"):
+            await server.connect(NodeAddr(client.node_id, (), client.local_addrs), ALPN, timeout=0.5)
+        assert client._magic.counters["disco: source refused by the address filter"] > 0
+        assert client._magic.counters["quic: source refused by the address filter"] > 0
+        assert not client._driver.links

@@ -89,7 +89,7 @@ async def test_what_deserves_no_answer_gets_none() -> None:
 
 @pytest.mark.parametrize("bind", [V4, V6], ids=["IPv4", "IPv6"])
 async def test_an_answer_comes_from_the_other_port_where_that_is_asked_for(bind: SocketAddr) -> None:
-    """CHANGE-REQUEST for another port (RFC 5780) is answered by the second one, and by the first where that is asked."""
+    """CHANGE-REQUEST for another port (RFC 5780) is answered by the second one; asked of that, by the first."""
     loop = asyncio.get_running_loop()
     async with StunServer(bind=[bind]) as server:
         ports = server.addrs[0], server.other_addrs[0]
