@@ -373,7 +373,7 @@ class Weather:
             for _ in range(self.rng.choice((1, 1, 2))):
                 at = self.net.now + self.rng.uniform(0, 4)
                 self.net.at(at, self.event)
-            self.traffic(self.rng.uniform(8, 14))
+            self.traffic(self.rng.uniform(7, 11))
             self.net.advance(self.rng.uniform(0, 500))
 
     def settle(self) -> None:
@@ -386,7 +386,7 @@ class Weather:
         self.net.advance(330.0)
         self.net.censor = None
         self.note("everything works again")
-        for _ in range(10):
+        for _ in range(10 if self.must_be_direct() else 2):
             self.traffic(10.0)
             if all(side.flow.remote.active is not None and side.flow.remote.active.direct for side in self.sides):
                 break
