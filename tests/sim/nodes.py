@@ -185,7 +185,7 @@ class Node:
 class Flow:
     """What one end of a QUIC connection does to the network: data, acknowledgments, probes with back-off.
 
-    Both ends send `interval` apart while `busy`; `progress` is when new data of ours was last acknowledged.
+    While `busy` it sends `interval` apart.
     """
 
     def __init__(self, node: Node, peer: Node, remote: RemotePaths) -> None:
@@ -193,7 +193,6 @@ class Flow:
         self.peer = peer
         self.remote = remote
         self.over = False
-        self.progress = self.busy_since = -1.0
         self.arrivals: list[float] = []
         """When new data came, in the time of the world."""
         self._seq = 0
@@ -211,7 +210,6 @@ class Flow:
 
     def busy(self, seconds: float, interval: float) -> None:
         """Send for so many seconds."""
-        self.busy_since = self.node.net.now
         self._busy_until = self.node.host.now() + seconds
         self._interval = interval
         self.node.look()
@@ -220,6 +218,11 @@ class Flow:
     def in_use(self) -> bool:
         """Whether the application sends, or something is not acknowledged."""
         return not self.over and (bool(self._unacked) or self.node.host.now() < self._busy_until)
+
+    def waits(self) -> float:
+        """Seconds since something was sent that is not acknowledged, with no acknowledgment of anything since."""
+        since = self._silent_since
+        return 0.0 if since is None else self.node.host.now() - since
 
     def waiting_for_answer(self) -> bool:
         """Whether something is sent and not acknowledged."""
@@ -304,7 +307,6 @@ class Flow:
         if sent is not None:
             self._rtt += (now - sent - self._rtt) / 8
             self._probes = 0
-            self.progress = self.node.net.now
             self._silent_since = now if self._unacked else None
             lost = [old for old, at in self._unacked.items() if at < sent - self._rtt / 8 and old < seq - 3]
             for old in lost:

@@ -229,7 +229,8 @@ class Weather:
         if before > 0.1:
             return
         link.loss = self.rng.uniform(0.2, 0.6)
-        self.lossy_until = max(self.lossy_until, self.net.now + seconds)
+        # What a relay's connection has to repeat holds up what comes after it.
+        self.lossy_until = max(self.lossy_until, self.net.now + seconds + 2.0)
         self.note(f"{side.node.host.name}: loses {link.loss:.2f} for {seconds:.1f}")
         self.net.at(self.net.now + seconds, lambda: setattr(link, "loss", before))
 
@@ -280,7 +281,7 @@ class Weather:
             flow = side.flow
             if flow.over or not flow.waiting_for_answer():
                 continue
-            stalled = now - max(self.ok_since, flow.progress, flow.busy_since)
+            stalled = min(now - self.ok_since, flow.waits())
             self.worst = max(self.worst, stalled - self.allowance())
             if stalled > BACK_WITHIN + self.allowance():
                 raise Stuck(self.report(f"{side.node.host.name} got no answer for {stalled:.2f} s"))

@@ -178,6 +178,8 @@ class RemotePaths:
             return
         state.heard = now
         pinged_lately = state.last_ping is not None and now - state.last_ping < rules.PROBES[0]
+        # The limits of an address and of a node hold all the same.
+        state.lifetime_pings = min(state.lifetime_pings, rules.UNPROVEN_PINGS - 1)
         if not state.proven and not pinged_lately and state.next_ping > now:
             if state.next_ping == inf:
                 state.attempts = 0
@@ -199,6 +201,7 @@ class RemotePaths:
         if state is self.active:
             if self._doubt_since is not None:
                 self._patience = min(2 * self._patience, rules.MOST_PATIENCE)
+                self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
             self._calm(now)
             self._retarget()
         else:
@@ -473,7 +476,6 @@ class RemotePaths:
         if self.active is not None:
             self.active.unanswered = 0
         if now is not None and doubted and self.active is not None:
-            self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
             # Where pings are answered and QUIC's packets are not, again and again, its back-off is right.
             if self._patience < rules.MOST_PATIENCE:
                 self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))

@@ -208,14 +208,19 @@ class Link:
 
     def _path_event(self, event: PathEvent) -> None:
         if isinstance(event, PathSelected):
-            if event.old is None or event.old == event.path:
-                if self.started and self.engine.authentic_packets == 0:
-                    # A first flight that went to dead addresses must not be waited for.
+            if self.engine.authentic_packets == 0:
+                # A first flight that went to dead addresses must not be waited for. It is sent again as it was: a node
+                # that hears of us with a mere PING refuses the connection.
+                if self.started:
                     self.engine.path_restored(event.at)
                     self.flush_soon()
                 return
+            if event.old is None or event.old == event.path:
+                return
             self.engine.path_changed(event.at)
             self._unconfirmed = (event.path, self.engine.next_packet())
+        elif not self.started:
+            return
         elif isinstance(event, PathRestored) and event.silent_for >= SHORT_SILENCE:
             self.engine.path_restored(event.at)
         elif isinstance(event, PathRestored):
