@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -15,6 +15,7 @@ from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import MAX_ADDRESSES, NetworkState, expand_wildcards, network_state
+from tom_connect.netreport.report import NetReport
 from tom_connect.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -34,11 +35,12 @@ class OwnAddresses:
         """What the last look at the interfaces has shown."""
         self.sources: Sequence[tuple[str, AddressSource]] = ()
         self.relays: Sequence[tuple[str, RelayTransport]] = ()
+        self.net = Watch(NetReport())
+        """At which addresses others see us."""
         self._node_id = node_id
         self._direct = config.direct
         self._skip = config.skip_interfaces
         self._magic = magic
-        self._external: dict[str, SocketAddr] = {}
         self._hosts: list[str] = []
 
     def look(self) -> None:
@@ -57,31 +59,36 @@ class OwnAddresses:
 
     def update(self) -> None:
         """Gather anew, and tell those who watch or wait if something differs."""
-        found = expand_wildcards(self._magic.local_addrs, self._hosts)
-        learned = [*self._external.values(), *(addr for _name, source in self.sources for addr in source.watch().value)]
-        found += learned
+        found = self.local()
+        seen = self.net.value
+        mapped = [addr for _name, source in self.sources for addr in source.watch().value]
+        doubtful = set(seen.reflexive).difference(seen.confirmed, found, mapped)
+        found += [*seen.reflexive, *mapped]
         homes = (transport.home_relay().value for _name, transport in self.relays)
         relays = tuple(home for home in homes if home is not None)
         known = NodeAddr(self._node_id, relays, found if self._direct else ())
         self.known.set(known)
         spare = (transport.standby_relay().value for _name, transport in self.relays)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
-        told = [addr for addr in known.direct_addrs if self.filter.publishable(addr)]
+        told = [addr for addr in known.direct_addrs if self.filter.publishable(addr) and addr not in doubtful]
         # A reflexive or mapped address says more than an interface's: where space is short, the last ones are cut.
-        told.sort(key=lambda addr: addr not in learned)
+        told.sort(key=lambda addr: addr not in seen.confirmed and addr not in mapped)
         self.told.set(NodeAddr(self._node_id, relays, told))
 
-    def report_external(self, name: str, addr: SocketAddr) -> None:
-        """Take the address at which a plugin has learned that others see us."""
-        key = f"{name}/{addr.family.name}"
-        if self._external.get(key) != addr:
-            self._external[key] = addr
-            self.update()
+    def local(self) -> list[SocketAddr]:
+        """Where our sockets can be reached on this machine's own interfaces."""
+        return expand_wildcards(self._magic.local_addrs, self._hosts)
 
-    async def follow(self, watch: Watch[Any]) -> None:
-        """Update whenever what is watched changes."""
+    def routers(self) -> list[str]:
+        """The IPv4 addresses that our routers have outside, as far as plugins know."""
+        return [host for _name, source in self.sources for host in source.router_addresses()]
+
+    async def follow(self, watch: Watch[Any], then: Callable[[], None] | None = None) -> None:
+        """Update whenever what is watched changes, and call `then` after it."""
         async for _value in watch:
             self.update()
+            if then is not None:
+                then()
 
     def close(self) -> None:
         """End what watches us."""

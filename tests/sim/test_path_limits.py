@@ -7,7 +7,7 @@ import itertools
 from tests.sim.pathworld import World, pair
 from tests.sim.test_paths import active
 from tom_connect.holepunch import core as core_module
-from tom_connect.holepunch import paths as rules
+from tom_connect.holepunch import pathrules as rules
 from tom_connect.holepunch.disco import CallMeMaybe, encode_message
 from tom_connect.holepunch.events import PathRestored, PathSelected
 

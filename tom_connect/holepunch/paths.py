@@ -15,59 +15,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Final, Protocol
+from typing import Protocol
 
 from tom_connect.abc import PathInfo
-from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
-from tom_connect.holepunch.events import PathAdded, PathEvent, PathLost, PathProven, PathRestored, PathSelected
+from tom_connect.holepunch.addrfilter import SOURCE_PEER, SOURCE_QUIC
+from tom_connect.holepunch.events import (
+    PathAdded,
+    PathDoubted,
+    PathEvent,
+    PathLost,
+    PathProven,
+    PathRestored,
+    PathSelected,
+)
 from tom_connect.holepunch.path import Path, RelayPath
-from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
+from tom_connect.holepunch.pathroom import make_room
+from tom_connect.holepunch.pathrules import (
+    ACTIVE_TICK,
+    CONFIRMED_AFTER,
+    DOUBT_AFTER,
+    DOUBT_PING,
+    FANOUT,
+    FOLLOW_AFTER,
+    HEARTBEAT,
+    LEAVE_AFTER,
+    LOST_AFTER,
+    MOVE_CREDIT,
+    OUTAGE,
+    PROBES,
+    RELAY_FANOUT,
+    REPROBE,
+    RETRY,
+    SECOND_SAMPLE,
+    STALE,
+    STANDBY,
+    TRAFFIC,
+    TRUSTED_AGAIN,
+    UNPROVEN_PINGS,
+    doubt_after,
+    leave_after,
+)
+from tom_connect.holepunch.pathstate import FIRST_SAMPLE, HYSTERESIS, PathState, best
 from tom_connect.keys import NodeId
-
-TRAFFIC: Final = 10.0
-"""Seconds after a send in which paths are kept proven; longer than a heartbeat, so that one always falls in."""
-HEARTBEAT: Final = 5.0
-"""Seconds between pings of a proven path: well below the 30 s after which NATs drop a mapping."""
-RETRY: Final = 1.0
-"""Seconds before a heartbeat that got no answer is sent again, at least; three RTT on slow paths."""
-SECOND_SAMPLE: Final = 0.3
-"""Seconds after the first pong until a second RTT sample is taken: the first includes route and ARP look-ups."""
-LOST_AFTER: Final = 3
-"""Unanswered pings after which a standby path is lost: at 5% loss one in 8,000 healthy ones."""
-STANDBY: Final = 3
-"""Proven paths kept ready besides the active one."""
-PROBES: Final = (0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds after each ping of a candidate: quick at first, since the dial waits; over after 6 s, if there is a path."""
-REPROBE: Final = 5.0
-"""Seconds between later pings of candidates that the caller named or that once answered; doubles up to 40."""
-UNPROVEN_PINGS: Final = 10
-"""Pings that an address which others named and which never answered gets in all."""
-ACTIVE_TICK: Final = 0.5
-"""Seconds between looks at a path under traffic."""
-DOUBT_AFTER: Final = (0.5, 0.9)
-"""Bounds of the silence after which a path under traffic is doubted; between them, three RTT."""
-DOUBT_PING: Final = 0.25
-"""Seconds between pings of a doubted path: three or four before the verdict, so that loss does not decide it."""
-LEAVE_AFTER: Final = (0.35, 0.9)
-"""Bounds of the doubt after which a path is left for one that answers; between them, two RTT. With `DOUBT_AFTER`
-and a tick this stays under 2 s."""
-FOLLOW_AFTER: Final = 0.25
-"""Seconds of the peer's traffic on another path, about as good, after which the end with the larger NodeId uses that
-one too: with one path for both directions each end hears whether it works. Shorter than the time to doubt."""
-OUTAGE: Final = 90.0
-"""Seconds for which a silent peer is searched on every path; QUIC gives up about then too."""
-MOVE_CREDIT: Final = 3
-"""Bytes sent to an unconfirmed address for each that came from there (RFC 9000 section 8.1)."""
-CONFIRMED_AFTER: Final = 3.0
-"""Seconds of authentic packets after which a moved peer without disco is taken to be where they come from."""
-FANOUT: Final = 6
-"""Given addresses that get the first packets at once."""
-RELAY_FANOUT: Final = 2
-"""Relays among them, whatever the number of addresses."""
-MAX_PATHS: Final = 32
-MAX_OF_SOURCE: Final = 16
-"""Candidates of one source: a record that names a thousand victims reaches sixteen."""
-MAX_PEER_REFLEXIVE: Final = 8
 
 
 class PathsOwner(Protocol):
@@ -87,10 +76,6 @@ class PathsOwner(Protocol):
 
     def outage(self, remote: RemotePaths, now: float) -> None:
         """No path answers any more: add what else may lead to the node."""
-
-
-def _clamp(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
 
 
 class RemotePaths:
@@ -113,6 +98,9 @@ class RemotePaths:
         self._last_sent = -inf
         self._unanswered_since: float | None = None
         self._doubt_since: float | None = None
+        self._needs_pong = False
+        """Whether the doubt is of our packets getting there, so that hearing the peer does not end it."""
+        self._at_ease_until = -inf
         self._outage_since: float | None = None
         self._active_spoke = -inf
         self._led_to: PathState | None = None
@@ -150,7 +138,7 @@ class RemotePaths:
             given = True
         state = self.paths.get(path)
         if state is None:
-            if not self._room(source, given=given):
+            if not make_room(self.paths, source, given=given, active=self.active):
                 return None
             state = self.paths[path] = PathState(path=path, source=source, given=given, added=now)
             self._owner.emit(PathAdded(self.node_id, path, now, source))
@@ -179,7 +167,7 @@ class RemotePaths:
             self._unanswered_since = None
             if state.credit is not None:
                 self._earn(state, now, size)
-            if self._doubt_since is not None:
+            if self._doubt_since is not None and not self._needs_pong:
                 self._calm(now)
                 self._retarget()
             return
@@ -199,8 +187,7 @@ class RemotePaths:
         self._prove(state, "quic", now)
         active = self.active
         if active is not None and active is not state and (active.heard is None or now - active.heard > DOUBT_AFTER[0]):
-            # The peer may have started anew elsewhere.
-            self._doubt(now)
+            self._doubt(now, "the peer may have started anew elsewhere")
         self._choose(now)
         self._owner.arm(self, now)
 
@@ -254,7 +241,23 @@ class RemotePaths:
             if self.holders:
                 self._probe(state, now)
         if self.holders:
-            self._doubt(now)
+            self._doubt(now, "our network has changed", needs_pong=True)
+
+    def punch(self, now: float) -> None:
+        """Both ends probe now: begin again with every direct path that is not proven."""
+        for state in self.paths.values():
+            if state.direct and not state.proven:
+                state.lifetime_pings = 0
+                self._probe(state, now)
+
+    @property
+    def relayed(self) -> bool:
+        """Whether there is no direct path that carries the traffic."""
+        return self.active is None or not self.active.direct
+
+    def in_use(self, now: float) -> bool:
+        """Whether somebody waits for a path or uses one."""
+        return self.holders > 0 and (self.active is None or self._traffic(now))
 
     @property
     def in_outage(self) -> bool:
@@ -300,24 +303,21 @@ class RemotePaths:
         for state in self._kept():
             if state.last_pong is None or now - state.last_pong > HEARTBEAT:
                 state.next_ping = min(state.next_ping, now)
+        active = self.active
+        if self.speaks_disco and active is not None and active.heard is not None and now - active.heard > STALE:
+            self._doubt(now, "long silence")
         self._owner.arm(self, now)
 
     def _next_verdict(self, now: float) -> float:
-        if self._unanswered_since is None or self.active is None:
+        if self.active is None:
             return inf
         if self._doubt_since is None:
-            times: tuple[float, ...] = (self._unanswered_since + self._doubt_after(self.active),)
+            if self._unanswered_since is None:
+                return inf
+            times: tuple[float, ...] = (self._unanswered_since + doubt_after(self.active),)
         else:
-            times = (self._doubt_since + self._leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
+            times = (self._doubt_since + leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
         return min((time for time in times if time > now), default=inf)
-
-    @staticmethod
-    def _doubt_after(state: PathState) -> float:
-        return _clamp(3 * (state.rtt or 0.2), DOUBT_AFTER)
-
-    @staticmethod
-    def _leave_after(state: PathState) -> float:
-        return _clamp(2 * (state.rtt or 0.2), LEAVE_AFTER)
 
     # --- pings ------------------------------------------------------------------------------------------------
 
@@ -409,8 +409,8 @@ class RemotePaths:
         if state.proven:
             if self._doubt_since is not None:
                 self._judge(now)
-            elif self.follows:
-                self._follow(state, now)
+            elif self.active is not None:
+                self._used_by_peer(state, self.active, now)
             return
         active = self.active
         if active is None:
@@ -423,7 +423,7 @@ class RemotePaths:
             if not state.given and not self.speaks_disco:
                 state.credit = 0
             state.next_ping = min(state.next_ping, now)
-            self._doubt(now)
+            self._doubt(now, "the peer sends from elsewhere")
         self._earn(state, now, size)
         if not self.speaks_disco and (active.heard is None or active.heard < (state.first_heard or now) < now):
             self._prove(state, "quic", now)
@@ -431,11 +431,19 @@ class RemotePaths:
         self._retarget()
         self._owner.arm(self, now)
 
-    def _follow(self, state: PathState, now: float) -> None:
-        """The peer's traffic comes on a proven path that is not ours: use it too, if ours is hardly better."""
-        active = self.active
-        if active is None or state.direct != active.direct or state.rtt is None:
-            return
+    def _used_by_peer(self, state: PathState, active: PathState, now: float) -> None:
+        """The peer's traffic comes on a proven path that is not ours.
+
+        It uses another one, which we follow if ours is hardly better; or it doubts ours, since it hears nothing there.
+        """
+        doubling = now - self._active_spoke < DOUBT_AFTER[0] or state.direct < active.direct
+        if doubling and state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
+            self._doubt(now, "the peer doubts it", needs_pong=True)
+            self._at_ease_until = now + TRUSTED_AGAIN
+        elif self.follows and state.direct == active.direct and state.rtt is not None:
+            self._follow(state, active, now)
+
+    def _follow(self, state: PathState, active: PathState, now: float) -> None:
         if state is not self._led_to or self._active_spoke > self._led_since:
             self._led_to, self._led_since = state, now
         elif now - self._led_since >= FOLLOW_AFTER:
@@ -452,9 +460,12 @@ class RemotePaths:
         else:
             state.credit += MOVE_CREDIT * size
 
-    def _doubt(self, now: float) -> None:
+    def _doubt(self, now: float, why: str, *, needs_pong: bool = False) -> None:
         """Begin to doubt the active path: ask it and all others whether they live."""
-        if self._doubt_since is not None or self.active is None:
+        if self.active is None:
+            return
+        self._needs_pong = self._needs_pong or (needs_pong and self.speaks_disco is True)
+        if self._doubt_since is not None:
             return
         self._doubt_since = now
         if self._unanswered_since is None:
@@ -464,30 +475,34 @@ class RemotePaths:
                 state.next_ping = min(state.next_ping, now)
         self._owner.arm(self, now)
         self._retarget()
+        self._owner.emit(PathDoubted(self.node_id, self.active.path, now, why))
 
     def _calm(self, now: float | None = None) -> None:
         """The active path lives, or is another."""
-        outage, since = self._outage_since, self._unanswered_since
-        self._doubt_since = self._outage_since = None
-        self._unanswered_since = None
-        if now is not None and outage is not None and self.active is not None:
-            started = outage if since is None else min(since, outage)
-            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - started))
+        since = [t for t in (self._outage_since, self._unanswered_since, self._doubt_since) if t is not None]
+        doubted = self._doubt_since is not None
+        self._doubt_since = self._outage_since = self._unanswered_since = None
+        self._needs_pong = False
+        if now is not None and doubted and self.active is not None:
+            self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
+            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
 
     def _judge(self, now: float) -> None:
         active = self.active
-        if active is None or self._unanswered_since is None:
+        if active is None:
             return
         if self._doubt_since is None:
+            if self._unanswered_since is None:
+                return
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now >= self._unanswered_since + self._doubt_after(active) and self._traffic(now)
+            silent = now >= self._unanswered_since + doubt_after(active) and self._traffic(now)
             if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
-                self._doubt(now)
-            return
-        if now < self._doubt_since + self._leave_after(active):
+                self._doubt(now, "silent under traffic")
             return
         since = self._doubt_since
+        if now < since + leave_after(active):
+            return
         alive = [s for s in self.paths.values() if s.proven and s is not active and (s.heard or -inf) >= since]
         if self.speaks_disco:
             alive = [s for s in alive if (s.last_pong or -inf) >= since]
@@ -500,8 +515,9 @@ class RemotePaths:
             self._owner.arm(self, active.next_ping)
             if outage is not None:
                 self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
-        elif self._outage_since is None and now >= self._doubt_since + LEAVE_AFTER[1]:
-            self._outage_since = self._unanswered_since
+        elif self._outage_since is None and now >= since + LEAVE_AFTER[1]:
+            unanswered = self._unanswered_since
+            self._outage_since = since if unanswered is None else min(unanswered, since)
             for state in self.paths.values():
                 if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
                     self._probe(state, now)
@@ -533,6 +549,7 @@ class RemotePaths:
     def _switch(self, winner: PathState, why: str, now: float) -> None:
         old = self.active
         self.active = winner
+        self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
         self._calm()
         self._retarget()
         self._owner.emit(PathSelected(self.node_id, winner.path, now, old.path if old else None, why))
@@ -553,7 +570,13 @@ class RemotePaths:
         elif self._doubt_since is None:
             targets = [active]
         else:
-            targets = [active, *(state for state in self._kept()[:2] if state is not active)]
+            # What stands in for it: the best other path, and a relay, since direct paths often die together.
+            kept = self._kept()
+            relays = [state for state in self.paths.values() if not state.direct and state.given]
+            relays.sort(key=lambda state: (not state.proven, state.score(), state.added))
+            others = kept[1:] if self._outage_since is not None else kept[1:2]
+            relays = relays[: RELAY_FANOUT if self._outage_since is not None else 1]
+            targets = list(dict.fromkeys([active, *others, *relays]))
             if not self.speaks_disco:
                 moved = (s for s in self.paths.values() if s.given or s.credit is not None)
                 targets.extend(state for state in moved if state not in targets)
@@ -561,27 +584,6 @@ class RemotePaths:
         if new != self.targets:
             self.targets = new
             self.version += 1
-
-    # --- bounds -----------------------------------------------------------------------------------------------
-
-    def _room(self, source: str, *, given: bool) -> bool:
-        limit = MAX_PEER_REFLEXIVE if source in (SOURCE_PEER, SOURCE_QUIC) else MAX_OF_SOURCE
-        same = [state for state in self.paths.values() if state.source == source]
-        if len(same) >= limit and not self._evict(
-            same, fresh=given or source in (SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC)
-        ):
-            return False
-        return len(self.paths) < MAX_PATHS or self._evict(list(self.paths.values()), fresh=given)
-
-    def _evict(self, states: list[PathState], *, fresh: bool) -> bool:
-        """Make room: an unproven path that gets no more pings goes; if need be (`fresh`) the oldest unproven."""
-        idle = [s for s in states if not s.proven and s is not self.active and (not s.given or fresh)]
-        quiet = [s for s in idle if s.next_ping == inf]
-        victims = quiet or (idle if fresh else [])
-        if not victims:
-            return False
-        self._forget(min(victims, key=lambda s: (s.given, s.ever_proven, s.added)))
-        return True
 
     def _forget(self, state: PathState) -> None:
         del self.paths[state.path]

@@ -12,7 +12,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from tom_connect.abc import DatagramProtocol, PathInfo, PathSelector, SharedSocket
 from tom_connect.addr import RelayUrl, SocketAddr
@@ -23,6 +23,7 @@ from tom_connect.holepunch.disco import DiscoError
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.paths import RemotePaths
+from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
@@ -129,6 +130,8 @@ class MagicSocket:
                     missing.append(str(addr))
                 else:
                     self._sockets[addr.family] = udp
+                    if udp.limits_ttl:
+                        self._core.openers = []
                     await udp.start(loop)
         except BaseException:
             self._close_sockets()
@@ -273,7 +276,7 @@ class MagicSocket:
             return (self.relays, path) if self.relays.carries(path.url) else None
         return self._udp_route(path) if self._direct else None
 
-    def _udp_route(self, path: SocketAddr) -> Route | None:
+    def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
         udp = self._sockets.get(path.family)
         if udp is None or not 0 < path.port < 65536:
             return None
@@ -429,10 +432,16 @@ class MagicSocket:
     def pump_if_needed(self, paths: RemotePaths) -> None:
         """Pump after a call to the core that usually has no consequence."""
         core = self._core
-        if core.events or core.outbox or paths.due < self._timer_at:
+        if core.events or core.outbox or core.openers or paths.due < self._timer_at:
             self._pump()
 
     def _flush_outbox(self) -> None:
+        if self._core.openers:
+            openers, self._core.openers = self._core.openers, []
+            for addr, packet in openers:
+                opened = self._udp_route(addr)
+                if opened is not None:
+                    opened[0].send_opener(packet, opened[1], OPENING_TTL)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
             self._send_to_path(path, (packet,))
@@ -444,7 +453,7 @@ class MagicSocket:
         self._pumping = True
         try:
             core = self._core
-            while core.outbox or core.events:
+            while core.outbox or core.events or core.openers:
                 self._flush_outbox()
                 events, core.events = core.events, []
                 for event in events:

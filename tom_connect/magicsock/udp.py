@@ -25,6 +25,7 @@ from tom_connect.magicsock.sockopts import (
     enlarge_buffers,
     fragmentation_switch,
     try_option,
+    ttl_switch,
 )
 
 BUFFER_SIZE: Final = 4 << 20
@@ -133,6 +134,12 @@ class UdpSocket:
         self.gro = self._recvmsg_into is not _missing and try_option(sock, SOL_UDP, UDP_GRO, 1)
         self._set_dont_fragment = fragmentation_switch(sock)
         self._dont_fragment: bool | None = None
+        self._set_ttl = ttl_switch(sock)
+
+    @property
+    def limits_ttl(self) -> bool:
+        """Whether `send_opener` can let a datagram die after few hops."""
+        return self._set_ttl is not None
 
     @property
     def congested(self) -> bool:
@@ -358,6 +365,16 @@ class UdpSocket:
         if self._backlog:
             return self._wait((data,), dest)
         return self._send_now(data, dest, wait=True)
+
+    def send_opener(self, data: bytes, dest: SockAddr, ttl: int) -> None:
+        """Send one datagram that routers after the first `ttl` do not see; dropped where that is not possible now."""
+        if self._loop is None or self._set_ttl is None or not self._set_ttl(ttl):
+            self._counters["send: no opener"] += 1
+            return
+        try:
+            self._send_now(data, dest)
+        finally:
+            self._set_ttl(None)
 
     def _send_now(self, data: bytes, dest: SockAddr, *, wait: bool = False) -> bool:
         large = len(data) > MIN_MTU_PAYLOAD

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from aioquic.quic import events as quic_events
 
 from tom_connect.abc import PathInfo
-from tom_connect.holepunch.events import PathEvent, PathRestored, PathSelected
+from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, PathSelected
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONNECTION_REFUSED = 0x02
 """RFC 9000 section 20.1."""
+SHORT_SILENCE = 1.0
+"""Seconds of silence of a path that say nothing about what it can carry afterwards."""
 MAX_EARLY_EVENTS = 4096
 """Events that a server's link holds before the application has accepted it; flow control bounds their bytes."""
 
@@ -210,8 +212,11 @@ class Link:
                 return
             self.engine.path_changed(event.at)
             self._unconfirmed = (event.path, self.engine.next_packet())
-        elif isinstance(event, PathRestored):
+        elif isinstance(event, PathRestored) and event.silent_for >= SHORT_SILENCE:
             self.engine.path_restored(event.at)
+        elif isinstance(event, PathRestored | PathDoubted):
+            # What was lost is sent again at once, on all paths that traffic takes now, whatever the back-off says.
+            self.engine.probe_now(event.at)
         else:
             return
         self.flush_soon()

@@ -83,6 +83,11 @@ class Recovery(FastRecovery):
         self._pto_count = 0
         self.reschedule_data(now=now)
 
+    def probe_now(self, now: float) -> None:
+        """Forget the back-off and send the oldest data again; the window stays as it is."""
+        self._pto_count = 0
+        self.reschedule_data(now=now)
+
     def _fresh_window(self, now: float, max_datagram_size: int) -> None:
         in_flight = self._cc.bytes_in_flight
         cc: Any = create_congestion_control(self._algorithm, max_datagram_size=max_datagram_size)

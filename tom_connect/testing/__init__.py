@@ -1,1 +1,1 @@
-"""For tests of plugins and applications; nothing of it is needed to run them."""
+"""For the tests of applications and plugins: simulated and real networks, a virtual clock, pytest fixtures."""

@@ -23,6 +23,7 @@ from tom_connect.holepunch.sealing import Sealer
 from tom_connect.keys import SecretKey
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import InterfaceAddress, NetworkState
+from tom_connect.netreport.report import FamilyReport, NetReport
 from tom_connect.own_addrs import OwnAddresses
 
 US, PEER = SecretKey(b"u" * 32), SecretKey(b"p" * 32)
@@ -197,8 +198,8 @@ def test_nothing_refused_is_published_or_offered(config: EndpointConfig, addrs: 
     bridge = InterfaceAddress("docker0", 5, "172.17.0.1", 16)
     hosts = dict.fromkeys(["203.0.113.9", *(a.host for a in addrs[::2])])
     own.seen(NetworkState((*(InterfaceAddress("eth0", 2, host, 32) for host in hosts), bridge)))
-    for number, where in enumerate(addrs[1::2]):
-        own.report_external(f"plugin{number}", where)
+    seen = tuple(addrs[1::2])
+    own.net.set(NetReport(ipv4=FamilyReport(4, reflexive=seen, confirmed=seen[::2])))
     own.update()
     published = own.told.value.direct_addrs
     offered = magic._core._own[0]

@@ -12,6 +12,7 @@ leaves the namespaces.
 
 from __future__ import annotations
 
+from tom_connect.testing.natlab.cut import Cut
 from tom_connect.testing.natlab.lab import Lab
 from tom_connect.testing.natlab.namespaces import LabError, missing
 from tom_connect.testing.natlab.nat import Nat
@@ -19,4 +20,4 @@ from tom_connect.testing.natlab.node import Host, Node
 from tom_connect.testing.natlab.router import Router
 from tom_connect.testing.natlab.wire import Wire
 
-__all__ = ["Host", "Lab", "LabError", "Nat", "Node", "Router", "Wire", "missing"]
+__all__ = ["Cut", "Host", "Lab", "LabError", "Nat", "Node", "Router", "Wire", "missing"]

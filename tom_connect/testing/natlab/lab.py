@@ -11,7 +11,8 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-from tom_connect.testing.natlab.addresses import GATEWAY4, INTERNET6, AddressPlan
+from tom_connect.testing.natlab.addresses import AddressPlan
+from tom_connect.testing.natlab.cut import Cut
 from tom_connect.testing.natlab.links import DEVICE_HOST, DEVICE_WAN, Cabling, Internet, Lan, Link
 from tom_connect.testing.natlab.namespaces import (
     LabError,
@@ -59,11 +60,12 @@ class Lab:
 
     Everything is made at once when it is asked for, and removed when the lab is closed (it is a context manager).
     Labs have nothing in common, so any number may exist at the same time; what a crashed process has left is removed
-    when the next lab is made. Not thread-safe. `seed` decides which packets wires lose. Raises LabError where the
-    machine lacks something; see `missing()`.
+    when the next lab is made. Not thread-safe. `hops`: routers that a packet passes between two public addresses, at
+    least 1. `seed` decides which packets wires lose. Raises LabError where the machine lacks something; see
+    `missing()`.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, hops: int = 4, seed: int = 0) -> None:
         if lacking := missing():
             raise LabError(f"a network lab needs {', '.join(lacking)}")
         remove_leftovers()
@@ -75,9 +77,7 @@ class Lab:
         self.wires = WireProcess(seed)
         self.cabling = Cabling(self._lay_wire, lambda link: self.wires.take_up(link.number))
         try:
-            self.internet = Internet(self._namespace(_INTERNET, _ROUTER_OPTIONS), self.plan, self.cabling)
-            own = [f"address add {addr} dev lo" for addr in (f"{GATEWAY4}/32", f"{INTERNET6}/128")]
-            ip(["link set lo up", *own], self.internet.namespace)
+            self.internet = Internet(self._namespace(_INTERNET, _ROUTER_OPTIONS), self.plan, self.cabling, hops)
         except BaseException:
             self.close()
             raise
@@ -146,6 +146,13 @@ class Lab:
             router.block_udp()
         self.nodes[name] = router
         return router
+
+    def cut(self, node: Host | Router, other: Host | Router | None = None) -> Cut:
+        """Have packets vanish on a node's link: all, or those between it and the public addresses of another one.
+
+        Nothing tells the node: its device stays up. Returns what mends it, a context manager too.
+        """
+        return Cut(node.link, self.cabling.number(), other.public_networks() if other is not None else None)
 
     def own(self, process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
         """End a process with the lab."""

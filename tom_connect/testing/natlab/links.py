@@ -8,11 +8,15 @@ from typing import Final, Protocol
 
 import attrs
 
-from tom_connect.testing.natlab.addresses import GATEWAY4, GATEWAY6, AddressPlan, IPv4Network, IPv6Network
-from tom_connect.testing.natlab.namespaces import LabError, ip
+from tom_connect.testing.natlab.addresses import GATEWAY4, GATEWAY6, INTERNET6, AddressPlan, IPv4Network, IPv6Network
+from tom_connect.testing.natlab.namespaces import LabError, ip, settle
 from tom_connect.testing.natlab.wire import Wire
 
 IPNetwork = IPv4Network | IPv6Network
+
+
+#: Routing tables of the internet, one for each round that a packet makes.
+_HOP_TABLE: Final = 1000
 
 
 @attrs.define(eq=False)
@@ -139,13 +143,49 @@ class Upstream(Protocol):
 
 @attrs.define(eq=False)
 class Internet:
-    """A namespace that routes between public addresses, each on a link of its own."""
+    """A namespace that routes between public addresses, each on a link of its own.
+
+    Packets pass `hops` routers on their way: they run in circles in the namespace, each round costs a TTL of one.
+    """
 
     namespace: str
     plan: AddressPlan
     cabling: Cabling
+    hops: int = 1
     has_ipv4: bool = True
     has_ipv6: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        lines = ["link set lo up", *(f"address add {addr} dev lo" for addr in (f"{GATEWAY4}/32", f"{INTERNET6}/128"))]
+        for hop in range(1, self.hops):
+            lines += self._circle(hop)
+        ip(lines, self.namespace)
+        if self.hops > 1:
+            for version in (4, 6):
+                ip(self._rules(), self.namespace, version=version)
+
+    def _circle(self, hop: int) -> list[str]:
+        number = self.cabling.number()
+        mac, out, back = mac_address(number, 2), f"hop{hop}", f"hop{hop}-back"
+        lines = [
+            f"link add name {out} address {mac_address(number, 1)} type veth peer name {back} address {mac}",
+            f"link set {out} up",
+            f"link set {back} up",
+        ]
+        for via in ("169.254.0.1", GATEWAY6):
+            lines.append(f"neighbour add {via} lladdr {mac} dev {out} nud permanent")
+            lines.append(f"route add default via {via} dev {out} onlink table {_HOP_TABLE + hop}")
+        return lines
+
+    def _rules(self) -> list[str]:
+        """Which routes count: those into a round, and after the last one the real ones."""
+        last = self.hops - 1
+        return [
+            "rule add iif lo priority 100 lookup main",  # what the internet itself sends, such as ICMP
+            f"rule add iif hop{last}-back priority 200 lookup main",
+            *(f"rule add iif hop{hop}-back priority 200 lookup {_HOP_TABLE + hop + 1}" for hop in range(1, last)),
+            f"rule add priority 300 lookup {_HOP_TABLE + 1}",
+        ]
 
     def attach(self, namespace: str, device: str, wire: Wire | None, *, ipv4: bool = True, ipv6: bool = True) -> Link:
         """Make a link with addresses and default routes, of the families that both sides have."""
@@ -163,6 +203,8 @@ class Internet:
         lines += [f"route replace {addr} dev {port}" for addr in (link.addr, link.addr6) if addr is not None]
         ip(lines, self.namespace)
         ip(link.raised(), link.namespace)
+        settle(link.namespace, link.device)
+        settle(self.namespace, port)
 
     def readdress(self, link: Link) -> None:
         """Give the node another IPv4 address."""
@@ -240,6 +282,9 @@ class Lan:
         port = link.far_device
         ip([f"link set {port} master {self.device}", f"link set {port} up", *link.known(self.device)], self.namespace)
         ip(link.raised(), link.namespace)
+        settle(link.namespace, link.device)
+        # The port first: the bridge has a carrier once a port has.
+        settle(self.namespace, port, self.device)
 
     def readdress(self, link: Link) -> None:
         """Give the node another IPv4 address."""

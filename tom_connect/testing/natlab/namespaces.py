@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
@@ -19,6 +23,8 @@ from tom_connect.exceptions import TomError
 T = TypeVar("T")
 
 _CLONE_NEWNET: Final = 0x40000000
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_GLINK: Final = 0xA
 _DIRECTORY: Final = Path("/run/netns")
 _NAME: Final = re.compile(r"natlab-(\d+)\.(\d+)-[0-9a-f]+-.+")
 #: Seconds for one of our own commands (ip, nft, conntrack): they take milliseconds, on an overloaded machine a few.
@@ -138,6 +144,24 @@ def _enter(namespace: str) -> None:
         os.close(fd)
 
 
+def settle(namespace: str, *devices: str) -> None:
+    """See to it that the kernel has noticed the carrier of devices that were just brought up. Raises LabError.
+
+    It does so in a work queue of its own, and until then drops what a device is to send, or a bridge port to forward.
+    Asking for the link's state (ETHTOOL_GLINK) makes it catch up at once.
+    """
+
+    def ask() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for device in devices:
+                state = array.array("I", [_ETHTOOL_GLINK, 0])
+                fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), state.buffer_info()[0]))
+                if not state[1]:
+                    raise LabError(f"{device} of {namespace} has no carrier")
+
+    within(namespace, ask)
+
+
 def set_kernel_options(namespace: str, options: dict[str, str]) -> None:
     """Write sysctls of a namespace, by their path below /proc/sys; those that this kernel lacks are passed over."""
 
@@ -149,10 +173,14 @@ def set_kernel_options(namespace: str, options: dict[str, str]) -> None:
     within(namespace, write)
 
 
-def ip(lines: Iterable[str], namespace: str | None = None) -> None:
-    """Run a batch of `ip` commands in a namespace, all or up to the first that fails. Raises LabError."""
+def ip(lines: Iterable[str], namespace: str | None = None, *, version: int | None = None) -> None:
+    """Run a batch of `ip` commands in a namespace, all or up to the first that fails. Raises LabError.
+
+    `version` of IP, 4 or 6, is for commands that name no address.
+    """
     inside = ["-netns", namespace] if namespace is not None else []
-    _command(["ip", *inside, "-batch", "-"], "".join(line + "\n" for line in lines))
+    family = [f"-{version}"] if version is not None else []
+    _command(["ip", *family, *inside, "-batch", "-"], "".join(line + "\n" for line in lines))
 
 
 def nft(namespace: str, rules: str) -> None:

@@ -44,7 +44,7 @@ class NatRules:
 
     `remap`: which of PORT_RANGES mapped ports come from, None keeps the port of the host where it is free. `hairpin`:
     hosts inside reach each other at their mapped addresses, unfiltered. `reject`: unsolicited packets are answered
-    with ICMP, and tracked, instead of being dropped unseen.
+    with ICMP by the router's own stack, and so tracked as connections, instead of being dropped unseen.
     """
 
     kind: Nat
@@ -62,7 +62,8 @@ class NatRules:
         return tables
 
     def _filter(self) -> str:
-        refuse = "reject" if self.reject else "drop"
+        # Accepted, so that the router's own stack answers. The nftables verdict `reject` would track nothing.
+        refuse = "accept" if self.reject else "drop"
         inward = f"meta nfproto ipv4 {'accept' if self.kind is Nat.NONE else 'drop'}"
         inward6 = f"meta nfproto ipv6 {'accept' if self.ipv6 == 'open' else 'drop'}"
         return f"""

@@ -68,6 +68,10 @@ class Node:
         """A socket of this machine, for use in this process; the caller closes it."""
         return within(self.namespace, lambda: socket.socket(family, type, proto))
 
+    def public_networks(self) -> tuple[str, ...]:
+        """The addresses by which others on the node's outer side know it, and what is behind it."""
+        return tuple(addr for addr in (self.link.addr, self.link.addr6) if addr is not None)
+
     def set_wire(self, wire: Wire) -> None:
         """Change how the node's link treats packets; raises LabError if it was made without a wire."""
         if not self.link.wired:

@@ -37,6 +37,16 @@ class Router(Node):
             raise LabError(f"{self.name} has no IPv6 address")
         return self.link.addr6
 
+    def public_networks(self) -> tuple[str, ...]:
+        """Its outer addresses, and the networks behind it that are not translated."""
+        routed = [str(net) for lan in self._lans() for net in (lan.network6,) if net is not None]
+        if self.kind is Nat.NONE and self.lan.network is not None:
+            routed.append(str(self.lan.network))
+        return (*super().public_networks(), *routed)
+
+    def _lans(self) -> list[Lan]:
+        return [self.lan, *([self._customers] if self._customers is not None else [])]
+
     def customers(self) -> Lan:
         """The net on which routers behind this one hang (CGNAT, RFC 6598), made when it is first asked for."""
         if self._customers is None:

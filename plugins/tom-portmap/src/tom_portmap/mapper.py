@@ -80,6 +80,12 @@ class Mapper:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await asyncio.gather(*(self._do(slot, action) for slot, action in releases))
 
+    def router_addresses(self) -> list[str]:
+        """Where our gateways are outside, mapped to us or not."""
+        keepers = [slot.keeper for local, slot in self._slots.items() if ":" not in local.host]
+        mapped = [keeper.mapping.host for keeper in keepers if keeper.mapping is not None]
+        return [*mapped, *(keeper.outside for keeper in keepers if keeper.outside is not None)]
+
     def diagnostics(self) -> dict[str, object]:
         """How each mapping does now."""
         told: dict[str, object] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tom_connect.abc import AddressSource, PluginContext
@@ -46,6 +47,10 @@ class PortMappings(AddressSource):
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The external addresses that are mapped to us, and our IPv6 addresses that a firewall was opened for."""
         return self._watch
+
+    def router_addresses(self) -> Sequence[str]:
+        """Where our gateways are outside, mapped to us or not."""
+        return () if self._mapper is None else self._mapper.router_addresses()
 
     def network_changed(self) -> None:
         """Ask again, whatever gateways there are now."""

@@ -86,8 +86,27 @@ async def test_what_deserves_no_answer_gets_none() -> None:
     assert sum(server.counters.values()) == len(junk)
 
 
+@pytest.mark.parametrize("bind", [V4, V6], ids=["IPv4", "IPv6"])
+async def test_an_answer_comes_from_the_other_port_where_that_is_asked_for(bind: SocketAddr) -> None:
+    """CHANGE-REQUEST for another port (RFC 5780) is answered by the second one; asked of that, by the first."""
+    loop = asyncio.get_running_loop()
+    async with StunServer(bind=[bind]) as server:
+        ports = server.addrs[0], server.other_addrs[0]
+        assert ports[0] != ports[1]
+        for asked, answers in (ports, ports[::-1]):
+            with socket.socket(bind.family, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.sendto(binding_request(ID, change_port=True), tuple(asked))
+                async with asyncio.timeout(10):
+                    data, source = await loop.sock_recvfrom(sock, 2048)
+                assert SocketAddr(*source[:2]) == answers
+                told = BindingResponse.decode(data).addr
+                assert told is not None and told.port == sock.getsockname()[1]
+    assert server.counters == {"answered": 2}
+
+
 async def test_unknown_attributes_are_named() -> None:
-    """A request with CHANGE-REQUEST, which has to be understood, gets error 420 that names it (section 6.3.1)."""
+    """CHANGE-REQUEST with other flags than are served gets error 420 that names it (section 6.3.1)."""
     async with StunServer(bind=[V4]) as server:
         with Asker(server.addrs[0]) as asker:
             asker.send(StunMessage(REQUEST, ID, ((0x0003, bytes(4)),)).encode())

@@ -89,6 +89,8 @@ class Keeper:
         self.state = State.IDLE
         self.problem: str | None = None
         """Why nothing is held, in words; None while all is well or nothing is known yet."""
+        self.outside: str | None = None
+        """The address that a gateway has outside, where the world can't reach it; None as far as is known."""
         self.expires: float | None = None
         """When the mapping that is held ends; None: without an end."""
         self._lifetime = lifetime
@@ -186,7 +188,7 @@ class Keeper:
             if lost or moved or answer.gone:
                 self._renew(now)
         elif answer.external is not None and not is_public(answer.external):
-            self._reasons[candidate] = _double_nat(candidate, str(answer.external))
+            self._behind_another(candidate, str(answer.external))
             self._go_on(now)
         else:
             self._ready.append((candidate, answer))
@@ -204,7 +206,7 @@ class Keeper:
         if grant.epoch is not None:
             self._clock(candidate).lost(grant.epoch, now)
         if not is_public(grant.external.ip):
-            self._reasons[candidate] = _double_nat(candidate, grant.external.host)
+            self._behind_another(candidate, grant.external.host)
             self._release(candidate, grant)
             if self._held is not None:
                 self._lose()
@@ -288,6 +290,7 @@ class Keeper:
         self._abandon()
         self._ready.clear()
         self._reasons.clear()
+        self.outside = None
         self._epochs.clear()
         self.state = State.RACING
         for candidate in self._candidates:
@@ -363,15 +366,16 @@ class Keeper:
         else:
             self._map(candidate, self._known, SocketAddr(str(self._known.external), grant.external.port))
 
+    def _behind_another(self, candidate: Candidate, external: str) -> None:
+        self.outside = external
+        self._reasons[candidate] = (
+            f"{DOUBLE_NAT}: the gateway {candidate.gateway} has the address {external} itself, "
+            "which the world can't reach"
+        )
+
     def _lose(self) -> None:
         self._held = None
         self.expires = self._renew_at = self._check_at = None
         self._silent = 0
         self.state = State.IDLE
         self._abandon()
-
-
-def _double_nat(candidate: Candidate, external: str) -> str:
-    return (
-        f"{DOUBLE_NAT}: the gateway {candidate.gateway} has the address {external} itself, which the world can't reach"
-    )

@@ -125,6 +125,7 @@ def test_a_second_nat_is_named_and_its_mapping_is_not_offered(candidate: Candida
     assert world.keeper.state is State.IDLE
     assert world.keeper.problem is not None
     assert world.keeper.problem.startswith("double NAT") and external in world.keeper.problem
+    assert world.keeper.outside == external
     assert not world.gateway.table
 
 

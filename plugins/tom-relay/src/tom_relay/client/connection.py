@@ -17,8 +17,8 @@ from tom_connect.addr import RelayUrl
 from tom_connect.keys import NodeId
 from tom_relay.client.backoff import Backoff
 from tom_relay.client.maps import RelayEntry
-from tom_relay.client.session import Gone, RelayLostError, RelaySession, Told
-from tom_relay.client.websocket import WebSocketDialer
+from tom_relay.client.session import Attested, Gone, RelayLostError, RelaySession, Told
+from tom_relay.client.websocket import WebSocketDialer, told_services
 from tom_relay.errors import RelayDeniedError, RelayError, WireError
 from tom_relay.wire import Dialect, ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
 
@@ -53,6 +53,9 @@ class Owner(Protocol):
     def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
         """Take datagrams."""
 
+    def attested(self, connection: RelayConnection, key: bytes, address: str) -> None:
+        """The relay says where a node is connected from, as it was asked."""
+
     def changed(self, connection: RelayConnection) -> None:
         """The connection came, went, or was measured."""
 
@@ -72,6 +75,8 @@ class RelayConnection:
     rtt: float | None = None
     dropped: int = 0
     """Datagrams that were not sent: the queue was full, or the connection was lost."""
+    services: dict[str, int] | None = None
+    """Ports of the UDP services that the relay says it has, None as long as it says nothing."""
     last_sent: float = -inf
     _session: RelaySession | None = None
     _queue: deque[tuple[NodeId, bytes, int | None, int, int]] = attrs.Factory(deque)
@@ -110,6 +115,12 @@ class RelayConnection:
             self._retry_soon()
         return whole
 
+    def ask_address(self, node_id: NodeId) -> None:
+        """Ask the relay where a node is connected from; nothing while we are not connected ourselves."""
+        if self._session is not None:
+            self._session.ask_address(node_id.raw)
+            self._wake.set()
+
     def network_changed(self) -> None:
         """See whether the connection lives; without one try at once."""
         self._backoff.reset()
@@ -133,6 +144,7 @@ class RelayConnection:
                 websocket, dialect = await self.owner.dialer.open(
                     self.url, configured=self.kind == "configured", trusted=self.trusted
                 )
+                self.services = told_services(websocket)
                 try:
                     wait = await self._serve(websocket, dialect)
                 finally:
@@ -224,6 +236,8 @@ class RelayConnection:
             self.problem = "it restarts"
             self._backoff.reset()
             return min(event.reconnect_in_ms / 1000, MAX_RESTART_WAIT)
+        elif isinstance(event, Attested):
+            self.owner.attested(self, event.key, event.address)
         elif isinstance(event, Told):
             self.problem = event.problem
             self.owner.changed(self)

@@ -17,6 +17,7 @@ from tom_connect.exceptions import ConfigError
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.errors import RelayError
 from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect
+from tom_relay.wire.services import HEADER, decode_services
 
 CONNECT_TIMEOUT: Final = 8.0
 """Seconds for name, TCP, proxy, TLS and upgrade together: ten round trips over a satellite."""
@@ -43,11 +44,14 @@ class WebSocketDialer:
 
     config: RelayClientConfig
     allow_local: bool
+    authorities: bytes | None = None
+    """The certificates of `ca_file`, PEM."""
     _tls: ssl.SSLContext | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.config.ca_file is not None:
             self._context()
+            self.authorities = self.config.ca_file.read_bytes()
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -149,3 +153,10 @@ class WebSocketDialer:
                 return sock
         assert error is not None
         raise error
+
+
+def told_services(connection: ws.ClientConnection) -> dict[str, int] | None:
+    """The ports of the UDP services that a relay named when it was connected to, None if it said nothing."""
+    response = connection.response
+    values = [] if response is None else response.headers.get_all(HEADER)
+    return decode_services(values[0] if values else None)

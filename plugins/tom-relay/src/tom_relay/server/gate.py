@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tom_relay.server.hub import RelayClient, RelayHub
 
 
+PROGRESS = 16 << 10
+"""Bytes within the write time-out that show that a client reads. One that takes less is of no use to those who send to
+it, and would hold its queue for ever."""
+
+
 @attrs.define
 class GateCounters:
     """What happened to connections since the start, for metrics."""
@@ -101,6 +106,11 @@ class Gate:
         # A pending one that reads nothing is ended above.
         limit = self.config.write_timeout
         for connection in list(self.proven.values()):
-            if connection.paused_at is not None and now - connection.paused_at >= limit:
+            if connection.paused_at is None:
+                continue
+            acknowledged = connection.bytes_acknowledged()
+            if acknowledged is not None and acknowledged - (connection.acknowledged or 0) >= PROGRESS:
+                connection.paused_at, connection.acknowledged = now, acknowledged
+            elif now - connection.paused_at >= limit:
                 self.counters.write_timeouts += 1
                 connection.abort()

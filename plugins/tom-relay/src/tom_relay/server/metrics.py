@@ -59,6 +59,7 @@ class RelayMetrics(Collector):
         yield _by("dropped_packets", "Datagrams dropped", "reason", hub.dropped)
         yield _counter("throttled", "Messages after which a client had to wait", hub.throttled)
         yield _counter("rate_limit_notices", "Clients told that they are limited", hub.told_limited)
+        yield _by("address_questions", "Questions for a node's address", "outcome", hub.addresses)
         yield _counter("endpoint_gone", "EndpointGone frames", hub.endpoint_gone)
         for name, counts in server.udp.counters.items():
             yield _by(f"{name}_datagrams", f"What became of datagrams to {name.upper()}", "outcome", counts)

@@ -18,8 +18,10 @@ from tom_relay.server.config import RelayServerConfig
 from tom_relay.server.connection import RelayConnection
 from tom_relay.server.gate import Gate
 from tom_relay.server.hub import RelayClient, RelayHub
-from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect, ServerHandshake, choose_dialect
+from tom_relay.server.origin import public_origin
+from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect, IPAddress, ServerHandshake, choose_dialect
 from tom_relay.wire.frames import CHALLENGE_SIZE
+from tom_relay.wire.services import HEADER
 
 logger = logging.getLogger("tom_connect.plugin.relay-server")
 
@@ -49,11 +51,14 @@ class Sessions:
         self, config: RelayServerConfig, hub: RelayHub, gate: Gate, accounts: Accounts, access: AccessPolicy
     ) -> None:
         self.counters = SessionCounters()
+        self.services: str | None = None
+        """What clients are told about our UDP services, once they run."""
         self._config = config
         self._hub = hub
         self._gate = gate
         self._accounts = accounts
         self._access = access
+        self._proxies = config.proxies
         self._sockets: dict[RelayClient, tuple[web.WebSocketResponse, str | None]] = {}
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -65,6 +70,8 @@ class Sessions:
             max_msg_size=MAX_MESSAGE,
             timeout=CLOSE_TIMEOUT,
         )
+        if self.services is not None:
+            websocket.headers[HEADER] = self.services
         if request.method != "GET" or not websocket.can_prepare(request):
             self.counters.bad_requests["no_upgrade"] += 1
             text = "This is a relay for encrypted datagrams: connect by WebSocket.\n"
@@ -79,7 +86,13 @@ class Sessions:
         assert isinstance(connection, RelayConnection)
         await websocket.prepare(request)
         token = _token(request)
-        client = await self._let_in(websocket, connection, dialect, token)
+        address = public_origin(
+            request.get_extra_info("peername"),
+            request.headers,
+            request.headers.getall("X-Forwarded-For", ()),
+            self._proxies,
+        )
+        client = await self._let_in(websocket, connection, dialect, token, address)
         if client is not None:
             self._sockets[client] = (websocket, token)
             try:
@@ -91,7 +104,12 @@ class Sessions:
     # Coming
 
     async def _let_in(
-        self, websocket: web.WebSocketResponse, connection: RelayConnection, dialect: Dialect, token: str | None
+        self,
+        websocket: web.WebSocketResponse,
+        connection: RelayConnection,
+        dialect: Dialect,
+        token: str | None,
+        address: IPAddress | None,
     ) -> RelayClient | None:
         handshake = ServerHandshake(dialect, secrets.token_bytes(CHALLENGE_SIZE))
         await websocket.send_bytes(handshake.challenge())
@@ -113,12 +131,14 @@ class Sessions:
             await self._deny(websocket, handshake, "full", "the relay is full; use another one")
             return None
         await websocket.send_bytes(handshake.confirm())
-        return self._register(connection, node_id, dialect)
+        return self._register(connection, node_id, dialect, address)
 
-    def _register(self, connection: RelayConnection, node_id: NodeId, dialect: Dialect) -> RelayClient | None:
+    def _register(
+        self, connection: RelayConnection, node_id: NodeId, dialect: Dialect, address: IPAddress | None
+    ) -> RelayClient | None:
         if connection.transport is None:  # it has ended meanwhile
             return None
-        client, surplus = self._hub.register(node_id, dialect, asyncio.get_running_loop().time())
+        client, surplus = self._hub.register(node_id, dialect, asyncio.get_running_loop().time(), address)
         self.counters.authenticated[dialect.value] += 1
         self._accounts.begin(client)
         self._gate.prove(connection, client)

@@ -68,6 +68,14 @@ class UdpServices:
         return {name: [str(addr) for addr in service.addrs] for name, service in services.items() if service}
 
     @property
+    def ports(self) -> dict[str, int]:
+        """The port of each service, by name; `stun-other` is STUN's second one."""
+        ports = {name: int(addrs[0].rpartition(":")[2]) for name, addrs in self.addrs.items() if addrs}
+        if self.stun is not None and self.stun.other_addrs:
+            ports["stun-other"] = self.stun.other_addrs[0].port
+        return ports
+
+    @property
     def counters(self) -> dict[str, Mapping[str, int]]:
         """What each service counted, by name."""
         services = {"stun": self.stun, "qad": self.qad}

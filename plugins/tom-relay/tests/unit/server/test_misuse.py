@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -292,7 +294,7 @@ async def flood(relay: RelayServer, clients: Any, sender: Any, target: SecretKey
 
 
 async def test_a_client_that_never_reads_loses_packets_then_its_session(
-    run: Any, clients: Any, relays_still: Any
+    run: Any, clients: Any, relays_still: Any, eventually: Any
 ) -> None:
     """What it does not take is dropped beyond its queue; after the write time-out it is ended; its sender goes on."""
     async with run(write_timeout=0.6) as relay:
@@ -302,9 +304,40 @@ async def test_a_client_that_never_reads_loses_packets_then_its_session(
         transport.pause_reading()
         await flood(relay, clients, sender, KEY, lambda: relay.gate.counters.write_timeouts == 1)
         assert metric(relay, 'dropped_packets_total{reason="queue_full"}') > 0
-        assert relay.hub.queued_bytes == 0
+        await eventually(lambda: relay.hub.queued_bytes == 0)
         await relays_still(relay, clients)
         assert await sender.read() == EndpointGone(KEY.node_id.raw)
+
+
+async def read_steadily(client: Any, rate: int, seconds: float) -> int:
+    """Read so many bytes a second from a client's connection, and then no more; returns those that came."""
+    loop = asyncio.get_running_loop()
+    transport = client.websocket._response.connection.transport
+    transport.pause_reading()
+    got, began = 0, loop.time()
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
+        while loop.time() - began < seconds and (data := await loop.sock_recv(sock, 16_384)):
+            got += len(data)
+            await asyncio.sleep(max(0.0, began + got / rate - loop.time()))
+    return got
+
+
+async def test_a_slow_reader_stays_until_it_reads_nothing(run: Any, clients: Any, relays_still: Any) -> None:
+    """Who reads steadily, but far less than others send, loses packets and not its session; a stop ends that in 2 s."""
+    async with run() as relay:
+        limit = relay.config.write_timeout
+        assert limit == 2.0
+        sender, slow = await clients.open(relay.url), await clients.open(relay.url, KEY)
+        timeouts = relay.gate.counters
+        reading = asyncio.create_task(read_steadily(slow, 300_000, 3 * limit))
+        await flood(relay, clients, sender, KEY, lambda: reading.done() or timeouts.write_timeouts > 0)
+        assert timeouts.write_timeouts == 0
+        assert await reading > limit * 300_000
+        assert relay.hub.counters.dropped["queue_full"] > 0
+        stopped = time.monotonic()
+        await flood(relay, clients, sender, KEY, lambda: timeouts.write_timeouts == 1)
+        assert time.monotonic() - stopped < 5 * limit
+        await relays_still(relay, clients)
 
 
 async def test_memory_is_bounded_while_many_do_not_read(run: Any, clients: Any) -> None:
