@@ -240,16 +240,20 @@ class Keeper:
         self._lose()
         self._plan_race(now)
 
-    def announced(self, gateway: str, now: float) -> None:
+    def announced(self, gateway: str, now: float) -> bool:
         """A gateway said something to everyone, as they do after a restart: look at it, or ask it again.
 
-        Anybody near can forge that: it costs a request a second at most.
+        Returns whether that is planned now. Anybody near can forge it: it costs a request a second at most.
         """
         if self._held is not None:
-            if self._held[0].gateway == gateway:
-                self._check_at = max(now, self._looked_at + RACE_PAUSE)
-        elif self.state is State.IDLE and any(candidate.gateway == gateway for candidate in self._candidates):
+            if self._held[0].gateway != gateway:
+                return False
+            self._check_at = max(now, self._looked_at + RACE_PAUSE)
+            return True
+        if self.state is State.IDLE and any(candidate.gateway == gateway for candidate in self._candidates):
             self._race_at = max(now, self._raced_at + RACE_PAUSE)
+            return True
+        return False
 
     def close(self) -> Sequence[Action]:
         """Hold nothing any more; returns what is to be given back."""
