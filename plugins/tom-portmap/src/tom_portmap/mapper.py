@@ -197,8 +197,9 @@ class Mapper:
 
     def _announced(self, gateway: str) -> None:
         now = self.clock.monotonic()
-        if any([slot.keeper.announced(gateway, now) for slot in self._slots.values()]):
-            self._wake.set()
+        for slot in self._slots.values():
+            if slot.keeper.announced(gateway, now):
+                self._wake.set()
 
     async def _do(self, slot: Slot, action: Action) -> None:
         """Ask, and tell the keeper what came of it; whatever goes wrong is an answer too."""
