@@ -87,6 +87,11 @@ class NetReporter(DatagramProtocol):
         self._wake = asyncio.Event()
         self._waits_until = inf
 
+    def current(self) -> Watch[NetReport]:
+        """The report, brought up to date with what relays and routers say now."""
+        self._pump()
+        return self.report
+
     # What others tell
 
     def claims(self, head: bytes) -> bool:
