@@ -11,7 +11,7 @@ from pathlib import Path
 if (root := str(Path(__file__).parent)) not in sys.path:
     sys.path.append(root)
 
-pytest_plugins = ["tests.leaks", "tests.suites"]
+pytest_plugins = ["tests.leaks", "tests.suites", "tom_connect.testing.pytest_plugin"]
 
 # What endpoints keep between runs is not kept in the user's own place.
 if "XDG_DATA_HOME" not in os.environ:

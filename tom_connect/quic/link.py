@@ -12,7 +12,7 @@ from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, P
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
-from tom_connect.magicsock.remote import PathListener, Remote
+from tom_connect.magicsock.remote import PathCounts, PathListener, Remote
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.events import HandshakeConfirmed
 
@@ -108,6 +108,10 @@ class Link:
     def paths(self) -> list[PathInfo]:
         """The peer's paths, the active one first."""
         return [] if self.remote is None else self.remote.paths()
+
+    def path_counts(self) -> PathCounts:
+        """What has happened to the peer's paths so far."""
+        return PathCounts() if self.remote is None else self.remote.path_counts()
 
     def add_path_listener(self, listener: PathListener) -> None:
         """Call `listener` for each path event from now on."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
+import socket
 from collections import deque
 from collections.abc import Sequence
 from math import inf
@@ -67,6 +69,17 @@ class Owner(Protocol):
         """The connection came, went, or was measured."""
 
 
+def address_is_gone(websocket: ws.ClientConnection) -> bool:
+    """Whether this machine no longer has the address from which a connection was made, so that nothing reaches it."""
+    name = websocket.transport.get_extra_info("sockname")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in name[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((name[0], 0, *name[2:]))
+    except OSError as exc:
+        return exc.errno == errno.EADDRNOTAVAIL
+    return False
+
+
 @attrs.define(eq=False)
 class RelayConnection:
     """One relay. `run` connects again and again until cancelled."""
@@ -94,6 +107,9 @@ class RelayConnection:
     _up: asyncio.Event = attrs.Factory(asyncio.Event)
     _poke: asyncio.Event = attrs.Factory(asyncio.Event)
     _backoff: Backoff = attrs.Factory(Backoff)
+    _websocket: ws.ClientConnection | None = None
+    _attempt: asyncio.Timeout | None = None
+    _at_once: bool = False
 
     @property
     def url(self) -> RelayUrl:
@@ -130,10 +146,17 @@ class RelayConnection:
             self._wake.set()
 
     def network_changed(self) -> None:
-        """See whether the connection lives; without one try at once."""
+        """See whether the connection lives, and leave it at once if it can't; without one try at once."""
         self._backoff.reset()
         self._retry.set()
-        if self._session is not None:
+        if self._attempt is not None:
+            # What was begun in the old network may hang until it times out.
+            self._at_once = True
+            self._attempt.reschedule(asyncio.get_running_loop().time())
+        elif self._websocket is not None and address_is_gone(self._websocket):
+            self._at_once = True
+            self._websocket.transport.abort()
+        elif self._session is not None:
             self._session.check(self.owner.now())
             self._wake.set()
             self._poke.set()
@@ -149,13 +172,13 @@ class RelayConnection:
         while True:
             wait: float | None = None
             try:
-                websocket, dialect = await self.owner.dialer.open(
-                    self.url, configured=self.kind == "configured", trusted=self.trusted
-                )
+                websocket, dialect = await self._open()
                 self.services = told_services(websocket)
+                self._websocket = websocket
                 try:
                     wait = await self._serve(websocket, dialect)
                 finally:
+                    self._websocket = None
                     await self._close(websocket)
             except RelayDeniedError as exc:
                 self.problem, wait = str(exc), DENIED_WAIT
@@ -163,6 +186,8 @@ class RelayConnection:
                 self.problem = str(exc)
             finally:
                 self._lost()
+            if self._at_once:
+                self._at_once, wait = False, 0.0
             if wait is None:
                 wanted = self.owner.now() - self.last_sent < WANTED_FOR or self.kind == "configured"
                 wait = self._backoff.next(wanted=wanted)
@@ -170,6 +195,17 @@ class RelayConnection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._retry.wait()
+
+    async def _open(self) -> tuple[ws.ClientConnection, Dialect]:
+        try:
+            async with asyncio.timeout(None) as self._attempt:
+                return await self.owner.dialer.open(
+                    self.url, configured=self.kind == "configured", trusted=self.trusted
+                )
+        except TimeoutError:
+            raise RelayLostError("the network changed while it was connected to") from None
+        finally:
+            self._attempt = None
 
     async def _close(self, websocket: ws.ClientConnection) -> None:
         try:
