@@ -1,4 +1,4 @@
-"""What a network lab decides without a kernel: what is missing, how frames fare on a wire, which addresses there are."""
+"""What a network lab decides without a kernel: what is missing, how frames fare on a wire, which addresses it has."""
 
 from __future__ import annotations
 
