@@ -18,6 +18,7 @@ from benchmarks import (
     bench_memory,
     bench_mobility,
     bench_nat,
+    bench_pkarr,
     bench_relay,
     bench_shared_socket,
     bench_throughput,
@@ -40,6 +41,8 @@ ALL = (
     bench_nat.LOSING,
     bench_nat.ODD,
     bench_mobility.BENCH,
+    bench_pkarr.RELAY,
+    bench_pkarr.RESOLVE,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -285,7 +285,7 @@ class Endpoint:
             self._magic.shared,
             self._clock,
             local=self._own.local,
-            mapped=self._own.mapped,
+            routers=self._own.routers,
             transports=lambda: self._own.relays,
             busy=lambda: bool(self._driver.links),
             probing=config.direct and not config.dht_only,

@@ -69,7 +69,7 @@ class OwnAddresses:
         """Gather anew, and tell those who watch or wait if something differs."""
         found = self.local()
         seen = self.net.value
-        mapped = self.mapped()
+        mapped = [addr for _name, source in self.sources for addr in source.watch().value]
         doubtful = set(seen.reflexive).difference(seen.confirmed, found, mapped)
         found += [*seen.reflexive, *mapped]
         homes = (transport.home_relay().value for _name, transport in self.relays)
@@ -94,9 +94,9 @@ class OwnAddresses:
         """Where our sockets can be reached on this machine's own interfaces."""
         return expand_wildcards(self._magic.local_addrs, self._hosts)
 
-    def mapped(self) -> list[SocketAddr]:
-        """What plugins know besides, such as what our router has mapped to us."""
-        return [addr for _name, source in self.sources for addr in source.watch().value]
+    def routers(self) -> list[str]:
+        """The IPv4 addresses that our routers have outside, as far as plugins know."""
+        return [host for _name, source in self.sources for host in source.router_addresses()]
 
     async def follow(self, watch: Watch[Any], then: Callable[[], None] | None = None) -> None:
         """Update whenever what is watched changes, and call `then` after it."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
@@ -18,7 +19,9 @@ from tests.interop.peers.process import REPOSITORY, LineProcess, python_module
 from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
 
 Side = Literal["dialer", "acceptor"]
+OURS = "tests.netns.talker_process"
 PORT = 3340
+UDP_PORT = 4242
 WIRE = Wire(delay=0.010)
 """Ten milliseconds each way between each router and the internet."""
 PATIENCE = 30.0
@@ -80,8 +83,6 @@ class World:
     lab: Lab
     relay: Relay
     ends: dict[Side, End]
-    began: float = 0.0
-    back: float = 0.0
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Ask again and again until it holds."""
@@ -148,9 +149,9 @@ class World:
         elif event == "new_public_ip":
             await asyncio.to_thread(end.router.new_address)
         elif event == "another_router":
-            other = await asyncio.to_thread(self.lab.router, f"{side}-other", Nat.MODERATE, wire=WIRE)
+            end.router = await asyncio.to_thread(self.lab.router, f"{side}-other", Nat.MODERATE, wire=WIRE)
             began = time.monotonic()
-            await asyncio.to_thread(end.host.move, other)
+            await asyncio.to_thread(end.host.move, end.router)
         elif event == "flap":
             await asyncio.to_thread(end.host.flap, down=True)
             await asyncio.sleep(2.0)
@@ -161,13 +162,14 @@ class World:
             await self.sleep(end, asleep)
         else:
             raise ValueError(event)
-        return began, time.monotonic()
+        back = time.monotonic()
+        # For who can't learn it in a lab; where the NAT has changed the port, nobody could tell.
+        await end.process.call("external", addr=f"{end.router.wan}:{UDP_PORT}")
+        return began, back
 
     @staticmethod
     async def sleep(end: End, seconds: float) -> None:
         """Stop a node's process for so long, as a laptop that sleeps does, whose clock goes on."""
-        import os
-
         os.kill(end.process.pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
@@ -180,22 +182,30 @@ SIDES: tuple[Side, ...] = ("dialer", "acceptor")
 
 
 @contextlib.asynccontextmanager
-async def talking(lab: Lab, *, level: str = "WARNING") -> AsyncIterator[World]:
-    """Both ends behind moderate NATs, connected directly, with records flowing both ways."""
+async def talking(lab: Lab, *, program: str = OURS, level: str = "WARNING") -> AsyncIterator[World]:
+    """Both ends behind moderate NATs, connected directly, with records flowing both ways.
+
+    `program`: the module that is one end; it gets the relay's URL, the UDP port to bind, the address at which that is
+    seen, and a log level.
+    """
     relay = Relay(await asyncio.to_thread(lab.host, "relay"))
     relay.start()
     with contextlib.ExitStack() as stack:
-        ends: dict[Side, End] = {}
+        places: dict[Side, tuple[Host, Router]] = {}
         for side in SIDES:
             router = await asyncio.to_thread(lab.router, f"{side}-home", Nat.MODERATE, wire=WIRE)
-            host = await asyncio.to_thread(lab.host, side, router)
-            command = python_module("tests.netns.talker_process", relay.url, level)
+            places[side] = await asyncio.to_thread(lab.host, side, router), router
+
+        async def start(host: Host, router: Router) -> End:
+            command = python_module(program, relay.url, str(UDP_PORT), f"{router.wan}:{UDP_PORT}", level)
             process = await asyncio.to_thread(LineProcess.start, [str(part) for part in host.command(command)])
-            ends[side] = End(host, router, stack.enter_context(process))
+            return End(host, router, stack.enter_context(process))
+
+        started = await asyncio.gather(*(start(*place) for place in places.values()))
+        ends: dict[Side, End] = dict(zip(SIDES, started, strict=True))
         world = World(lab, relay, ends)
-        ready = ends["acceptor"].process.ready
         accepting = ends["acceptor"].process.request("accept")
-        await ends["dialer"].process.call("dial", node_id=ready["node_id"], relay=ready["relay"])
+        await ends["dialer"].process.call("dial", node_id=ends["acceptor"].process.ready["node_id"], relay=relay.url)
         await asyncio.wait_for(asyncio.wrap_future(accepting), PATIENCE)
         await world.on("direct")
         await world.quiet_flow()
@@ -213,4 +223,4 @@ def worst(gaps: dict[Side, Gap]) -> tuple[float, float]:
     return max(gap.longest for gap in gaps.values()), max(gap.after for gap in gaps.values())
 
 
-__all__ = ["EVENTS", "SIDES", "Any", "End", "Gap", "Relay", "Side", "World", "measured", "talking", "worst"]
+__all__ = ["EVENTS", "OURS", "SIDES", "End", "Gap", "Relay", "Side", "World", "measured", "talking", "worst"]

@@ -295,7 +295,7 @@ def test_fake_net_is_the_same_for_one_seed() -> None:
 
 
 def test_an_address_that_the_caller_gave_is_punched_in_rounds_like_others() -> None:
-    """A given address behind a router with the trap: the dial's first knock spoils its round, and the next one works."""
+    """A given address behind a router with the trap: the dial's knock spoils its round, and the next one works."""
     world = World.make()
     a, b = homes(world, Nat.MODERATE, TRAP, delay=0.01)
     start = world.net.now

@@ -149,7 +149,7 @@ def _about_ipv4(family: FamilyReport, kind: NatKind) -> Iterator[Finding]:
                 "A second relay, or the DHT, would tell.",
             )
         case NatKind.ABSENT:
-            yield Finding("note", "IPv4: this machine has no address.")
+            yield Finding("note", "IPv4: we have no address that leads out of this machine.")
         case NatKind.BLOCKED:
             yield Finding("note", f"IPv4: we are {_list(family.local)}, and nothing answers over UDP.")
         case NatKind.UNKNOWN:
@@ -196,7 +196,7 @@ def _about_ipv6(family: FamilyReport, kind: NatKind) -> Iterator[Finding]:
                 "Dials try both IP versions, so this costs little; a broken IPv6 line is the provider's to mend.",
             )
         case NatKind.ABSENT:
-            yield Finding("note", "IPv6: this machine has no public address.")
+            yield Finding("note", "IPv6: we have no public address.")
         case NatKind.UNKNOWN:
             yield Finding("note", f"IPv6: we are {_list(_outward(family))}; whether others reach us is not known.")
 

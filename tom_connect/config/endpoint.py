@@ -252,7 +252,10 @@ class EndpointConfig:
         default=VIRTUAL_INTERFACES,
         converter=_tuple,
         validator=_texts,
-        metadata=option("network interface, by name or pattern, whose addresses are neither published nor offered"),
+        metadata=option(
+            "network interface, by name or pattern, whose addresses are neither published nor offered; "
+            "default: bridges to containers and virtual machines of this computer"
+        ),
     )
     watch_network: bool = attrs.field(
         default=True, validator=_flag, metadata=option("notice by ourselves when the network changes or sleep ends")

@@ -27,6 +27,7 @@ from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Mapping, Messag
 from tom_connect.holepunch.events import PathEvent, PathForgotten, PathLost, PathProven, PathSelected
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
+from tom_connect.holepunch.pathrules import STALE
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
 from tom_connect.holepunch.ports import PortProber
@@ -330,13 +331,10 @@ class DiscoCore:
             known.puncher.begin(event.at, fresh=True)
             known.paths.punch(event.at)
 
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """Part of `PathsOwner`."""
-        return self.selector(node_id, paths) if self.selector is not None else None
-
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
         """Part of `PathsOwner`."""
-        if not state.proven:
+        # A relay passes pings on to whom they are for, and is where an outage ends: no limit may hold that back.
+        if not state.proven and state.direct:
             known = self._known.get(remote.node_id)
             if known is not None and not known.pings.take(now):
                 self.counters["ping beyond the limit of a node"] += 1
@@ -352,7 +350,9 @@ class DiscoCore:
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered or state.heard is not None:
+        if self.openers is None or self._unfiltered or not known.paths.can_be_called:
+            return False
+        if state.heard is not None and now - state.heard < STALE:
             return False
         if state.given and known.paths.active is None:
             return False
@@ -507,6 +507,7 @@ class DiscoCore:
         if remote.relayed:
             puncher.called(now)
             remote.punch(now)
+        remote.called_from({normal(addr) for addr in call.candidates}, now)
         self.add_candidates(remote, call.candidates, SOURCE_CALL, now, trusted=False)
         self.relays_told(remote, self.add_relays(remote, call.relays, SOURCE_CALL, now, trusted=False))
         self.arm(remote, now)

@@ -263,8 +263,18 @@ class MagicSocket:
         """Whether socket buffers are full and datagrams wait; a sender does well to wait for `set_writable`."""
         return any(udp.congested for udp in self._sockets.values())
 
-    def send_quic(self, dest: NodeAddress | ProvisionalAddress, datagrams: Sequence[bytes], now: float) -> None:
-        """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted."""
+    def send_quic(
+        self,
+        dest: NodeAddress | ProvisionalAddress,
+        datagrams: Sequence[bytes],
+        now: float,
+        *,
+        asks: bool = True,
+    ) -> None:
+        """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted.
+
+        `asks`: the connection waits for an acknowledgment; silence then says something about the path.
+        """
         if isinstance(dest, ProvisionalAddress):
             if dest.node is None:
                 self._send_to_path(dest.path, datagrams)
@@ -286,7 +296,7 @@ class MagicSocket:
                 state.credit -= size
             state.bytes_sent += size
             sender.send(datagrams, address)
-        paths.sent(now)
+        paths.sent(now, asks=asks)
         if paths.due < self._timer_at:
             self._rearm()
 
