@@ -129,7 +129,7 @@ class Endpoint:
 
     def net_report(self) -> Watch[NetReport]:
         """What is known about our network: addresses at which others see us, the NAT's kind; now and as it changes."""
-        return self._net.report
+        return self._net.current()
 
     def network_changed(self) -> None:
         """Say that the network is another one: interfaces, relays and all paths are looked at again, at once.
