@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -11,12 +12,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tom_connect import Connection, Endpoint, EndpointConfig, Incoming, NodeAddr
+from tom_connect import Connection, Endpoint, EndpointConfig, Incoming, NetworkError, NodeAddr
 from tom_connect.netreport.report import Mapping
 from tom_connect.tickets import encode_ticket, parse_ticket
 
 ALPN = "punch/1"
-ECHO_EVERY = 0.05
+HOPELESS = ("symmetric_both", "port_probing_off")
 
 
 def told(**words: Any) -> None:
@@ -45,9 +46,10 @@ async def listen(endpoint: Endpoint) -> None:
 
 async def echo(incoming: Incoming) -> None:
     async with await incoming.accept() as connection:
-        stream = await connection.accept_bi()
-        while data := await stream.read(1024):
-            stream.write(data)
+        with contextlib.suppress(NetworkError):
+            stream = await connection.accept_bi()
+            while data := await stream.read(1024):
+                stream.write(data)
 
 
 async def dial(endpoint: Endpoint, ticket: str, patience: float) -> None:
@@ -73,23 +75,26 @@ async def dial(endpoint: Endpoint, ticket: str, patience: float) -> None:
         )
 
 
-async def until_direct(connection: Connection, began: float) -> float:
+async def until_direct(connection: Connection, began: float) -> float | None:
+    """When traffic went directly, and ten words and answers after it; None once it is known that it can't."""
     stream = await connection.open_bi()
     while True:
         stream.write(b"x" * 32)
         await stream.read(1024)
-        path = connection.stats().path
+        stats = connection.stats()
+        if stats.why_relayed in HOPELESS:
+            return None
+        path = stats.path
         if path is not None and path.kind == "direct":
             at = time.monotonic() - began
             for _ in range(10):
                 stream.write(b"y" * 32)
                 await stream.read(1024)
             return at
-        await asyncio.sleep(0.002)
 
 
 async def main(role: str, relay: str, options: str, *rest: str) -> None:
-    config = EndpointConfig(alpns=(ALPN,), relay=(relay,), persist=False, **json.loads(options))
+    config = EndpointConfig(alpns=(ALPN,), relay=(relay,), persist=False, plugins=("relay",), **json.loads(options))
     async with Endpoint.bind(config) as endpoint:
         if role == "listen":
             await listen(endpoint)

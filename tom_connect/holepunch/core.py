@@ -534,7 +534,8 @@ class DiscoCore:
             # A pong shows that its sender receives there; the source of a ping alone can be made up.
             self.ports.attested(sender, source.host, now)
         asked.remote.pong_received(asked.state, max(0.0, now - asked.at), now)
-        if pong.observed is not None:
+        if pong.observed is not None and not isinstance(source, ViaSocket):
+            # Where others see a further socket says nothing about the main one.
             addr = normal(pong.observed)
             if self.filter.sendable(addr):
                 self.events.append(Observed(addr, sender))
