@@ -204,7 +204,7 @@ class Weather:
         self.net.at(self.net.now + seconds, back)
 
     def cut(self, side: Side) -> None:
-        self.flap(side, self.rng.uniform(5, 100))
+        self.flap(side, self.rng.choice((5.0, 20.0, 100.0)))
 
     def block(self, side: Side) -> None:
         """UDP is blocked on the way out, or the direct way between the two is dead."""
@@ -229,7 +229,7 @@ class Weather:
         host = side.node.host
         if host.asleep:
             return
-        seconds = self.rng.choice((1.0, 5.0, 60.0, 300.0))
+        seconds = self.rng.choice((1.0, 5.0, 60.0))
         self.note(f"{host.name}: sleeps {seconds}")
         host.sleep()
         stood = self.rng.random() < 0.5
@@ -355,7 +355,7 @@ class Weather:
             if not side.node.host.asleep:
                 side.node.look()
         self.net.advance(0.5)
-        interval = rng.choice((0.2, 0.4, 0.9))
+        interval = rng.choice((0.25, 0.5, 0.9))
         # Nobody can reach what a NAT keeps shut, unless a relay tells it to open.
         mute = self.sides[:1] if self.without_relay else self.sides[1:]
         for side in rng.choice((self.sides, self.sides, self.sides[:1], mute)):
@@ -391,7 +391,7 @@ class Weather:
                 at = self.net.now + self.rng.uniform(0, 4)
                 self.net.at(at, self.event)
             self.traffic(self.rng.uniform(8, 14))
-            self.net.advance(self.rng.uniform(0, 360))
+            self.net.advance(self.rng.uniform(0, 500))
 
     def settle(self) -> None:
         """At last everything works and stays as it is: both ends must come to the best that there is."""

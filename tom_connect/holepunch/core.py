@@ -387,7 +387,9 @@ class DiscoCore:
                 remote.punch(now)
             if now >= puncher.next_round and remote.in_use(now):
                 puncher.begin(now, fresh=False)
-                remote.punch(now)
+                if self.openers is not None:
+                    # Otherwise whom we call pings first, and our pings then find an open door more often.
+                    remote.punch(now)
             if remote.in_use(now) and self.ports_link.sockets is not None and self.ports.hard(puncher.their_mapping):
                 if now >= puncher.ports_due:
                     puncher.ports_tried(now)
