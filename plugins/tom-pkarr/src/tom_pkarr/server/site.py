@@ -94,7 +94,8 @@ class Site:
         if method == "OPTIONS":
             return web.Response(status=204, headers=_PREFLIGHT)
         if method in ("GET", "HEAD"):
-            return self._limited(self._gets, request) or await self._get(request, z32, is_iroh=is_iroh)
+            refusal = self._limited(self._gets, request)
+            return refusal if refusal is not None else await self._get(request, z32, is_iroh=is_iroh)
         if method == "PUT":
             refusal = self._limited(self._puts, request)
             if refusal is not None:
