@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pathlib
 import sqlite3
+import tempfile
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tom_connect.addr import NodeAddr
 from tom_connect.keys import SecretKey
 from tom_connect.record import sign_record
-from tom_pkarr.core.rules import Packet, Verdict
+from tom_pkarr.core.rules import Conditions, Packet, Verdict, judge
 from tom_pkarr.errors import PkarrServerError, StoreBusyError, StoreError
 from tom_pkarr.server import PkarrRelay
 from tom_pkarr.server.shelf import MAX_WAITING, HotPackets
@@ -167,3 +170,38 @@ async def test_a_disk_that_fails_is_told_once(
             assert response.status == 200
     assert relay.failures == 3
     assert len([r for r in caplog.records if "can't be reached" in r.getMessage()]) == 1
+
+
+KEYS = [SecretKey(bytes(31) + bytes((number,))) for number in (1, 2, 3)]
+STEP = st.tuples(
+    st.integers(0, len(KEYS) - 1), st.integers(0, 5), st.integers(1, 2), st.sampled_from(["", "current", "other"])
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(STEP, max_size=6), max_size=5), st.booleans())
+def test_the_store_follows_the_rules(batches: list[list[tuple[int, int, int, str]]], restart: bool) -> None:
+    """Whatever is put in whatever batches, what is held and answered is what the rules say of a table in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = opened(pathlib.Path(folder) / "packets")
+        model: dict[bytes, Packet] = {}
+        for batch in batches:
+            orders, expected = [], []
+            for key, seconds, port, condition in batch:
+                new = packet(KEYS[key], NOW + seconds, port)
+                held = model.get(new.key)
+                named = {"": None, "other": "1", "current": str(held.timestamp_us) if held else "1"}[condition]
+                verdict = judge(new, held, Conditions(named), publishing=False)
+                if verdict is Verdict.STORED:
+                    model[new.key] = new
+                orders.append(PutOrder(new, Conditions(named)))
+                expected.append(verdict)
+            outcomes, _ = store.work(orders, [], [], NOW)
+            assert [verdict for verdict, _ in outcomes] == expected
+            if restart:
+                store.close()
+                store = opened(pathlib.Path(folder) / "packets")
+        assert {key: get(store, key) for key in model} == {key: Kept(held, NOW) for key, held in model.items()}
+        assert store.packets == len(model)
+        assert store.bytes == sum(len(held.payload) + ROW_OVERHEAD for held in model.values())
+        store.close()

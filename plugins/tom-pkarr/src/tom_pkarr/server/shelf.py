@@ -134,6 +134,7 @@ class Shelf:
 
     async def expire(self) -> int:
         """Delete what is past its time; raises StoreError."""
+        await self._in_thread(functools.partial(self.store.work, [], [], self._hot.take_used(), self._wall()))
         return await self._in_thread(functools.partial(self.store.expire, self._wall()))
 
     async def _work(self) -> None:
@@ -146,9 +147,9 @@ class Shelf:
     async def _batch(self) -> None:
         puts, gets = self._waiting.puts[:MAX_BATCH], self._waiting.gets[:MAX_BATCH]
         del self._waiting.puts[:MAX_BATCH], self._waiting.gets[:MAX_BATCH]
-        call = functools.partial(
-            self.store.work, [p for p, _ in puts], [k for k, _ in gets], self._hot.take_used(), self._wall()
-        )
+        # Who was used matters when packets may have to go, which is when there are new ones.
+        used = self._hot.take_used() if puts else ()
+        call = functools.partial(self.store.work, [p for p, _ in puts], [k for k, _ in gets], used, self._wall())
         futures = _futures(puts, gets)
         try:
             outcomes, found = await self._in_thread(call)
