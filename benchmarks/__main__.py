@@ -12,7 +12,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks import bench_dht, bench_latency, bench_memory, bench_relay, bench_shared_socket, bench_throughput
+from benchmarks import (
+    bench_dht,
+    bench_latency,
+    bench_memory,
+    bench_mobility,
+    bench_nat,
+    bench_pkarr,
+    bench_relay,
+    bench_shared_socket,
+    bench_throughput,
+)
 from benchmarks.report import Bench, Options
 
 ALL = (
@@ -26,6 +36,13 @@ ALL = (
     bench_relay.IDLE,
     bench_relay.PAIRS,
     bench_relay.OVERLOAD,
+    bench_nat.NEAR,
+    bench_nat.DELAYED,
+    bench_nat.LOSING,
+    bench_nat.ODD,
+    bench_mobility.BENCH,
+    bench_pkarr.RELAY,
+    bench_pkarr.RESOLVE,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -314,7 +314,10 @@ class PathInfo:
     """One path to a node as the magic socket knows it.
 
     `addr`: the UDP address or relay; `kind`: "direct" or "relay"; `rtt`: seconds, None before the first answer;
-    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there.
+    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there; `mtu`:
+    bytes that a datagram may have; `proven`: whether the node answers there; `loss`: the share of our last pings, 0 to
+    1, that got no answer, None before there were any; `bytes_sent`, `bytes_received`: of QUIC's datagrams; `source`:
+    who named the address; `why`: who made it what it is now and why, in a few words.
     """
 
     addr: SocketAddr | RelayUrl
@@ -323,6 +326,12 @@ class PathInfo:
     active: bool
     last_heard: float | None
     mtu: int = 1200
+    proven: bool = False
+    loss: float | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    source: str = ""
+    why: str = ""
 
 
 class PathSelector(PluginObject):

@@ -167,17 +167,21 @@ class Dial:
         """What was tried, in one line."""
         parts = [str(outcome) for outcome in self._outcomes]
         tried = [f"{p.addr} ({'answered' if p.rtt is not None else 'no answer'})" for p in link.paths()]
-        listed = {str(addr) for found in self._found for addr in (*found.addr.direct_addrs, *found.addr.relay_urls)}
+        named = [self._target, *(found.addr for found in self._found)]
+        listed = {str(addr) for where in named for addr in (*where.direct_addrs, *where.relay_urls)}
         unused = listed - {str(path.addr) for path in link.paths()}
-        local = sorted(str(a) for f in self._found for a in f.addr.direct_addrs if not self._filter.publishable(a))
-        local = [addr for addr in dict.fromkeys(local) if addr in unused]
-        unanswered = sorted(unused.difference(local))
+        direct = sorted({addr for where in named for addr in where.direct_addrs if str(addr) in unused})
+        denied = [str(addr) for addr in direct if not self._filter.permits(addr)]
+        local = [str(addr) for addr in direct if not self._filter.publishable(addr) and str(addr) not in denied]
+        unanswered = sorted(unused.difference(local, denied))
         if tried:
             parts.append("tried " + ", ".join(tried))
         if unanswered:
             parts.append(f"no answer, and given up: {', '.join(unanswered)}")
         if local:
             parts.append(f"not tried: {', '.join(local)} (local addresses are left out without allow_local)")
+        if denied:
+            parts.append(f"not tried: {', '.join(denied)} (see direct, public_only, addr_allow and addr_deny)")
         detail = "; ".join(parts) if parts else "nothing was tried"
         return f"could not reach {self._target.node_id.short()}…: {what} ({self._elapsed():.1f} s): {detail}"
 

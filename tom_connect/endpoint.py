@@ -64,7 +64,12 @@ class Endpoint:
         self._key = secret_key
         self._signer = NodeSigner(secret_key)
         self._clock = SystemClock()
-        self._magic = MagicSocket(secret_key, address_filter=AddressFilter.of(config), direct=config.direct)
+        self._magic = MagicSocket(
+            secret_key,
+            address_filter=AddressFilter.of(config),
+            direct=config.direct,
+            port_probing=config.port_probing,
+        )
         self._own = OwnAddresses(secret_key.node_id, config, self._magic)
         self._host = PluginHost.load(config)
         self._objects: list[tuple[str, PluginObject]] = []

@@ -10,7 +10,7 @@ from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.core import DiscoCore, Observed
 from tom_connect.holepunch.disco import Mapping
 from tom_connect.holepunch.events import PathEvent, PathSelected
-from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
@@ -41,6 +41,7 @@ class World:
     net: FakeNet
     relay: FakeRelay
     mirrors: tuple[Mirror, Mirror]
+    attests: bool = True
 
     @classmethod
     def make(cls, seed: int = 1) -> World:
@@ -71,7 +72,11 @@ class PunchNode:
         self.core = DiscoCore(self.secret, random=self.net.rng.randbytes)
         if opens:
             self.core.openers = []
+        self.core.ports_link.sockets = self
+        self.core.ports_link.attest = self._ask_relay
         self.knows_nat = knows_nat
+        self.further: dict[int, FakeSocket] = {}
+        self.max_sockets = 1000
         self.socket = host.socket(self._arrived)
         self._seen: dict[SocketAddr, SocketAddr] = {}
         self.relay = world.relay.client(host, self.id, self._relayed)
@@ -115,7 +120,8 @@ class PunchNode:
         self.core.set_own_candidates(own, self.now, (self.world.relay.url,))
         if self.knows_nat and self.seen_at:
             same = len(set(self.seen_at)) == 1
-            self.core.set_own_mapping(Mapping.INDEPENDENT if same else Mapping.DEPENDENT, self.now)
+            mapping = Mapping.INDEPENDENT if same else Mapping.DEPENDENT
+            self.core.set_own_nat(mapping, self.seen_at[0], self.now)
         self.pump()
 
     def dial(self, peer: PunchNode, *, record: bool = True) -> RemotePaths:
@@ -168,10 +174,35 @@ class PunchNode:
         if isinstance(path, RelayPath):
             self.relay.send(path.node_id, data)
         else:
-            self.outlet(path).send(data, SocketAddr(path.host, path.port), ttl=ttl)
+            outlet = self.outlet(path)
+            if outlet is not None:
+                outlet.send(data, SocketAddr(path.host, path.port), ttl=ttl)
 
-    def outlet(self, path: SocketAddr) -> FakeSocket:
-        return self.socket
+    def outlet(self, path: SocketAddr) -> FakeSocket | None:
+        return self.further.get(path.via) if isinstance(path, ViaSocket) else self.socket
+
+    def open(self, via: int) -> bool:
+        if len(self.further) >= self.max_sockets:
+            return False
+        self.further[via] = self.host.socket(lambda data, source: self.receive(data, ViaSocket.of(source, via)))
+        return True
+
+    def close(self, via: int) -> None:
+        self.further.pop(via).close()
+
+    def _ask_relay(self, path: RelayPath) -> None:
+        """A relay tells from which IP address its client's connection comes; here after the time of a round trip."""
+        client = self.world.relay.members.get(path.node_id)
+        if client is None or not self.world.attests:
+            return
+        outer = [router.wan for router in client.host.routers() if router.wan is not None]
+        ip = outer[-1] if outer else client.host.v4
+        if ip is not None:
+            self.net.at(self.net.now + 0.04, lambda: self._attested(path.node_id, ip))
+
+    def _attested(self, node_id: NodeId, ip: str) -> None:
+        self.core.attested(node_id, ip, self.now)
+        self.pump()
 
     def _relayed(self, sender: NodeId, data: bytes) -> None:
         self.receive(data, RelayPath(self.world.relay.url, sender))

@@ -23,7 +23,7 @@ KEEP_ALIVE = 20.0
 VIRTUAL_INTERFACES = (
     *(
         "docker*",
-        f"br-{'[0-9a-f]' * 12}",
+        "br-????????????",
         "veth*",
         "podman*",
         "cni*",
@@ -38,7 +38,7 @@ VIRTUAL_INTERFACES = (
 )
 """Bridges to containers and virtual machines on Linux, macOS and Windows: nobody else is where they lead.
 
-Docker names bridges with 12 hex digits, so `br-lan` of a router is not meant.
+Docker names bridges with 12 digits, so `br-lan` of a router is not meant.
 """
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -221,6 +221,11 @@ class EndpointConfig:
         validator=_flag,
         metadata=option("send and take packets directly, not only through relays"),
     )
+    port_probing: bool = attrs.field(
+        default=True,
+        validator=_flag,
+        metadata=option("where nothing else works, try many ports to get through a NAT that maps by destination"),
+    )
     lan: bool = attrs.field(
         default=True,
         validator=_flag,
@@ -247,7 +252,10 @@ class EndpointConfig:
         default=VIRTUAL_INTERFACES,
         converter=_tuple,
         validator=_texts,
-        metadata=option("network interface, by name or pattern, whose addresses are neither published nor offered"),
+        metadata=option(
+            "network interface, by name or pattern, whose addresses are neither published nor offered; "
+            "default: bridges to containers and virtual machines of this computer"
+        ),
     )
     watch_network: bool = attrs.field(
         default=True, validator=_flag, metadata=option("notice by ourselves when the network changes or sleep ends")

@@ -15,15 +15,26 @@ import attrs
 from tom_connect.abc import PathInfo
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.holepunch import disco
-from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_OWN_RELAY, AddressFilter, normal
+from tom_connect.holepunch.addrfilter import (
+    SOURCE_CALL,
+    SOURCE_OWN_RELAY,
+    SOURCE_PEER,
+    SOURCE_QUIC,
+    AddressFilter,
+    normal,
+)
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Mapping, Message, Ping, Pong, PortProbing
-from tom_connect.holepunch.events import PathEvent, PathSelected
+from tom_connect.holepunch.events import PathEvent, PathForgotten, PathLost, PathProven, PathSelected
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
-from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
+from tom_connect.holepunch.pathrules import STALE
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
+from tom_connect.holepunch.ports import PortProber
+from tom_connect.holepunch.portslink import PortsLink
 from tom_connect.holepunch.puncher import NOTHING, Offer, Puncher, beyond_nat
 from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
+from tom_connect.holepunch.whyrelayed import why_relayed
 from tom_connect.keys import NodeId, SecretKey
 
 PONG_TIME: Final = 10.0
@@ -108,6 +119,8 @@ class DiscoCore:
         self.relays_told: Callable[[RemotePaths, list[RelayUrl]], None] = lambda _paths, _urls: None
         """Called with relays that a peer has named and that will be used."""
         self.selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None = None
+        self.ports_link = PortsLink(self, random)
+        self.ports = PortProber(self.ports_link, random)
         self._random = random
         self._known: dict[NodeId, _Known] = {}
         self._idle: OrderedDict[NodeId, float] = OrderedDict()
@@ -120,6 +133,9 @@ class DiscoCore:
         self._own: Offer = NOTHING
         self._held: OrderedDict[NodeId, tuple[CallMeMaybe, Path, float]] = OrderedDict()
         self._unfiltered = False
+        self.udp_blocked = False
+        self.direct = True
+        """Whether direct paths are wanted at all."""
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
@@ -146,6 +162,8 @@ class DiscoCore:
         if remote.holders == 0:
             return
         remote.release()
+        if remote.holders == 0:
+            self.ports.released(remote.node_id)
         if remote.holders == 0 and remote.node_id in self._known:
             self._idle[remote.node_id] = now
             self._idle.move_to_end(remote.node_id)
@@ -159,6 +177,20 @@ class DiscoCore:
             del self._idle[node_id]
             del self._known[node_id]
             self.sealer.unpin(node_id)
+            self.ports.dropped(node_id)
+
+    def paths_of(self, node_id: NodeId) -> RemotePaths | None:
+        """The paths of a node in the table, None if it is not there."""
+        known = self._known.get(node_id)
+        return known.paths if known is not None else None
+
+    def why_relayed(self, remote: RemotePaths, now: float) -> str | None:
+        """Why traffic to a node takes no direct path: see `whyrelayed`."""
+        known = self._known.get(remote.node_id)
+        if known is None:
+            return None
+        state = {"direct": self.direct, "blocked": self.udp_blocked}
+        return why_relayed(known.paths, known.puncher, self.ports, now, **state)
 
     def remotes(self) -> Iterable[RemotePaths]:
         """The paths of every node in the table."""
@@ -213,9 +245,16 @@ class DiscoCore:
                 known.paths.punch(now)
             self.arm(known.paths, now)
 
-    def set_own_mapping(self, mapping: Mapping, now: float, *, filtered: bool = True) -> None:
-        """Say how the NAT before us maps IPv4. `filtered`: False, if anyone may send to our address unasked."""
+    def set_own_nat(
+        self, mapping: Mapping, addr: SocketAddr | None, now: float, *, filtered: bool = True, blocked: bool = False
+    ) -> None:
+        """Say what is before us in IPv4: how it maps, and where others see our socket.
+
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        """
         self._unfiltered = not filtered
+        self.udp_blocked = blocked
+        self.ports.mapping, self.ports.addr = mapping, addr
         if mapping is not self._own[2]:
             self._offer((self._own[0], self._own[1], mapping), now)
 
@@ -223,14 +262,20 @@ class DiscoCore:
 
     def next_due(self) -> float | None:
         """When `tick` is wanted next, None if never."""
+        due = min(self._next_remote(), self.ports.due)
+        return due if due < inf else None
+
+    def _next_remote(self) -> float:
         heap = self._heap
         while heap and heap[0][0] != heap[0][2].due:
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        return heap[0][0] if heap else inf
 
     def tick(self, now: float) -> None:
         """Do all that is due."""
-        while (due := self.next_due()) is not None and due <= now:
+        if self.ports.due <= now:
+            self.ports.tick(now)
+        while self._next_remote() <= now:
             remote = heapq.heappop(self._heap)[2]
             remote.tick(now)
             known = self._known.get(remote.node_id)
@@ -271,6 +316,12 @@ class DiscoCore:
     def emit(self, event: PathEvent) -> None:
         """Part of `PathsOwner`."""
         self.events.append(event)
+        if isinstance(event, PathProven) and not isinstance(event.path, RelayPath):
+            self.ports.proven(event.node_id, event.path)
+        elif isinstance(event, PathForgotten) and isinstance(event.path, ViaSocket):
+            self.ports.forgotten(event.path)
+        elif isinstance(event, PathLost) and isinstance(event.path, ViaSocket):
+            self.ports.lost(event.node_id, event.path, event.at)
         known = self._known.get(event.node_id)
         if known is None or not isinstance(event, PathSelected):
             return
@@ -280,13 +331,10 @@ class DiscoCore:
             known.puncher.begin(event.at, fresh=True)
             known.paths.punch(event.at)
 
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """Part of `PathsOwner`."""
-        return self.selector(node_id, paths) if self.selector is not None else None
-
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
         """Part of `PathsOwner`."""
-        if not state.proven:
+        # A relay passes pings on to whom they are for, and is where an outage ends: no limit may hold that back.
+        if not state.proven and state.direct:
             known = self._known.get(remote.node_id)
             if known is not None and not known.pings.take(now):
                 self.counters["ping beyond the limit of a node"] += 1
@@ -296,13 +344,19 @@ class DiscoCore:
                 return False
             if known is not None and self._opens(known, state, now):
                 self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now, opener=True)
-                return True
+                return False
         self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now)
         return True
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered or state.given or state.heard is not None:
+        if self.openers is None or self._unfiltered or not known.paths.can_be_called:
+            return False
+        if state.heard is not None and now - state.heard < STALE:
+            return False
+        if state.given and known.paths.active is None:
+            return False
+        if state.source in (SOURCE_PEER, SOURCE_QUIC):
             return False
         return beyond_nat(state.path) and known.puncher.opening(now, heard=_heard(known.paths))
 
@@ -333,7 +387,14 @@ class DiscoCore:
                 remote.punch(now)
             if now >= puncher.next_round and remote.in_use(now):
                 puncher.begin(now, fresh=False)
-                remote.punch(now)
+                if self.openers is not None:
+                    # Otherwise whom we call pings first, and our pings then find an open door more often.
+                    remote.punch(now)
+            if remote.in_use(now) and self.ports_link.sockets is not None and self.ports.hard(puncher.their_mapping):
+                if now >= puncher.ports_due:
+                    puncher.ports_tried(now)
+                    self.ports.offer(remote.node_id, now)
+                self.arm(remote, puncher.ports_due)
             if remote.in_use(now):
                 self.arm(remote, puncher.next_round)
         self._call(known, now)
@@ -341,6 +402,15 @@ class DiscoCore:
         if due > now:
             # A call that has no way to go is tried again whenever something else happens.
             self.arm(remote, due)
+
+    # --- port probing -----------------------------------------------------------------------------------------
+
+    def attested(self, node_id: NodeId, ip: str, now: float) -> None:
+        """Somebody whom we believe says that a node is at `ip`: a relay of ours, or a rendezvous."""
+        self.ports.attested(node_id, ip, now)
+
+    def _may_probe_ports(self, host: str) -> bool:
+        return self.filter.probeable(SocketAddr(host, 1), SOURCE_CALL, trusted=False)
 
     def _call(self, known: _Known, now: float) -> None:
         """Tell a node our candidates, if it does not know them."""
@@ -396,6 +466,9 @@ class DiscoCore:
             self._pong(sender, message, source, now)
             return
         if isinstance(message, PortProbing):
+            if known is not None and known.paths.relayed:
+                allowed = message.addr is not None and self._may_probe_ports(message.addr.host)
+                self.ports.received(sender, message, now, sendable=allowed)
             return
         if known is None:
             if not self._stranger_pongs.take(now):
@@ -436,6 +509,7 @@ class DiscoCore:
         if remote.relayed:
             puncher.called(now)
             remote.punch(now)
+        remote.called_from({normal(addr) for addr in call.candidates}, now)
         self.add_candidates(remote, call.candidates, SOURCE_CALL, now, trusted=False)
         self.relays_told(remote, self.add_relays(remote, call.relays, SOURCE_CALL, now, trusted=False))
         self.arm(remote, now)
@@ -458,8 +532,12 @@ class DiscoCore:
             return
         if known.puncher.confirmed(pong.tx, now) and asked.remote.relayed:
             asked.remote.punch(now)
+        if isinstance(source, SocketAddr):
+            # A pong shows that its sender receives there; the source of a ping alone can be made up.
+            self.ports.attested(sender, source.host, now)
         asked.remote.pong_received(asked.state, max(0.0, now - asked.at), now)
-        if pong.observed is not None:
+        if pong.observed is not None and not isinstance(source, ViaSocket):
+            # Where others see a further socket says nothing about the main one.
             addr = normal(pong.observed)
             if self.filter.sendable(addr):
                 self.events.append(Observed(addr, sender))

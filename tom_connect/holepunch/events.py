@@ -59,3 +59,8 @@ class PathLost(PathEvent):
     """The node stopped to answer there, so QUIC leaves it; it is probed on, and may be proven again."""
 
     why: str
+
+
+@attrs.frozen
+class PathForgotten(PathEvent):
+    """A candidate is given up: it never answered, or there are too many."""

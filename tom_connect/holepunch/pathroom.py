@@ -11,22 +11,23 @@ from tom_connect.holepunch.pathrules import MAX_OF_SOURCE, MAX_PATHS, MAX_PEER_R
 from tom_connect.holepunch.pathstate import PathState
 
 
-def make_room(paths: dict[Path, PathState], source: str, *, given: bool, active: PathState | None) -> bool:
-    """Make room in `paths` for one more candidate that `source` names; False if those that are there count more."""
+def make_room(
+    paths: dict[Path, PathState], source: str, *, given: bool, active: PathState | None
+) -> list[PathState] | None:
+    """What has to be forgotten for one more candidate that `source` names; None if what is there counts more."""
     limit = MAX_PEER_REFLEXIVE if source in (SOURCE_PEER, SOURCE_QUIC) else MAX_OF_SOURCE
     same = [state for state in paths.values() if state.source == source]
     if len(same) >= limit:
-        fresh = given or source in (SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC)
-        if not _evict(paths, same, fresh=fresh, active=active):
-            return False
-    return len(paths) < MAX_PATHS or _evict(paths, list(paths.values()), fresh=given, active=active)
+        victim = _victim(same, fresh=given or source in (SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC), active=active)
+    elif len(paths) >= MAX_PATHS:
+        victim = _victim(paths.values(), fresh=given, active=active)
+    else:
+        return []
+    return None if victim is None else [victim]
 
 
-def _evict(paths: dict[Path, PathState], states: Iterable[PathState], *, fresh: bool, active: PathState | None) -> bool:
-    """Forget an unproven path that gets no more pings; if need be (`fresh`) the oldest unproven one."""
+def _victim(states: Iterable[PathState], *, fresh: bool, active: PathState | None) -> PathState | None:
+    """An unproven path that gets no more pings; if need be (`fresh`) the oldest unproven one."""
     idle = [s for s in states if not s.proven and s is not active and (not s.given or fresh)]
     victims = [s for s in idle if s.next_ping == inf] or (idle if fresh else [])
-    if not victims:
-        return False
-    del paths[min(victims, key=lambda s: (s.given, s.ever_proven, s.added)).path]
-    return True
+    return min(victims, key=lambda s: (s.given, s.ever_proven, s.added), default=None)

@@ -19,6 +19,7 @@ them, and at once when either end has new candidates. A direct path ends it all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -40,16 +41,25 @@ DEAF_OPENING: Final = 0.5
 """The same where nothing at all has come from the node yet: the relay may be dead, and the address a public one."""
 OPENING_TTL: Final = 2
 """One hop to our router, one more so that it sends the packet on: what lies behind sees it expire."""
+ROUND: Final = 7.0
+"""Seconds that a round takes, to its last ping and a little more."""
 ROUNDS: Final = (40.0, 60.0, 120.0, 300.0)
 """Seconds between rounds while relayed: more than the 30 s for which routers keep an entry that nobody answered."""
 JITTER: Final = 0.1
 """Part of such a time that is random, so that many nodes do not keep step."""
+
+PORTS_AFTER: Final = 0.4
+"""Seconds after a confirmed call in which ordinary punching either succeeds or is not going to, on most paths; a port
+probing that it makes needless ends by itself."""
+PORTS_AGAIN: Final = (10.0, 60.0, 300.0)
+"""Seconds between attempts at port probing; an attempt takes up to 9."""
 
 Offer = tuple[tuple[SocketAddr, ...], tuple[RelayUrl, ...], Mapping]
 """What a call-me-maybe tells: candidates, relays and how our NAT maps."""
 NOTHING: Final[Offer] = ((), (), Mapping.UNKNOWN)
 
 
+@functools.lru_cache(maxsize=4096)
 def beyond_nat(path: Path) -> bool:
     """Whether a NAT may stand before `path`: not in our own networks, and IPv6 routers keep ports as they are."""
     return not isinstance(path, RelayPath) and ":" not in path.host and not is_local(path)
@@ -65,13 +75,17 @@ class Puncher:
         """When a call of the present round was confirmed: the node has opened towards all that we offered."""
         self.call_due = inf
         self.next_round = inf
+        self.ports_due = inf
+        """When port probing may be tried."""
         self.their_mapping = Mapping.UNKNOWN
         """How the node says that its NAT maps."""
         self.news = False
         """Whether its last call named other candidates than the one before."""
-        self._candidates: tuple[SocketAddr, ...] = ()
+        self.candidates: tuple[SocketAddr, ...] = ()
+        """What its last call named."""
         self._random = random
         self._rounds = 0
+        self._attempts = 0
         self._told: Offer | None = NOTHING
         self._telling: Offer = NOTHING
         self._tx: bytes | None = None
@@ -84,6 +98,9 @@ class Puncher:
     def begin(self, now: float, *, fresh: bool) -> None:
         """Start a round: the node is called, whatever it knows. `fresh`: something has changed since the last one."""
         self._rounds = 0 if fresh else self._rounds + 1
+        if fresh:
+            self.ports_due = inf
+            self._attempts = 0
         self.started = now
         self.confirmed_at = None
         self._opening = True
@@ -94,9 +111,13 @@ class Puncher:
     def stop(self) -> None:
         """A direct path carries the traffic."""
         self.started = -inf
-        self.next_round = inf
+        self.next_round = self.ports_due = inf
         self._rounds = 0
         self._opening = False
+
+    def under_way(self, now: float) -> bool:
+        """Whether the present round may still succeed."""
+        return now - self.started < ROUND
 
     def opening(self, now: float, *, heard: bool) -> bool:
         """Whether pings to addresses beyond a NAT must not reach the other's router yet.
@@ -157,13 +178,20 @@ class Puncher:
         self.call_due = inf
         self.confirmed_at = now
         self._opening = False
+        if not self._attempts:
+            self.ports_due = now + PORTS_AFTER
         return True
+
+    def ports_tried(self, now: float) -> None:
+        """Port probing is tried now."""
+        self.ports_due = now + PORTS_AGAIN[min(self._attempts, len(PORTS_AGAIN) - 1)]
+        self._attempts += 1
 
     def heard(self, call: CallMeMaybe) -> None:
         """The node called us."""
         self.their_mapping = call.mapping
-        self.news = self._candidates != call.candidates
-        self._candidates = call.candidates
+        self.news = self.candidates != call.candidates
+        self.candidates = call.candidates
 
     def called(self, now: float) -> None:
         """It called while no direct path is there: it probes now, so it must know where we are now."""

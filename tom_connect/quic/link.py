@@ -12,7 +12,7 @@ from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, P
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
-from tom_connect.magicsock.remote import PathListener, Remote
+from tom_connect.magicsock.remote import PathCounts, PathListener, Remote
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.events import HandshakeConfirmed
 
@@ -108,6 +108,10 @@ class Link:
     def paths(self) -> list[PathInfo]:
         """The peer's paths, the active one first."""
         return [] if self.remote is None else self.remote.paths()
+
+    def path_counts(self) -> PathCounts:
+        """What has happened to the peer's paths so far."""
+        return PathCounts() if self.remote is None else self.remote.path_counts()
 
     def add_path_listener(self, listener: PathListener) -> None:
         """Call `listener` for each path event from now on."""
@@ -214,9 +218,12 @@ class Link:
             self._unconfirmed = (event.path, self.engine.next_packet())
         elif isinstance(event, PathRestored) and event.silent_for >= SHORT_SILENCE:
             self.engine.path_restored(event.at)
-        elif isinstance(event, PathRestored | PathDoubted):
-            # What was lost is sent again at once, on all paths that traffic takes now, whatever the back-off says.
-            self.engine.probe_now(event.at)
+        elif isinstance(event, PathRestored):
+            self.engine.probe_now(event.at, forget_backoff=True)
+        elif isinstance(event, PathDoubted):
+            # What was lost is sent again at once, on all paths that traffic takes now. If they are dead too, the
+            # back-off goes on.
+            self.engine.probe_now(event.at, forget_backoff=False)
         else:
             return
         self.flush_soon()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 
+import pytest
+
 from tom_connect.netreport.interfaces import DefaultRoute, InterfaceAddress, NetworkState
+from tom_connect.netreport.netwatch.clocks import boot_time
 from tom_connect.netreport.netwatch.core import NetworkChange
 from tom_connect.netreport.netwatch.shell import NetworkWatch
 
@@ -127,3 +131,14 @@ class Peer(socket.socket):
 
     def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, object]:  # type: ignore[override]
         return self.recv(size, flags), (0, 0)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no clock that counts sleep")
+def test_the_boot_clock_goes_on() -> None:
+    """The clock that counts sleep is at least as far as the one that does not, and goes on as fast."""
+    first, began = boot_time(), time.monotonic()
+    second, ended = boot_time(), time.monotonic()
+    assert first is not None and second is not None
+    assert first <= second
+    assert first >= began - 1
+    assert abs((second - first) - (ended - began)) < 1

@@ -72,7 +72,7 @@ class Lab:
         self._prefix = namespace_prefix(os.getpid(), secrets.token_hex(3))
         self._namespaces: list[str] = []
         self._processes: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
-        self.nodes: dict[str, Host | Router] = {}
+        self.nodes: dict[str, Host | Router] = {}  # by name
         self.plan = AddressPlan()
         self.wires = WireProcess(seed)
         self.cabling = Cabling(self._lay_wire, lambda link: self.wires.take_up(link.number))
@@ -131,7 +131,7 @@ class Lab:
         upstream = behind.customers() if behind is not None else self.internet
         link = upstream.attach(namespace, DEVICE_WAN, wire, ipv4=ipv4, ipv6=ipv6 is not None)
         rules = NatRules(kind, 0 if remap else None, hairpin, ipv6, reject)
-        router = Router(self, name, namespace, upstream, link, rules)
+        router = Router(self, name, namespace, upstream, link, rules, behind=behind)
         network = None
         if link.addr is not None:
             network = self.plan.routed4() if kind is Nat.NONE else self.plan.private4()

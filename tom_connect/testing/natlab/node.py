@@ -27,10 +27,14 @@ class Node:
     """A machine of a lab, with a network namespace of its own."""
 
     lab: Lab
+    """The lab that it is in."""
     name: str
+    """Its name in the lab."""
     namespace: str
-    upstream: Upstream
+    """Its network namespace, as `ip netns` lists it."""
+    _upstream: Upstream
     link: Link
+    """Its link to the internet, or to the router above it."""
 
     def run(
         self, command: Sequence[Argument], *, timeout: float = 30.0, check: bool = True, **options: Any
@@ -55,9 +59,9 @@ class Node:
         """Start a program, with the options of `asyncio.create_subprocess_exec`; it is killed with the lab."""
         return await asyncio.create_subprocess_exec(*self.command(command), **options)
 
-    def command(self, command: Sequence[Argument]) -> list[Argument]:
+    def command(self, command: Sequence[Argument]) -> list[str]:
         """The command that runs another one here, for whatever starts programs by itself."""
-        return ["ip", "netns", "exec", self.namespace, *command]
+        return ["ip", "netns", "exec", self.namespace, *(os.fspath(part) for part in command)]
 
     def socket(
         self,
@@ -84,7 +88,9 @@ class Host(Node):
     """An end system: on the internet with addresses of its own, or behind a router."""
 
     router: Router | None = None
+    """The router that it is behind; None on the internet."""
     wire: Wire | None = None
+    """How its link treated packets when it was made, and does wherever it moves."""
 
     @property
     def addr(self) -> str:
@@ -104,8 +110,8 @@ class Host(Node):
         """Unplug it and plug it in elsewhere: behind a router, or on the internet (None). Its addresses change."""
         self.lab.cabling.disconnect(self.link)
         self.router = router
-        self.upstream = router.lan if router is not None else self.lab.internet
-        self.link = self.upstream.attach(self.namespace, self.link.device, self.wire)
+        self._upstream = router.lan if router is not None else self.lab.internet
+        self.link = self._upstream.attach(self.namespace, self.link.device, self.wire)
 
     def flap(self, *, down: bool) -> None:
         """Take its interface down as when Wi-Fi is lost, addresses and routes included, or up again."""
@@ -113,4 +119,4 @@ class Host(Node):
             device = self.link.device
             ip([f"address flush dev {device}", f"link set {device} down"], self.namespace)
         else:
-            self.upstream.restore(self.link)
+            self._upstream.restore(self.link)

@@ -15,7 +15,11 @@ class Router(Node):
     """A router between a LAN and the internet, or a carrier's net; see Nat for what it does."""
 
     rules: NatRules
+    """What it does, in detail."""
     lan: Lan = attrs.field(init=False)
+    """Its inside."""
+    behind: Router | None = None
+    """The carrier's router that it hangs on; None on the internet."""
     _customers: Lan | None = None
 
     @property
@@ -36,6 +40,11 @@ class Router(Node):
         if self.link.addr6 is None:
             raise LabError(f"{self.name} has no IPv6 address")
         return self.link.addr6
+
+    @property
+    def outermost(self) -> Router:
+        """The router that meets the internet: the carrier's behind which it is, or itself."""
+        return self if self.behind is None else self.behind.outermost
 
     def public_networks(self) -> tuple[str, ...]:
         """Its outer addresses, and the networks behind it that are not translated."""
@@ -65,7 +74,7 @@ class Router(Node):
 
     def delegate(self, network: IPNetwork) -> None:
         """Have a public network routed to this router."""
-        self.upstream.delegate(self.link, network)
+        self._upstream.delegate(self.link, network)
 
     def apply(self) -> None:
         """Load the rules anew: every mapping is forgotten, tracked connections are not."""
@@ -84,7 +93,7 @@ class Router(Node):
 
     def new_address(self) -> None:
         """Get another outer IPv4 address, as after a new dial-in; every mapping and connection is forgotten."""
-        self.upstream.readdress(self.link)
+        self._upstream.readdress(self.link)
         if self.kind is Nat.NONE and self.lan.network is not None:
             self.delegate(self.lan.network)
         self.apply()

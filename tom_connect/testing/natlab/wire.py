@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from tom_connect.testing.natlab.namespaces import LabError
 
+#: Seconds; it takes a few milliseconds, and the start of a Python on an overloaded machine.
+_ANSWER_TIMEOUT: Final = 60.0
+
 
 @attrs.frozen
 class Wire:
-    """How a link treats packets, the same in both directions.
-
-    `delay` seconds one way, up to `jitter` seconds more for each packet, so that one may overtake another; `loss` the
-    share of packets that vanish; `rate` in bits a second with up to `queue` seconds of packets waiting, None for no
-    limit. Raises ValueError.
-    """
+    """How a link treats packets, the same in both directions. Raises ValueError for what can't be."""
 
     delay: float = 0.0
+    """Seconds one way."""
     jitter: float = 0.0
+    """Up to so many seconds more for each packet, by chance, so that one may overtake another."""
     loss: float = 0.0
+    """Share of packets that vanish, 0 to 1."""
     rate: float | None = None
+    """Bits a second; None: no limit."""
     queue: float = 0.1
+    """With a rate, up to so many seconds of packets wait; more are lost."""
 
     def __attrs_post_init__(self) -> None:
         if min(self.delay, self.jitter, self.queue) < 0 or not 0 <= self.loss <= 1:
@@ -80,7 +84,9 @@ class WireProcess:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            # One line answers one request, so nothing is left in the reader's buffer.
+            answered, _, _ = select.select([self._process.stdout], [], [], _ANSWER_TIMEOUT)
+            answer = self._process.stdout.readline() if answered else "not"
         except OSError as exc:
             raise LabError(f"the process of the wires has ended: {exc}") from exc
         if answer.strip() != "ok":

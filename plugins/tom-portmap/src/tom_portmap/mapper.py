@@ -198,8 +198,8 @@ class Mapper:
     def _announced(self, gateway: str) -> None:
         now = self.clock.monotonic()
         for slot in self._slots.values():
-            slot.keeper.announced(gateway, now)
-        self._wake.set()
+            if slot.keeper.announced(gateway, now):
+                self._wake.set()
 
     async def _do(self, slot: Slot, action: Action) -> None:
         """Ask, and tell the keeper what came of it; whatever goes wrong is an answer too."""
@@ -217,6 +217,9 @@ class Mapper:
         except (PortmapError, OSError) as exc:
             silent = not isinstance(exc, RefusedError)
             keeper.failed(number, str(exc), self.clock.monotonic(), silent=silent)
+        except Exception as exc:  # whatever a gateway may send, the others are asked and the mappings are kept
+            self._ctx.logger.exception("asking %s failed", action.candidate)
+            keeper.failed(number, type(exc).__name__, self.clock.monotonic(), silent=False)
         self._wake.set()
 
     def _tell(self) -> None:

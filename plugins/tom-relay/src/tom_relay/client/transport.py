@@ -55,6 +55,7 @@ class WebSocketRelays(RelayTransport):
             entries += read_map(config.map)
         own = {entry.url: entry for entry in reversed(entries)}
         self._own = {entry.url: own[entry.url] for entry in entries}
+        self.has_choice = len(self._own) > 1
         self._public = {e.url: e for e in public_relays(ctx.public_relays) if e.url not in self._own}
         self._connections: dict[RelayUrl, RelayConnection] = {}
         self._tasks: dict[RelayUrl, asyncio.Task[None]] = {}
@@ -275,8 +276,7 @@ class WebSocketRelays(RelayTransport):
                 connected=c.connected_at,
                 lost_at=c.lost_at,
                 rtt=c.rtt,
-                score=c.entry.score,
-                role=c.entry.role,
+                standing=c.entry.standing,
             )
             for c in self._connections.values()
             if c.kind != "found"

@@ -102,6 +102,7 @@ class Gate:
         """End connections that took too long."""
         for connection in [c for c in self.pending if now - c.opened_at >= self.config.handshake_timeout]:
             self.counters.handshake_timeouts += 1
+            self._settle(connection)  # it takes a moment to go, and is counted once
             connection.abort()
         # A pending one that reads nothing is ended above.
         limit = self.config.write_timeout
@@ -113,4 +114,5 @@ class Gate:
                 connection.paused_at, connection.acknowledged = now, acknowledged
             elif now - connection.paused_at >= limit:
                 self.counters.write_timeouts += 1
+                connection.paused_at = None
                 connection.abort()

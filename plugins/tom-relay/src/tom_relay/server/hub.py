@@ -15,6 +15,7 @@ The shell registers each connection whose key is proven, gives every message to 
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -403,6 +404,7 @@ class RelayHub:
             asked = client.unanswered_since
             if asked is not None and now - max(asked, client.read_again_at) >= self.config.ping_timeout:
                 self.counters.silent += 1
+                client.unanswered_since, client.next_ping = None, math.inf  # it takes a moment to go, and is told once
                 silent.append(client)
             elif now >= client.next_ping:
                 client.next_ping = now + self._ping_delay()

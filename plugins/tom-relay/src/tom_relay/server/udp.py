@@ -97,6 +97,8 @@ async def _resolved(text: str) -> list[SocketAddr]:
         found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
     except OSError as exc:
         raise RelayServerError(f"{text}: {exc.strerror or exc}") from None
+    except UnicodeError:
+        raise RelayServerError(f"{text}: not a name that a host can have") from None
     # Some hosts give UDP one address only, and that by a name; one is enough.
     return [SocketAddr(str(address[0]), int(address[1])) for *_, address in found[:1]]
 
