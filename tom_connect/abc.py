@@ -127,7 +127,12 @@ class Discovery(PluginObject):
     serverless: bool = False
     """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
     stage: float = 0.0
-    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others."""
+    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others.
+
+    A hedge adapts to what the earlier sources usually take, within a factor of two above.
+    """
+    stage_is_fixed: bool = False
+    """Whether `stage` is kept as it is, for a last resort."""
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:

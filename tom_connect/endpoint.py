@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
-    Discovery,
     PluginObject,
     Publisher,
     PublishReport,
@@ -24,7 +24,7 @@ from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
-from tom_connect.discovery import PublishService
+from tom_connect.discovery import DiscoveryService, Lookup, NodesFile, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
@@ -67,7 +67,6 @@ class Endpoint:
         self._own = OwnAddresses(secret_key.node_id, config, self._magic)
         self._host = PluginHost.load(config)
         self._objects: list[tuple[str, PluginObject]] = []
-        self._sources: list[tuple[str, Discovery]] = []
         self._guards: list[tuple[str, ConnectionGuard]] = []
         self._waiting: deque[Link] = deque()
         self._arrived = asyncio.Event()
@@ -77,6 +76,7 @@ class Endpoint:
         self._driver: Driver
         self._net: NetReporter
         self._publishing: PublishService
+        self._discovery: DiscoveryService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -149,6 +149,7 @@ class Endpoint:
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
         self._net.network_changed()
+        self._discovery.network_changed()
         self._magic.network_changed()
 
     @property
@@ -181,8 +182,7 @@ class Endpoint:
             self._driver,
             addr,
             alpn,
-            sources=self._sources,
-            report=self._host.report_failure,
+            discovery=self._discovery,
             address_filter=self._own.filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
@@ -190,6 +190,19 @@ class Endpoint:
             listener=on_progress,
         )
         return await dial.run()
+
+    def look_up(self, node_id: NodeId) -> AbstractAsyncContextManager[Lookup]:
+        """Ask where a node is: `async with endpoint.look_up(node_id) as lookup: async for found in lookup: ...`.
+
+        `lookup.outcomes` tells what became of each source, `lookup.merged()` what everything so far comes to. Leaving
+        the block cancels what still runs. A look-up of the same node that is under way is shared.
+        """
+        self._check_open()
+        return self._discovery.look_up(node_id)
+
+    def discovery_counts(self) -> Mapping[str, SourceCounts]:
+        """Look-ups since the start by discovery source, with what came of them."""
+        return self._discovery.counts
 
     def accept(self) -> AsyncIterator[Incoming]:
         """Those who dial us, as they come, until the endpoint is closed."""
@@ -237,11 +250,6 @@ class Endpoint:
                 return False
         return True
 
-    async def _follow(self, watch: Watch[Any]) -> None:
-        async for _value in watch:
-            self._own.update()
-            self._net.relays_changed()
-
     # Life
 
     async def _open(self) -> None:
@@ -272,7 +280,7 @@ class Endpoint:
             on_change=self._own.update,
             report_failure=self._host.report_failure,
         )
-        self._own.net_report = self._net.report
+        self._own.net = self._net.report
         self._magic.add_protocol(self._net)
         self._driver.set_foreign(self._net.quic_received)
         self._magic.set_observed(self._net.peer_told)
@@ -294,13 +302,20 @@ class Endpoint:
         if publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
         for name, source in self._own.sources:
-            self._spawn(name, self._follow(source.watch()), "following addresses")
+            self._spawn(name, self._own.follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
-            self._spawn(name, self._follow(transport.home_relay()), "following the home relay")
-            self._spawn(name, self._follow(transport.standby_relay()), "following the standby relay")
+            self._spawn(
+                name, self._own.follow(transport.home_relay(), self._net.relays_changed), "following the home relay"
+            )
+            self._spawn(
+                name,
+                self._own.follow(transport.standby_relay(), self._net.relays_changed),
+                "following the standby relay",
+            )
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host
+        nodes = NodesFile(self._config.nodes_file) if self._config.nodes_file is not None else None
         contexts = host.contexts(
             Facilities(
                 node_id=self.node_id,
@@ -338,8 +353,10 @@ class Endpoint:
         for _name, transport in relays:
             if id(transport) not in running:
                 self._magic.relays.remove(transport)
+        known = [("tom-connect", nodes)] if nodes is not None else []
+        asked = [*known, *(pair for pair in sources if id(pair[1]) in running)]
+        self._discovery = DiscoveryService(asked, report=self._host.report_failure)
         self._own.relays = [pair for pair in relays if id(pair[1]) in running]
-        self._sources = [pair for pair in sources if id(pair[1]) in running]
         self._own.sources = [pair for pair in address_sources if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.
         made = {name for name, _guard in guards}
@@ -392,6 +409,8 @@ class Endpoint:
             if driver is not None:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)
+        if (discovery := getattr(self, "_discovery", None)) is not None:
+            keep_statistics(self._config, discovery.counts)
         self._own.close()
         if hasattr(self, "_net"):
             self._net.report.close()

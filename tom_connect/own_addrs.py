@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 
@@ -32,9 +33,10 @@ class OwnAddresses:
         self.filter = AddressFilter.of(config)
         self.state = NetworkState()
         """What the last look at the interfaces has shown."""
-        self.net_report: Watch[NetReport] = Watch(NetReport())
         self.sources: Sequence[tuple[str, AddressSource]] = ()
         self.relays: Sequence[tuple[str, RelayTransport]] = ()
+        self.net = Watch(NetReport())
+        """At which addresses others see us."""
         self._node_id = node_id
         self._direct = config.direct
         self._skip = config.skip_interfaces
@@ -55,16 +57,12 @@ class OwnAddresses:
         self.filter = attrs.evolve(self.filter, skipped=state.skipped_networks(self._skip))
         self._magic.set_address_filter(self.filter)
 
-    def local(self) -> list[SocketAddr]:
-        """Our sockets' addresses on this machine."""
-        return expand_wildcards(self._magic.local_addrs, self._hosts)
-
     def update(self) -> None:
         """Gather anew, and tell those who watch or wait if something differs."""
         found = self.local()
-        seen = self.net_report.value
-        doubtful = set(seen.reflexive).difference(seen.confirmed, found)
+        seen = self.net.value
         mapped = [addr for _name, source in self.sources for addr in source.watch().value]
+        doubtful = set(seen.reflexive).difference(seen.confirmed, found, mapped)
         found += [*seen.reflexive, *mapped]
         homes = (transport.home_relay().value for _name, transport in self.relays)
         relays = tuple(home for home in homes if home is not None)
@@ -76,6 +74,17 @@ class OwnAddresses:
         # A reflexive or mapped address says more than an interface's: where space is short, the last ones are cut.
         told.sort(key=lambda addr: addr not in seen.confirmed and addr not in mapped)
         self.told.set(NodeAddr(self._node_id, relays, told))
+
+    def local(self) -> list[SocketAddr]:
+        """Where our sockets can be reached on this machine's own interfaces."""
+        return expand_wildcards(self._magic.local_addrs, self._hosts)
+
+    async def follow(self, watch: Watch[Any], then: Callable[[], None] | None = None) -> None:
+        """Update whenever what is watched changes, and call `then` after it."""
+        async for _value in watch:
+            self.update()
+            if then is not None:
+                then()
 
     def close(self) -> None:
         """End what watches us."""

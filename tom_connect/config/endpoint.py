@@ -198,6 +198,12 @@ class EndpointConfig:
         validator=_flag,
         metadata=option("find nodes through serverless discovery alone: no server of anyone's is asked"),
     )
+    nodes_file: pathlib.Path | None = attrs.field(
+        default=None,
+        converter=_path,
+        validator=optional(_of(pathlib.Path, "a path")),
+        metadata=option("file with the tickets of nodes that are known, one a line"),
+    )
     relay: tuple[str, ...] = attrs.field(
         default=(),
         converter=_tuple,
@@ -313,6 +319,16 @@ class EndpointConfig:
     def relay_urls(self) -> tuple[RelayUrl, ...]:
         """`relay`, read, each once."""
         return tuple(dict.fromkeys(map(RelayUrl.parse, self.relay)))
+
+    def data_path(self) -> pathlib.Path | None:
+        """The directory for what should survive a restart, which may not be there yet; None: nothing is kept."""
+        if not self.persist:
+            return None
+        if self.data_dir is not None:
+            return self.data_dir
+        import platformdirs  # not needed by those who say where their data go, or keep none
+
+        return platformdirs.user_data_path("tom-connect", appauthor=False)
 
     @property
     def addr_allow_networks(self) -> tuple[Network, ...]:

@@ -198,8 +198,8 @@ def test_nothing_refused_is_published_or_offered(config: EndpointConfig, addrs: 
     bridge = InterfaceAddress("docker0", 5, "172.17.0.1", 16)
     hosts = dict.fromkeys(["203.0.113.9", *(a.host for a in addrs[::2])])
     own.seen(NetworkState((*(InterfaceAddress("eth0", 2, host, 32) for host in hosts), bridge)))
-    told = tuple(addrs[1::2])
-    own.net_report.set(NetReport(ipv4=FamilyReport(4, reflexive=told, confirmed=told)))
+    seen = tuple(addrs[1::2])
+    own.net.set(NetReport(ipv4=FamilyReport(4, reflexive=seen, confirmed=seen[::2])))
     own.update()
     published = own.told.value.direct_addrs
     offered = magic._core._own[0]

@@ -10,6 +10,8 @@ import time
 import pytest
 
 from tom_connect import Connection, DialError, Endpoint, NodeAddr, SecretKey
+from tom_connect.abc import Discovery, FoundAddr
+from tom_connect.discovery import DiscoveryService
 from tom_relay.server import RelayServer, RelayServerConfig
 
 from .meeting import ALPN, at_relay, config, home, kind, meet, until
@@ -184,21 +186,23 @@ async def test_dead_addresses_do_not_hold_up_a_living_relay(relay: RelayServer, 
         if trusted:
             dialed, _ = await meet(dialer, server, where)
         else:
-            dialer._sources = [("book", _Book(where))]
+            dialer._discovery = _book(where)
             dialed, _ = await meet(dialer, server, NodeAddr(server.node_id))
         assert time.monotonic() - began < 2.0 * SLACK
         assert kind(dialed) == "relay"
 
 
-class _Book:
-    name, stage, serverless = "book", 0.0, True
+def _book(addr: NodeAddr) -> DiscoveryService:
+    return DiscoveryService([("book", _Book(addr))], report=lambda *_: None)
+
+
+class _Book(Discovery):
+    name, serverless = "book", True
 
     def __init__(self, addr: NodeAddr) -> None:
         self._addr = addr
 
     async def resolve(self, _node_id: object):  # type: ignore[no-untyped-def]
-        from tom_connect.abc import FoundAddr
-
         yield FoundAddr(self._addr, "book", 1)
 
 
@@ -230,10 +234,9 @@ async def _kill(server: RelayServer) -> None:
 
 
 async def test_a_second_relay_takes_over() -> None:
-    """Nodes that know two relays are back over the second within 5 s of the first's death, and publish it."""
-    first = RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",)))
-    await first.start()
+    """Nodes that know two relays are back over the other within 5 s of the home relay's death, and publish it."""
     async with (
+        RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as first,
         RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as second,
         at_relay(first.url) as a,
         at_relay(first.url) as b,
@@ -241,15 +244,15 @@ async def test_a_second_relay_takes_over() -> None:
         for endpoint in (a, b):
             transport = endpoint._own.relays[0][1]
             await _also(transport, second.url)
-        before = a.node_addr().relay_urls
         dialed, accepted = await meet(a, b)
         flow = Flow(dialed, accepted)
         await until(lambda: sum(path.rtt is not None for path in dialed.paths()) == 2)
         await flow.more()
+        before = a.node_addr().relay_urls  # a busy machine may have made either of them look nearer
         began = time.monotonic()
-        await _kill(first)
-        await flow.more()
-        assert time.monotonic() - began < 2.0 * SLACK
+        await _kill(first if str(before[0]) == f"{first.url}/" else second)
+        await flow.more(within=10)
+        assert time.monotonic() - began < 5
         assert kind(dialed) == "relay"
         assert (await home(a, other_than=before)).relay_urls != before
         await flow.end()
@@ -305,7 +308,7 @@ async def test_a_record_does_not_lead_into_our_own_networks(relay: RelayServer) 
     async with Endpoint.bind(config(allow_local=False)) as endpoint:
         port = relay.addrs[0].port
         urls = (relay.url, f"http://localhost:{port}", f"http://[::1]:{port}", f"http://2130706433:{port}")
-        endpoint._sources = [("book", _Book(NodeAddr(target, urls)))]
+        endpoint._discovery = _book(NodeAddr(target, urls))
         with pytest.raises(DialError):
             await endpoint.connect(target, ALPN, timeout=1)
         assert endpoint.relays() == []
