@@ -17,6 +17,8 @@ from benchmarks import (
     bench_latency,
     bench_memory,
     bench_mobility,
+    bench_nat,
+    bench_pkarr,
     bench_relay,
     bench_shared_socket,
     bench_throughput,
@@ -34,7 +36,13 @@ ALL = (
     bench_relay.IDLE,
     bench_relay.PAIRS,
     bench_relay.OVERLOAD,
+    bench_nat.NEAR,
+    bench_nat.DELAYED,
+    bench_nat.LOSING,
+    bench_nat.ODD,
     bench_mobility.BENCH,
+    bench_pkarr.RELAY,
+    bench_pkarr.RESOLVE,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

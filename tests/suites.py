@@ -17,17 +17,21 @@ settings.register_profile("unhurried", settings.default, deadline=None)
 settings.load_profile("unhurried")
 
 _INTEROP = Path(__file__).parent / "interop"
-_NETNS = Path(__file__).parent / "netns"
+_ROOT = Path(__file__).parents[1]
 _PROCESSES = Path(__file__).parent / "e2e"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     if _INTEROP in item.path.parents:
         item.add_marker("interop")
-    if _NETNS in item.path.parents:
+    if _in_netns(item.path):
         item.add_marker("netns")
     if _PROCESSES in item.path.parents:
         item.add_marker("slow")
+
+
+def _in_netns(path: Path) -> bool:
+    return path.is_relative_to(_ROOT) and "netns" in path.relative_to(_ROOT).parts
 
 
 def in_ci() -> bool:
@@ -55,6 +59,6 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    if _INTEROP in collector.path.parents or _NETNS in collector.path.parents:
+    if _INTEROP in collector.path.parents or _in_netns(collector.path):
         _fail_if_skipped(report)
     return report

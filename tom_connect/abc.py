@@ -277,6 +277,10 @@ class AddressSource(PluginObject):
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The addresses now and later."""
 
+    def router_addresses(self) -> Sequence[str]:
+        """The IPv4 addresses that our routers say they have outside: a private one shows another NAT behind theirs."""
+        return ()
+
     def network_changed(self) -> None:
         """The network is another one: find out at once which addresses still hold. Must not block."""
 

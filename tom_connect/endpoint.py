@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ from typing import Any, Self
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
+    Diagnostics,
     PluginObject,
     Publisher,
     PublishReport,
@@ -28,7 +29,7 @@ from tom_connect.discovery import DiscoveryService, Lookup, NodesFile, PublishSe
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
-from tom_connect.incoming import Incoming
+from tom_connect.incoming import Accepting, Incoming
 from tom_connect.keyfile import load_or_create_secret_key
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
@@ -37,7 +38,7 @@ from tom_connect.netreport.netwatch.shell import NetworkWatch
 from tom_connect.netreport.report import NetReport
 from tom_connect.netreport.service import NetReporter
 from tom_connect.own_addrs import OwnAddresses
-from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
+from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
@@ -63,7 +64,12 @@ class Endpoint:
         self._key = secret_key
         self._signer = NodeSigner(secret_key)
         self._clock = SystemClock()
-        self._magic = MagicSocket(secret_key, address_filter=AddressFilter.of(config), direct=config.direct)
+        self._magic = MagicSocket(
+            secret_key,
+            address_filter=AddressFilter.of(config),
+            direct=config.direct,
+            port_probing=config.port_probing,
+        )
         self._own = OwnAddresses(secret_key.node_id, config, self._magic)
         self._host = PluginHost.load(config)
         self._objects: list[tuple[str, PluginObject]] = []
@@ -75,6 +81,7 @@ class Endpoint:
         self._closed = False
         self._driver: Driver
         self._net: NetReporter
+        self._contexts: PluginContexts
         self._publishing: PublishService
         self._discovery: DiscoveryService
 
@@ -161,6 +168,10 @@ class Endpoint:
         """Every plugin that was found, with its state."""
         return self._host.infos
 
+    def diagnostics(self) -> dict[str, Diagnostics]:
+        """What each plugin tells of itself, by its name."""
+        return self._host.diagnostics(self._contexts)
+
     # Connections
 
     async def connect(
@@ -210,7 +221,7 @@ class Endpoint:
 
     def accept(self) -> AsyncIterator[Incoming]:
         """Those who dial us, as they come, until the endpoint is closed."""
-        return _Accepting(self._next_incoming)
+        return Accepting(self._next_incoming)
 
     async def _next_incoming(self) -> Incoming | None:
         while not self._closed:
@@ -278,6 +289,7 @@ class Endpoint:
             self._magic.shared,
             self._clock,
             local=self._own.local,
+            routers=self._own.routers,
             transports=lambda: self._own.relays,
             busy=lambda: bool(self._driver.links),
             probing=config.direct and not config.dht_only,
@@ -325,6 +337,7 @@ class Endpoint:
                 report_external_addr=self._net.plugin_told,
             )
         )
+        self._contexts = contexts
         self._own.update()
         protocols = host.collect("tom_datagram_protocol", contexts)
         for _name, protocol in protocols:
@@ -410,8 +423,6 @@ class Endpoint:
         if (discovery := getattr(self, "_discovery", None)) is not None:
             keep_statistics(self._config, discovery.counts)
         self._own.close()
-        if hasattr(self, "_net"):
-            self._net.report.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -463,19 +474,6 @@ class Binding:
 class _ShutDoor(ConnectionGuard):
     def before_handshake(self, remote: SocketAddr | RelayUrl) -> bool:
         return False
-
-
-class _Accepting(AsyncIterator[Incoming]):
-    # A class and not an async generator, so that one abandoned in the middle leaves nothing to be closed.
-
-    def __init__(self, take: Callable[[], Awaitable[Incoming | None]]) -> None:
-        self._take = take
-
-    async def __anext__(self) -> Incoming:
-        incoming = await self._take()
-        if incoming is None:
-            raise StopAsyncIteration
-        return incoming
 
 
 def target_addr(target: Target) -> NodeAddr:

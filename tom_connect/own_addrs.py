@@ -12,13 +12,21 @@ from tom_connect.abc import AddressSource, RelayTransport
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.holepunch.addrfilter import AddressFilter
+from tom_connect.holepunch.disco import Mapping
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import MAX_ADDRESSES, NetworkState, expand_wildcards, network_state
-from tom_connect.netreport.report import NetReport
+from tom_connect.netreport.report import Filtering, NetReport
+from tom_connect.netreport.report import Mapping as ReportedMapping
 from tom_connect.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+_MAPPINGS = {
+    ReportedMapping.ENDPOINT_INDEPENDENT: Mapping.INDEPENDENT,
+    ReportedMapping.ENDPOINT_DEPENDENT: Mapping.DEPENDENT,
+    ReportedMapping.UNKNOWN: Mapping.UNKNOWN,
+}
 
 
 class OwnAddresses:
@@ -68,6 +76,13 @@ class OwnAddresses:
         relays = tuple(home for home in homes if home is not None)
         known = NodeAddr(self._node_id, relays, found if self._direct else ())
         self.known.set(known)
+        behind = seen.ipv4
+        self._magic.set_own_nat(
+            _MAPPINGS[behind.mapping],
+            behind.reflexive[0] if behind.reflexive else None,
+            filtered=behind.filtering is not Filtering.ENDPOINT_INDEPENDENT,
+            blocked=seen.udp_blocked is True,
+        )
         spare = (transport.standby_relay().value for _name, transport in self.relays)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
         told = [addr for addr in known.direct_addrs if self.filter.publishable(addr) and addr not in doubtful]
@@ -78,6 +93,10 @@ class OwnAddresses:
     def local(self) -> list[SocketAddr]:
         """Where our sockets can be reached on this machine's own interfaces."""
         return expand_wildcards(self._magic.local_addrs, self._hosts)
+
+    def routers(self) -> list[str]:
+        """The IPv4 addresses that our routers have outside, as far as plugins know."""
+        return [host for _name, source in self.sources for host in source.router_addresses()]
 
     async def follow(self, watch: Watch[Any], then: Callable[[], None] | None = None) -> None:
         """Update whenever what is watched changes, and call `then` after it."""

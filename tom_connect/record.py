@@ -175,6 +175,14 @@ def parse_dns_packet(node_id: NodeId, packet: bytes) -> NodeAddr:
     for labels, strings in answer:
         if len(labels) == 3 and labels[0].lower() in _READ_LABELS and labels[1].lower() == z32:
             texts += (text for text in map(_decoded, strings) if text is not None)
+    return addr_from_texts(node_id, texts)
+
+
+def addr_from_texts(node_id: NodeId, texts: Iterable[str]) -> NodeAddr:
+    """The addresses that TXT records of a node tell (`relay=`, `addr=`, `user-data=`), read as in a signed packet.
+
+    For sources that are not signed, such as DNS; bounding how many texts there are is the caller's.
+    """
     return _Facts.from_txt(texts).as_addr(node_id)
 
 

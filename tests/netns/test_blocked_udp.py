@@ -28,7 +28,7 @@ def relay_on(host: Host, home: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("blocked", ["dialer", "listener", "both"])
 def test_a_node_without_udp_is_reached_through_the_relay(natlab: Lab, tmp_path: Path, blocked: str) -> None:
-    """Whoever of two has no UDP, the dial works, every ping is answered, and all goes through the relay."""
+    """Whoever of two has no UDP, the dial works, every ping is answered, and all go through the relay."""
     relay = natlab.host("relay")
     hosts = {
         name: natlab.host(name, natlab.router(f"{name}-home", Nat.MODERATE, block_udp=blocked in (name, "both")))

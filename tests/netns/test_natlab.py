@@ -316,6 +316,7 @@ def test_a_host_moves_between_nets(natlab: Lab, udp: OpenSocket) -> None:
         host.move(None)
         assert tell(sock, outside)[0] == host.addr
         host.move(one)
+        assert host.addr == before
         assert tell(sock, outside)[0] == one.wan
 
 
@@ -426,12 +427,12 @@ def test_a_wire_loses_its_share(natlab: Lab, udp: OpenSocket) -> None:
 
 def test_a_wire_with_a_rate_queues_and_drops(natlab: Lab, udp: OpenSocket) -> None:
     """Packets beyond the rate wait behind each other, and those beyond the queue are lost."""
-    near, far = udp(natlab.host("near")), udp(natlab.host("far", wire=Wire(rate=1_000_000, queue=0.2)))
+    near, far = udp(natlab.host("near")), udp(natlab.host("far", wire=Wire(rate=200_000, queue=0.2)))
     tell(near, far)
     began = time.monotonic()
     for number in range(100):
         near.sendto(number.to_bytes(1, "big") * 1000, far.getsockname())
-    got = [far.recv(2000)[0]]
+    got, taken = [far.recv(2000)[0]], 0.0
     far.settimeout(2.0)
     try:
         while True:
@@ -439,10 +440,10 @@ def test_a_wire_with_a_rate_queues_and_drops(natlab: Lab, udp: OpenSocket) -> No
             taken = time.monotonic() - began
     except TimeoutError:
         pass
-    # 100 packets of 8 ms each come in at once; 0.2 s of them fit in the queue. A slow machine offers them slowly.
+    # 100 packets of 40 ms each come in at once, so 0.2 s of them and little more get through.
     assert got == sorted(got)
-    assert len(got) < 100
-    assert taken >= 0.9 * len(got) * 0.008
+    assert 2 <= len(got) < 100
+    assert taken >= 0.9 * len(got) * 0.040
 
 
 def test_jitter_lets_packets_overtake(natlab: Lab, udp: OpenSocket) -> None:

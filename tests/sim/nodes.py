@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 
 from tom_connect.addr import RelayUrl, SocketAddr
@@ -20,6 +20,8 @@ STUN_PORT = 3478
 QUIC_SIZE = 1200
 NOTICED = 0.08
 """Seconds until a host notices that its own network is another one, as netlink and a little patience take."""
+REFRESH = 22.0
+"""Seconds between looks at our own address (`netreport`)."""
 GIVES_UP = 90.0
 """Seconds of silence after which the connection is over."""
 LONGEST_PROBE = 3.0
@@ -53,8 +55,11 @@ class Node:
         self.core = DiscoCore(self.secret, random=self.net.rng.randbytes)
         self.core.openers = []
         self.flows: dict[NodeId, Flow] = {}
-        self.reflexive: OrderedDict[SocketAddr, None] = OrderedDict()
+        self.reflexive: dict[str, SocketAddr] = {}
+        """Where we are seen: by the STUN server in each family, and by the peer that said something last."""
         self.events: list[PathEvent] = []
+        self.offers = 0
+        """How often it had other candidates to tell of."""
         self.sent: Counter[str] = Counter()
         """Packets by what they are: disco, quic, relayed disco, relayed quic."""
         self.socket = host.socket(self._datagram, PORT)
@@ -63,6 +68,8 @@ class Node:
         self.clients: dict[RelayUrl, RelayClient] = {}
         for relay in relays:
             self.clients[relay.url] = relay.client(host, self.id, self._relayed(relay.url))
+        self._told_local: list[SocketAddr] = []
+        self._refresh = host.timer(self.look)
         self.look()
 
     # --- addresses --------------------------------------------------------------------------------------------
@@ -71,22 +78,28 @@ class Node:
         return [SocketAddr(ip, PORT) for ip in (self.host.v4, self.host.v6) if ip is not None]
 
     def look(self) -> None:
-        """What netreport does at bind and on change."""
-        self._offer()
+        """What netreport does at bind, on change, and every 20 s or so, before NATs forget."""
+        if self.local() != self._told_local:
+            self._told_local = self.local()
+            self._offer()
+        # Idle hours are not worth the packets here: whoever begins to send, looks first.
+        if any(flow.in_use() for flow in self.flows.values()):
+            self._refresh.set(self.host.now() + REFRESH)
         if self.stun is not None:
             for dest in (self.stun.host.addr(STUN_PORT), self.stun.host.addr6(STUN_PORT)):
                 self.socket.send(b"\x00", dest)
 
     def _offer(self) -> None:
-        self.core.set_own_candidates([*self.local(), *self.reflexive], self.host.now(), self.urls)
+        self.offers += 1
+        self.core.set_own_candidates([*self.local(), *self.reflexive.values()], self.host.now(), self.urls)
         self.pump()
 
-    def _seen_at(self, addr: SocketAddr) -> None:
-        if addr not in self.reflexive and addr not in self.local():
-            self.reflexive[addr] = None
-            if len(self.reflexive) > 3:
-                self.reflexive.popitem(last=False)
-            self._offer()
+    def _seen_at(self, addr: SocketAddr, by: str) -> None:
+        if addr not in self.local() and self.reflexive.get(by) != addr:
+            known = addr in self.reflexive.values()
+            self.reflexive[by] = addr
+            if not known:
+                self._offer()
 
     def network_changed(self) -> None:
         """What the network watch does, now."""
@@ -115,7 +128,8 @@ class Node:
 
     def _datagram(self, data: bytes, source: SocketAddr) -> None:
         if data[0] == 0:
-            self._seen_at(SocketAddr.parse(data[1:].decode()))
+            addr = SocketAddr.parse(data[1:].decode())
+            self._seen_at(addr, "STUN 6" if ":" in addr.host else "STUN")
         else:
             self.receive(data, source)
 
@@ -159,7 +173,7 @@ class Node:
             events, core.events = core.events, []
             for event in events:
                 if isinstance(event, Observed):
-                    self._seen_at(event.addr)
+                    self._seen_at(event.addr, "a peer")
                 else:
                     self.events.append(event)
                     flow = self.flows.get(event.node_id)
@@ -179,7 +193,7 @@ class Flow:
         self.peer = peer
         self.remote = remote
         self.over = False
-        self.progress = -1.0
+        self.progress = self.busy_since = -1.0
         self.arrivals: list[float] = []
         """When new data came, in the time of the world."""
         self._seq = 0
@@ -197,9 +211,19 @@ class Flow:
 
     def busy(self, seconds: float, interval: float) -> None:
         """Send for so many seconds."""
+        self.busy_since = self.node.net.now
         self._busy_until = self.node.host.now() + seconds
         self._interval = interval
+        self.node.look()
         self._app.set(self.node.host.now())
+
+    def in_use(self) -> bool:
+        """Whether the application sends, or something is not acknowledged."""
+        return not self.over and (bool(self._unacked) or self.node.host.now() < self._busy_until)
+
+    def waiting_for_answer(self) -> bool:
+        """Whether something is sent and not acknowledged."""
+        return bool(self._unacked) and not self.over
 
     def end(self) -> None:
         """Close the connection."""
@@ -241,7 +265,7 @@ class Flow:
                     continue
                 state.credit -= QUIC_SIZE
             self.node.carry(state.path, packet)
-        remote.sent(self.node.host.now())
+        remote.sent(self.node.host.now(), asks=bool(self._unacked))
 
     def _arm(self) -> None:
         if not self._unacked or self.over:

@@ -72,8 +72,8 @@ class PunchNode:
         self.core = DiscoCore(self.secret, random=self.net.rng.randbytes)
         if opens:
             self.core.openers = []
-        self.core.port_sockets = self
-        self.core.attest = self._ask_relay
+        self.core.ports_link.sockets = self
+        self.core.ports_link.attest = self._ask_relay
         self.knows_nat = knows_nat
         self.further: dict[int, FakeSocket] = {}
         self.max_sockets = 1000

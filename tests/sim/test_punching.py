@@ -35,13 +35,14 @@ def dial(a: PunchNode, b: PunchNode, seconds: float = 20.0) -> float:
 @pytest.mark.parametrize("one", ALL)
 @pytest.mark.parametrize("two", ALL)
 def test_every_pair_that_can_be_punched_is_direct_in_two_round_trips_more(one: str, two: str) -> None:
-    """With 10 ms wires the relay connects within 120 ms, and all but the port-probing pairs are direct within 300."""
+    """With 10 ms wires the relay connects within 120 ms, and all are direct within 300 but pairs with a strict NAT.
+
+    Those are where the other NAT lets in any port of an address; the rest is for port probing.
+    """
     a, b = homes(World.make(), ALL[one], ALL[two], delay=0.010)
     start = dial(a, b, 10.0)
     assert a.connected_at[b.id] - start <= 0.120
-    if "strict" in (one, two) and not {one, two} & {"none", "open", "restricted"}:
-        assert a.kind(b) == b.kind(a) == "relay"
-    else:
+    if "strict" not in (one, two) or {one, two} & {"none", "open", "restricted"}:
         assert a.direct_at(b) - start <= 0.300
         assert b.direct_at(a) - start <= 0.300
 
@@ -291,3 +292,17 @@ def test_fake_net_is_the_same_for_one_seed() -> None:
         counters.append((dict(a.net.counters), a.direct_at(b), b.direct_at(a)))
     assert counters[0] == counters[1]
     assert isinstance(a.net, FakeNet)
+
+
+def test_an_address_that_the_caller_gave_is_punched_in_rounds_like_others() -> None:
+    """A given address behind a router with the trap: the dial's knock spoils its round, and the next one works."""
+    world = World.make()
+    a, b = homes(world, Nat.MODERATE, TRAP, delay=0.01)
+    start = world.net.now
+    remote = a.dial(b)
+    a.core.add_candidates(remote, [b.seen_at[0]], "caller", a.now, trusted=True)
+    a.pump()
+    a.talk(b, 120.0)
+    world.net.advance(120.0)
+    assert a.kind(b) == b.kind(a) == "direct"
+    assert a.direct_at(b) - start < 2 * puncher.ROUNDS[0]

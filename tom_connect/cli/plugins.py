@@ -14,12 +14,13 @@ async def command(run: Invocation, stats: bool) -> None:
     """Show the installed plugins, and why any is not in use.
 
     A blocked plugin is not imported, so its hooks are not known. TOM_CONNECT_PLUGINS names the plugins that may be
-    used, TOM_CONNECT_DISABLE_PLUGINS those that may not; both take names or patterns, separated by commas.
+    used, TOM_CONNECT_DISABLE_PLUGINS those that may not; both take names or patterns, separated by commas. What the
+    first names and nobody has is shown as missing.
     """
     if stats:
         _show_statistics(run)
         return
-    rows = [attrs.asdict(info, recurse=False) for info in run.host.infos]
+    rows = [attrs.asdict(info, recurse=False) for info in (*run.host.infos, *run.host.missing)]
     columns = ("name", "package", "version", "hooks", "state", "reason")
     run.output.table("plugin", rows, columns, "No plugin is installed; 'pip install tom-connect[all]' brings them.")
 

@@ -221,6 +221,11 @@ class EndpointConfig:
         validator=_flag,
         metadata=option("send and take packets directly, not only through relays"),
     )
+    port_probing: bool = attrs.field(
+        default=True,
+        validator=_flag,
+        metadata=option("where nothing else works, try many ports to get through a NAT that maps by destination"),
+    )
     lan: bool = attrs.field(
         default=True,
         validator=_flag,

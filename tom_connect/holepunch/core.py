@@ -8,7 +8,7 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 
@@ -24,14 +24,17 @@ from tom_connect.holepunch.addrfilter import (
     normal,
 )
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Mapping, Message, Ping, Pong, PortProbing
-from tom_connect.holepunch.events import PathEvent, PathForgotten, PathProven, PathSelected
+from tom_connect.holepunch.events import PathEvent, PathForgotten, PathLost, PathProven, PathSelected
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
+from tom_connect.holepunch.pathrules import STALE
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
 from tom_connect.holepunch.ports import PortProber
+from tom_connect.holepunch.portslink import PortsLink
 from tom_connect.holepunch.puncher import NOTHING, Offer, Puncher, beyond_nat
 from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
+from tom_connect.holepunch.whyrelayed import why_relayed
 from tom_connect.keys import NodeId, SecretKey
 
 PONG_TIME: Final = 10.0
@@ -80,16 +83,6 @@ class _Known:
     calls: TokenBucket = attrs.field(factory=lambda: TokenBucket(CALL_RATE, CALL_BURST))
 
 
-class PortSockets(Protocol):
-    """Opens and closes further sockets for port probing; `ViaSocket` paths lead through them."""
-
-    def open(self, via: int) -> bool:
-        """Open one under that number; False if there can't be more."""
-
-    def close(self, via: int) -> None:
-        """Close it; unknown numbers are ignored."""
-
-
 def _heard(remote: RemotePaths) -> bool:
     """Whether anything has come from the node, so that calls reach it."""
     return remote.speaks_disco is True or remote.active is not None
@@ -126,11 +119,8 @@ class DiscoCore:
         self.relays_told: Callable[[RemotePaths, list[RelayUrl]], None] = lambda _paths, _urls: None
         """Called with relays that a peer has named and that will be used."""
         self.selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None = None
-        self.port_sockets: PortSockets | None = None
-        """Who opens further sockets for port probing; None, where there can be none."""
-        self.attest: Callable[[RelayPath], None] = lambda _path: None
-        """Called to ask a relay from which IP a node comes; the answer goes to `attested`."""
-        self.ports = PortProber(self, random)
+        self.ports_link = PortsLink(self, random)
+        self.ports = PortProber(self.ports_link, random)
         self._random = random
         self._known: dict[NodeId, _Known] = {}
         self._idle: OrderedDict[NodeId, float] = OrderedDict()
@@ -144,6 +134,8 @@ class DiscoCore:
         self._held: OrderedDict[NodeId, tuple[CallMeMaybe, Path, float]] = OrderedDict()
         self._unfiltered = False
         self.udp_blocked = False
+        self.direct = True
+        """Whether direct paths are wanted at all."""
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
@@ -186,6 +178,19 @@ class DiscoCore:
             del self._known[node_id]
             self.sealer.unpin(node_id)
             self.ports.dropped(node_id)
+
+    def paths_of(self, node_id: NodeId) -> RemotePaths | None:
+        """The paths of a node in the table, None if it is not there."""
+        known = self._known.get(node_id)
+        return known.paths if known is not None else None
+
+    def why_relayed(self, remote: RemotePaths, now: float) -> str | None:
+        """Why traffic to a node takes no direct path: see `whyrelayed`."""
+        known = self._known.get(remote.node_id)
+        if known is None:
+            return None
+        state = {"direct": self.direct, "blocked": self.udp_blocked}
+        return why_relayed(known.paths, known.puncher, self.ports, now, **state)
 
     def remotes(self) -> Iterable[RemotePaths]:
         """The paths of every node in the table."""
@@ -315,6 +320,8 @@ class DiscoCore:
             self.ports.proven(event.node_id, event.path)
         elif isinstance(event, PathForgotten) and isinstance(event.path, ViaSocket):
             self.ports.forgotten(event.path)
+        elif isinstance(event, PathLost) and isinstance(event.path, ViaSocket):
+            self.ports.lost(event.node_id, event.path, event.at)
         known = self._known.get(event.node_id)
         if known is None or not isinstance(event, PathSelected):
             return
@@ -324,13 +331,10 @@ class DiscoCore:
             known.puncher.begin(event.at, fresh=True)
             known.paths.punch(event.at)
 
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """Part of `PathsOwner`."""
-        return self.selector(node_id, paths) if self.selector is not None else None
-
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
         """Part of `PathsOwner`."""
-        if not state.proven:
+        # A relay passes pings on to whom they are for, and is where an outage ends: no limit may hold that back.
+        if not state.proven and state.direct:
             known = self._known.get(remote.node_id)
             if known is not None and not known.pings.take(now):
                 self.counters["ping beyond the limit of a node"] += 1
@@ -346,7 +350,11 @@ class DiscoCore:
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered or state.given or state.heard is not None:
+        if self.openers is None or self._unfiltered or not known.paths.can_be_called:
+            return False
+        if state.heard is not None and now - state.heard < STALE:
+            return False
+        if state.given and known.paths.active is None:
             return False
         if state.source in (SOURCE_PEER, SOURCE_QUIC):
             return False
@@ -380,7 +388,7 @@ class DiscoCore:
             if now >= puncher.next_round and remote.in_use(now):
                 puncher.begin(now, fresh=False)
                 remote.punch(now)
-            if remote.in_use(now) and self.port_sockets is not None and self.ports.hard(puncher.their_mapping):
+            if remote.in_use(now) and self.ports_link.sockets is not None and self.ports.hard(puncher.their_mapping):
                 if now >= puncher.ports_due:
                     puncher.ports_tried(now)
                     self.ports.offer(remote.node_id, now)
@@ -398,38 +406,6 @@ class DiscoCore:
     def attested(self, node_id: NodeId, ip: str, now: float) -> None:
         """Somebody whom we believe says that a node is at `ip`: a relay of ours, or a rendezvous."""
         self.ports.attested(node_id, ip, now)
-
-    def tell(self, node_id: NodeId, message: PortProbing, now: float) -> None:
-        """Part of `PortsOwner`."""
-        known = self._known.get(node_id)
-        active = known.paths.active if known is not None else None
-        if active is not None and active.proven:
-            packet, _stamp = self.sealer.seal(node_id, disco.encode_message(message))
-            self.outbox.append((active.path, packet))
-
-    def probe(self, node_id: NodeId, path: SocketAddr, *, opener: bool) -> None:
-        """Part of `PortsOwner`."""
-        packet, _stamp = self.sealer.seal(node_id, disco.encode_message(Ping(self._random(disco.TX_SIZE))))
-        if opener and self.openers is not None:
-            self.openers.append((path, packet))
-        else:
-            self.outbox.append((path, packet))
-
-    def open_socket(self, via: int) -> bool:
-        """Part of `PortsOwner`."""
-        return self.port_sockets is not None and self.port_sockets.open(via)
-
-    def close_socket(self, via: int) -> None:
-        """Part of `PortsOwner`."""
-        if self.port_sockets is not None:
-            self.port_sockets.close(via)
-
-    def ask_attestation(self, node_id: NodeId) -> None:
-        """Part of `PortsOwner`."""
-        known = self._known.get(node_id)
-        active = known.paths.active if known is not None else None
-        if active is not None and isinstance(active.path, RelayPath):
-            self.attest(active.path)
 
     def _may_probe_ports(self, host: str) -> bool:
         return self.filter.probeable(SocketAddr(host, 1), SOURCE_CALL, trusted=False)
@@ -531,6 +507,7 @@ class DiscoCore:
         if remote.relayed:
             puncher.called(now)
             remote.punch(now)
+        remote.called_from({normal(addr) for addr in call.candidates}, now)
         self.add_candidates(remote, call.candidates, SOURCE_CALL, now, trusted=False)
         self.relays_told(remote, self.add_relays(remote, call.relays, SOURCE_CALL, now, trusted=False))
         self.arm(remote, now)

@@ -29,6 +29,8 @@ ACTIVE_TICK: Final = 0.5
 DOUBT_AFTER: Final = (0.4, 1.2)
 """Bounds of the silence after which a path under traffic is doubted; between them, 1.25 RTT. With a tick the relay is
 asked within half a second of silence wherever answers take no longer."""
+MOST_PATIENCE: Final = 8
+"""Times as long that silence may last, at most, where pings are answered and QUIC's packets are not."""
 DOUBT_PING: Final = 0.25
 """Seconds between pings of a doubted path: three or four before the verdict, so that loss does not decide it."""
 LEAVE_AFTER: Final = (0.35, 0.8)
@@ -36,8 +38,9 @@ LEAVE_AFTER: Final = (0.35, 0.8)
 and a tick this stays under 2 s."""
 STALE: Final = 20.0
 """Seconds without a word from the peer after which traffic begins in doubt: many NATs forget after 30 s."""
-TRUSTED_AGAIN: Final = 5.0
-"""Seconds for which a pong outweighs traffic of the peer on a worse path; it may have its own reasons for that one."""
+AT_EASE: Final = 0.5
+"""Seconds after a doubt or a switch in which traffic of the peer on a worse path raises no doubt: packets are still on
+their way. Grows with the patience below, since the peer may have its own reasons for that path."""
 FOLLOW_AFTER: Final = 0.25
 """Seconds of the peer's traffic on another path, about as good, after which the end with the larger NodeId uses that
 one too: with one path for both directions each end hears whether it works. Shorter than the time to doubt."""

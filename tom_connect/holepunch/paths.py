@@ -13,10 +13,11 @@ synchronous: `now` in; pings, events and the next time to `tick` out through `Pa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 
 from tom_connect.abc import PathInfo
-from tom_connect.holepunch.addrfilter import SOURCE_PEER, SOURCE_QUIC
+from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
 from tom_connect.holepunch.events import (
     PathAdded,
     PathDoubted,
@@ -27,34 +28,33 @@ from tom_connect.holepunch.events import (
     PathSelected,
 )
 from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.pathprobing import given_up, ping_interval
 from tom_connect.holepunch.pathroom import make_room
 from tom_connect.holepunch.pathrules import (
     ACTIVE_TICK,
+    AT_EASE,
     CONFIRMED_AFTER,
     DOUBT_AFTER,
-    DOUBT_PING,
-    FANOUT,
     FOLLOW_AFTER,
     HEARTBEAT,
     LEAVE_AFTER,
     LOST_AFTER,
+    MOST_PATIENCE,
     MOVE_CREDIT,
     OUTAGE,
     PROBES,
-    RELAY_FANOUT,
     REPROBE,
     RETRY,
     SECOND_SAMPLE,
     STALE,
     STANDBY,
     TRAFFIC,
-    TRUSTED_AGAIN,
-    UNPROVEN_PINGS,
     doubt_after,
     leave_after,
 )
 from tom_connect.holepunch.pathsowner import PathsOwner
-from tom_connect.holepunch.pathstate import FIRST_SAMPLE, HYSTERESIS, PathState, best
+from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
+from tom_connect.holepunch.pathtargets import doubted_targets, first_targets
 from tom_connect.keys import NodeId
 
 
@@ -83,6 +83,8 @@ class RemotePaths:
         self._needs_pong = False
         """Whether the doubt is of our packets getting there, so that hearing the peer does not end it."""
         self._at_ease_until = -inf
+        self._patience = 1
+        """Grows while pings are answered and QUIC's packets are not: then it is not the path that is silent."""
         self._outage_since: float | None = None
         self._active_spoke = -inf
         self._led_to: PathState | None = None
@@ -136,10 +138,10 @@ class RemotePaths:
         self._retarget()
         return state
 
-    def sent(self, now: float) -> None:
-        """QUIC sent something to `targets`. Called for every batch."""
+    def sent(self, now: float, *, asks: bool = True) -> None:
+        """QUIC sent something to `targets`. Called for every batch. `asks`: it waits for an acknowledgment."""
         self._last_sent = now
-        if self._unanswered_since is None:
+        if asks and self._unanswered_since is None:
             self._unanswered_since = now
         if self.due > now + ACTIVE_TICK:
             self._wake(now)
@@ -155,6 +157,7 @@ class RemotePaths:
         if state is self.active:
             state.heard = self._active_spoke = now
             self._unanswered_since = None
+            self._patience = 1
             if state.credit is not None:
                 self._earn(state, now, size)
             if self._doubt_since is not None and not self._needs_pong:
@@ -211,7 +214,8 @@ class RemotePaths:
         state.next_ping = now + (SECOND_SAMPLE if first else HEARTBEAT)
         self._prove(state, "disco", now)
         if state is self.active:
-            self._unanswered_since = None
+            if self._doubt_since is not None:
+                self._patience = min(2 * self._patience, MOST_PATIENCE)
             self._calm(now)
             self._retarget()
         else:
@@ -220,10 +224,18 @@ class RemotePaths:
         if self.holders:
             self._owner.arm(self, state.next_ping)
 
+    def called_from(self, addrs: Collection[Path], now: float) -> None:
+        """The peer said where it is now: what only earlier calls named is of no use any more."""
+        for state in list(self.paths.values()):
+            known = state.given or state.proven or state is self.active or state.path in addrs
+            if state.source == SOURCE_CALL and not known:
+                self._forget(state, now)
+
     def network_changed(self, now: float) -> None:
         """The network is another one: ask every path again, and go down those that answer."""
         for state in self.paths.values():
             state.forget_rtt()
+            state.lifetime_pings = 0
             if self.holders:
                 self._probe(state, now)
         if self.holders:
@@ -236,6 +248,12 @@ class RemotePaths:
                 state.lifetime_pings = 0
                 self._probe(state, now)
 
+    def drop(self, path: Path, now: float) -> None:
+        """Forget a path that can't come back, unless it is in use."""
+        if path in self.paths and self.paths[path] is not self.active:
+            self._forget(self.paths[path], now)
+            self._retarget()
+
     @property
     def relayed(self) -> bool:
         """Whether there is no direct path that carries the traffic."""
@@ -244,6 +262,12 @@ class RemotePaths:
     def in_use(self, now: float) -> bool:
         """Whether somebody waits for a path or uses one."""
         return self.holders > 0 and (self.active is None or self._traffic(now))
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether there is a way on which calls get to the peer, so that both ends can act together."""
+        relays = any(not state.direct for state in self.paths.values())
+        return relays or (self.active is not None and self._doubt_since is None)
 
     @property
     def in_outage(self) -> bool:
@@ -258,16 +282,6 @@ class RemotePaths:
         """All paths, the active one first."""
         states = sorted(self.paths.values(), key=lambda s: (s is not self.active, not s.proven, s.score(), s.added))
         return [state.info(now, active=state is self.active) for state in states]
-
-    def why_relayed(self) -> str | None:
-        """Why traffic takes no direct path, in one word; None if it does, or there is no path at all."""
-        if self.active is None or self.active.direct:
-            return None
-        if self.speaks_disco is False:
-            return "peer_without_disco"
-        if not any(state.direct for state in self.paths.values()):
-            return "no_candidates"
-        return "punching"
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -310,7 +324,7 @@ class RemotePaths:
         if self._doubt_since is None:
             if self._unanswered_since is None:
                 return inf
-            times: tuple[float, ...] = (self._unanswered_since + doubt_after(self.active),)
+            times: tuple[float, ...] = (self._unanswered_since + self._patience * doubt_after(self.active),)
         else:
             times = (self._doubt_since + leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
         return min((time for time in times if time > now), default=inf)
@@ -332,42 +346,31 @@ class RemotePaths:
                 return
             if self._lost_on_standby(state, now):
                 return
-        elif self._given_up(state, now, traffic=traffic):
+        elif given_up(
+            state,
+            now,
+            traffic=traffic,
+            dialing=self.active is None,
+            silent=self.in_outage,
+            punching=self.relayed and self.speaks_disco is True,
+        ):
             return
+        if state is self.active and traffic and state.unanswered > 1 and self.speaks_disco:
+            self._doubt(now, "pings without a pong", needs_pong=True)
         state.attempts += 1
         state.lifetime_pings += 1
         state.unanswered += 1
         if self._owner.ping(self, state, now):
             state.pinged(now)
         state.last_ping = now
-        state.next_ping = now + self._ping_interval(state, now)
+        state.next_ping = now + ping_interval(
+            state,
+            speaks_disco=self.speaks_disco,
+            doubted=self._doubt_since is not None,
+            silent=self.in_outage,
+        )
         if state.attempts > len(PROBES) and state.proven and self.speaks_disco is None:
             self.speaks_disco = False
-
-    def _ping_interval(self, state: PathState, now: float) -> float:
-        if self._outage_since is not None and (state.ever_proven or state.given) and self.speaks_disco is not False:
-            return RETRY
-        if self._doubt_since is not None and state.proven and self.speaks_disco is not False:
-            return DOUBT_PING
-        if state.proven and self.speaks_disco:
-            return max(RETRY, 3 * (state.rtt or 0.0))
-        if state.attempts <= len(PROBES):
-            return PROBES[state.attempts - 1]
-        return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
-
-    def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
-        """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
-        if state.given or state.ever_proven:
-            # Searched on while somebody waits for a path or uses one.
-            return not (state.attempts < len(PROBES) or traffic or self.active is None)
-        # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
-        wanted = self._outage_since is not None or self.active is None
-        if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
-            last = state.last_ping or state.added
-            if now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES):
-                self._forget(state, now)
-            return True
-        return False
 
     def _lost_on_standby(self, state: PathState, now: float) -> bool:
         if state is self.active or not self.speaks_disco:
@@ -435,20 +438,19 @@ class RemotePaths:
 
         It uses another one, which we follow if ours is hardly better; or it doubts ours, since it hears nothing there.
         """
-        doubling = now - self._active_spoke < DOUBT_AFTER[0] or state.direct < active.direct
-        if doubling and state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
-            self._doubt(now, "the peer doubts it", needs_pong=True)
-            self._at_ease_until = now + TRUSTED_AGAIN
-        elif self.follows and state.direct == active.direct and state.rtt is not None:
-            self._follow(state, active, now)
+        alike = state.direct == active.direct and state.rtt is not None
+        if alike and self.follows and state.score() < active.score() + HYSTERESIS:
+            self._follow(state, now)
+        elif state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
+            self._doubt(now, "the peer uses another", needs_pong=True)
+            self._at_ease_until = now + self._patience * AT_EASE
 
-    def _follow(self, state: PathState, active: PathState, now: float) -> None:
+    def _follow(self, state: PathState, now: float) -> None:
         if state is not self._led_to or self._active_spoke > self._led_since:
             self._led_to, self._led_since = state, now
         elif now - self._led_since >= FOLLOW_AFTER:
             self._led_to = None
-            # Never to where the rule would lead back from.
-            if state.score() < active.score() + HYSTERESIS and self._chosen_by_plugin(now) is None:
+            if self._chosen_by_plugin(now) is None:
                 self._switch(state, "the peer uses it", now)
 
     def _earn(self, state: PathState, now: float, size: int) -> None:
@@ -483,8 +485,10 @@ class RemotePaths:
         doubted = self._doubt_since is not None
         self._doubt_since = self._outage_since = self._unanswered_since = None
         self._needs_pong = False
+        if self.active is not None:
+            self.active.unanswered = 0
         if now is not None and doubted and self.active is not None:
-            self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
+            self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
             self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
 
     def _judge(self, now: float) -> None:
@@ -496,7 +500,7 @@ class RemotePaths:
                 return
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now >= self._unanswered_since + doubt_after(active) and self._traffic(now)
+            silent = now >= self._unanswered_since + self._patience * doubt_after(active) and self._traffic(now)
             if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
                 self._doubt(now, "silent under traffic")
             return
@@ -519,7 +523,9 @@ class RemotePaths:
             unanswered = self._unanswered_since
             self._outage_since = since if unanswered is None else min(unanswered, since)
             for state in self.paths.values():
-                if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
+                if not state.proven:
+                    # Another family, or a way that was shut until now, may be all that is left.
+                    state.lifetime_pings = 0
                     self._probe(state, now)
             self.outages += 1
             self._owner.outage(self, now)
@@ -540,11 +546,14 @@ class RemotePaths:
             self._switch(winner, why, now)
 
     def _chosen_by_plugin(self, now: float) -> PathState | None:
+        select = self._owner.selector
+        if select is None:
+            return None
         proven = [state for state in self.paths.values() if state.proven]
         if len(proven) < 2:
             return None
         infos = {state.info(now, active=state is self.active): state for state in proven}
-        choice = self._owner.select(self.node_id, list(infos))
+        choice = select(self.node_id, list(infos))
         return infos.get(choice) if choice is not None else None
 
     def _switch(self, winner: PathState, why: str, now: float) -> None:
@@ -555,7 +564,8 @@ class RemotePaths:
             old.why = "answers, another one is used"
         self.active = winner
         winner.why = why
-        self._at_ease_until = max(self._at_ease_until, now + FIRST_SAMPLE)
+        self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
+        self._patience = 1
         self._calm()
         self._retarget()
         self._owner.emit(PathSelected(self.node_id, winner.path, now, old.path if old else None, why))
@@ -568,25 +578,13 @@ class RemotePaths:
 
     def _retarget(self) -> None:
         active = self.active
-        targets: list[PathState]
-        if active is None:
-            given = [state for state in self.paths.values() if state.given]
-            relays = [state for state in given if not state.direct][:RELAY_FANOUT]
-            targets = [state for state in given if state.direct][: FANOUT - len(relays)] + relays
-        elif self._doubt_since is None:
-            targets = [active]
+        if active is not None and self._doubt_since is None:
+            new: tuple[PathState, ...] = (active,)
+        elif active is None:
+            new = first_targets(self.paths.values())
         else:
-            # What stands in for it: the best other path, and a relay, since direct paths often die together.
-            kept = self._kept()
-            relays = [state for state in self.paths.values() if not state.direct and state.given]
-            relays.sort(key=lambda state: (not state.proven, state.score(), state.added))
-            others = kept[1:] if self._outage_since is not None else kept[1:2]
-            relays = relays[: RELAY_FANOUT if self._outage_since is not None else 1]
-            targets = list(dict.fromkeys([active, *others, *relays]))
-            if not self.speaks_disco:
-                moved = (s for s in self.paths.values() if s.given or s.credit is not None)
-                targets.extend(state for state in moved if state not in targets)
-        new = tuple(targets[:FANOUT])
+            silent, moved = self.in_outage, not self.speaks_disco
+            new = doubted_targets(active, self._kept()[1:], self.paths.values(), silent=silent, moved=moved)
         if new != self.targets:
             self.targets = new
             self.version += 1

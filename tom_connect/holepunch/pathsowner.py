@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tom_connect.abc import PathInfo
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class PathsOwner(Protocol):
     """What the paths of a node need from whoever gathers them."""
 
+    selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None
+    """What chooses in place of the built-in rule, which None leaves it to."""
+
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
         """Send a ping; False if a limit forbids it."""
 
@@ -25,9 +28,6 @@ class PathsOwner(Protocol):
 
     def arm(self, remote: RemotePaths, due: float) -> None:
         """Call `tick` at `due`, unless it is due earlier already."""
-
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """What a plugin chooses; None for the built-in rule."""
 
     def outage(self, remote: RemotePaths, now: float) -> None:
         """No path answers any more: add what else may lead to the node."""

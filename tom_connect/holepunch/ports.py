@@ -37,7 +37,7 @@ FEWEST: Final = 32
 PROBES: Final = 2048
 RATE: Final = 300.0
 """Probes a second, 30 kB: what a video call sends."""
-BURST: Final = 16
+BURST: Final = 32
 """Probes at once, where the event loop was late."""
 PACE: Final = 0.02
 PORTS: Final = range(1024, 65536)
@@ -51,6 +51,8 @@ OFFER_RETRY: Final = (0.5, 1.0, 2.0)
 """Seconds after each offer until it is made again, if no answer came."""
 ATTEST_PATIENCE: Final = 5.0
 """Seconds that the other's step waits for somebody to attest its IP."""
+LOST_FOR: Final = 30.0
+"""Seconds without an answer after which a path through a further socket is given up: NATs have forgotten it then."""
 ATTESTED_FOR: Final = 300.0
 MAX_ATTESTED: Final = 1024
 MAX_WAITING: Final = 64
@@ -66,7 +68,7 @@ OFFER_RATE: Final = 0.1
 class PortsOwner(Protocol):
     """What port probing needs from the core."""
 
-    def tell(self, node_id: NodeId, message: PortProbing, now: float) -> None:
+    def tell(self, node_id: NodeId, message: PortProbing) -> None:
         """Send a step to a node on the path in use."""
 
     def probe(self, node_id: NodeId, path: SocketAddr, *, opener: bool) -> None:
@@ -77,6 +79,9 @@ class PortsOwner(Protocol):
 
     def close_socket(self, via: int) -> None:
         """Close it."""
+
+    def drop_path(self, node_id: NodeId, path: ViaSocket, now: float) -> None:
+        """Forget a path whose NAT mapping is gone for good."""
 
     def ask_attestation(self, node_id: NodeId) -> None:
         """Ask whoever may know from which IP the node comes; the answer goes to `attested`."""
@@ -147,6 +152,7 @@ class PortProber:
         self._opening: _Opening | None = None
         self._spraying: _Spraying | None = None
         self._kept: dict[int, NodeId] = {}
+        self._lost: dict[int, tuple[NodeId, ViaSocket, float]] = {}
         self._next_via = 1
 
     # --- who may be aimed at ----------------------------------------------------------------------------------
@@ -213,7 +219,7 @@ class PortProber:
         if len(vias) < FEWEST:
             for via in vias:
                 self._owner.close_socket(via)
-            self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OVER, None), now)
+            self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OVER, None))
             return
         self._opening = _Opening(node_id, there, vias, now)
         self._knock(self._opening, vias, now, opener=True)
@@ -235,13 +241,13 @@ class PortProber:
         spraying, addr = self._spraying, message.addr
         if spraying is not None and spraying.tx == message.tx and spraying.node_id == node_id:
             # Our accept was lost.
-            self._owner.tell(node_id, PortProbing(message.tx, PortStep.ACCEPT, self.addr), now)
+            self._owner.tell(node_id, PortProbing(message.tx, PortStep.ACCEPT, self.addr))
             return
         if not self._offers.take(node_id, now):
             return
         willing = self.enabled and self.mapping is not Mapping.DEPENDENT and self.addr is not None
         if not willing or not sendable or addr is None or ":" in addr.host or spraying is not None:
-            self._owner.tell(node_id, PortProbing(message.tx, PortStep.REFUSE, None), now)
+            self._owner.tell(node_id, PortProbing(message.tx, PortStep.REFUSE, None))
         elif self._is_attested(node_id, addr.host, now):
             self._accept(node_id, message.tx, addr.host, now)
         else:
@@ -252,11 +258,11 @@ class PortProber:
 
     def _accept(self, node_id: NodeId, tx: bytes, ip: str, now: float) -> None:
         if self._spraying is not None or self.addr is None:
-            self._owner.tell(node_id, PortProbing(tx, PortStep.REFUSE, None), now)
+            self._owner.tell(node_id, PortProbing(tx, PortStep.REFUSE, None))
             return
         order = random_module.Random(self._random(16)).sample(PORTS, PROBES)
         self._spraying = _Spraying(node_id, tx, ip, iter(order), now)
-        self._owner.tell(node_id, PortProbing(tx, PortStep.ACCEPT, self.addr), now)
+        self._owner.tell(node_id, PortProbing(tx, PortStep.ACCEPT, self.addr))
 
     def _spray(self, spraying: _Spraying, now: float) -> None:
         count = min(int((now - spraying.last) * RATE + 1e-6), BURST, spraying.left)
@@ -293,14 +299,22 @@ class PortProber:
             self._close(but=via)
             if via is not None:
                 self._kept[via] = node_id
+        if via is not None:
+            self._lost.pop(via, None)
         if self._spraying is not None and self._spraying.node_id == node_id:
             self._spraying = None
         self._offered.pop(node_id, None)
         self._asked.pop(node_id, None)
         self._arm()
 
+    def lost(self, node_id: NodeId, path: ViaSocket, now: float) -> None:
+        """A path through a further socket answers no more: if it stays so, its mapping is another one or gone."""
+        self._lost[path.via] = (node_id, path, now + LOST_FOR)
+        self._arm()
+
     def forgotten(self, path: ViaSocket) -> None:
         """A path through a further socket is given up."""
+        self._lost.pop(path.via, None)
         if self._kept.pop(path.via, None) is not None:
             self._owner.close_socket(path.via)
 
@@ -329,16 +343,20 @@ class PortProber:
             if offered.tries >= len(OFFER_RETRY) or offered.there is not None or self.addr is None:
                 del self._offered[node_id]
                 if offered.there is not None:
-                    self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OVER, None), now)
+                    self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OVER, None))
                 continue
             offered.due = now + OFFER_RETRY[offered.tries]
             offered.tries += 1
             here = SocketAddr(self.addr.host, 0)
-            self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OFFER, here), now)
+            self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OFFER, here))
         for node_id, asked in list(self._asked.items()):
             if now >= asked.due:
                 del self._asked[node_id]
-                self._owner.tell(node_id, PortProbing(asked.tx, PortStep.REFUSE, None), now)
+                self._owner.tell(node_id, PortProbing(asked.tx, PortStep.REFUSE, None))
+        for node_id, path, due in list(self._lost.values()):
+            if now >= due:
+                del self._lost[path.via]
+                self._owner.drop_path(node_id, path, now)
         opening = self._opening
         if opening is not None and now >= opening.due():
             if opening.waves < len(FULL_OPENINGS):
@@ -353,6 +371,7 @@ class PortProber:
     def _arm(self) -> None:
         due = [offered.due for offered in self._offered.values()]
         due += [asked.due for asked in self._asked.values()]
+        due += [lost[2] for lost in self._lost.values()]
         if self._opening is not None:
             due.append(self._opening.due())
         if self._spraying is not None:

@@ -40,6 +40,8 @@ DEAF_OPENING: Final = 0.5
 """The same where nothing at all has come from the node yet: the relay may be dead, and the address a public one."""
 OPENING_TTL: Final = 2
 """One hop to our router, one more so that it sends the packet on: what lies behind sees it expire."""
+ROUND: Final = 7.0
+"""Seconds that a round takes, to its last ping and a little more."""
 ROUNDS: Final = (40.0, 60.0, 120.0, 300.0)
 """Seconds between rounds while relayed: more than the 30 s for which routers keep an entry that nobody answered."""
 JITTER: Final = 0.1
@@ -77,7 +79,8 @@ class Puncher:
         """How the node says that its NAT maps."""
         self.news = False
         """Whether its last call named other candidates than the one before."""
-        self._candidates: tuple[SocketAddr, ...] = ()
+        self.candidates: tuple[SocketAddr, ...] = ()
+        """What its last call named."""
         self._random = random
         self._rounds = 0
         self._attempts = 0
@@ -109,6 +112,10 @@ class Puncher:
         self.next_round = self.ports_due = inf
         self._rounds = 0
         self._opening = False
+
+    def under_way(self, now: float) -> bool:
+        """Whether the present round may still succeed."""
+        return now - self.started < ROUND
 
     def opening(self, now: float, *, heard: bool) -> bool:
         """Whether pings to addresses beyond a NAT must not reach the other's router yet.
@@ -181,8 +188,8 @@ class Puncher:
     def heard(self, call: CallMeMaybe) -> None:
         """The node called us."""
         self.their_mapping = call.mapping
-        self.news = self._candidates != call.candidates
-        self._candidates = call.candidates
+        self.news = self.candidates != call.candidates
+        self.candidates = call.candidates
 
     def called(self, now: float) -> None:
         """It called while no direct path is there: it probes now, so it must know where we are now."""

@@ -142,7 +142,7 @@ class Remote:
     def path_counts(self) -> PathCounts:
         """What has happened to the paths so far, over all connections with the node while it was held."""
         paths = self._paths
-        return PathCounts(paths.switches, paths.doubts, paths.outages, paths.why_relayed())
+        return PathCounts(paths.switches, paths.doubts, paths.outages, self._sock.why_relayed(self))
 
     def add_listener(self, listener: PathListener) -> None:
         """Call `listener(event)` in the loop's thread for every path event from now on. It must not raise or block."""

@@ -19,20 +19,21 @@ from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter, normal
 from tom_connect.holepunch.core import DiscoCore, Observed
-from tom_connect.holepunch.disco import DiscoError
+from tom_connect.holepunch.disco import DiscoError, Mapping
 from tom_connect.holepunch.events import PathEvent
-from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
+from tom_connect.magicsock.portsockets import PortSockets
 from tom_connect.magicsock.provisional import ProvisionalTable
 from tom_connect.magicsock.rebinding import Rebinding
 from tom_connect.magicsock.relays import Relays
 from tom_connect.magicsock.remote import Remote, Route
 from tom_connect.magicsock.shared import SharedUdp
-from tom_connect.magicsock.udp import UdpSocket, bind_error, open_socket, sockaddr
+from tom_connect.magicsock.udp import BatchReceiver, UdpSocket, bind_error, open_socket, sockaddr
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
 
@@ -47,7 +48,8 @@ class MagicSocket:
 
     Belongs to one event loop, and to its thread. `address_filter`: what is probed and offered; without one,
     `allow_local` alone tells whether private, loopback and link-local addresses that records name are. `direct`: False
-    sends and takes QUIC and disco through relays alone. `clock`: seconds, `time.monotonic` by default.
+    sends and takes QUIC and disco through relays alone. `port_probing`: False neither makes nor takes offers of it.
+    `clock`: seconds, `time.monotonic` by default.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class MagicSocket:
         allow_local: bool = False,
         address_filter: AddressFilter | None = None,
         direct: bool = True,
+        port_probing: bool = True,
         clock: Callable[[], float] = time.monotonic,
         loop: asyncio.AbstractEventLoop | None = None,
         logger: logging.Logger | None = None,
@@ -73,7 +76,9 @@ class MagicSocket:
         self._core = DiscoCore(secret_key, address_filter=address_filter or AddressFilter(allow_local))
         self._core.counters = self.counters
         self._core.relays_told = lambda _paths, urls: self.relays.open(urls, trusted=False)
-        self._direct = direct
+        self._core.ports_link.attest = lambda path: self.relays.attest(path)
+        self._core.direct = self._direct = direct
+        self._core.ports.enabled = port_probing and direct
         self._demux = Demux(
             quic=self._direct_quic_arrived if direct else self._quic_unwanted,
             disco=self._disco_arrived if direct else self._disco_unwanted,
@@ -88,7 +93,9 @@ class MagicSocket:
             logger=self._logger,
         )
         """The relay transports, which plugins bring."""
+        self.relays.attested = self._attested
         self._sockets: dict[int, UdpSocket] = {}
+        self._port_sockets: PortSockets | None = None
         self._rebinding = Rebinding(rebound=self._socket_rebound, counters=self.counters, logger=self._logger)
         self._rebound: Callable[[], None] | None = None
         self._remotes: weakref.WeakValueDictionary[NodeId, Remote] = weakref.WeakValueDictionary()
@@ -133,6 +140,10 @@ class MagicSocket:
                     if udp.limits_ttl:
                         self._core.openers = []
                     await udp.start(loop)
+                    if udp.family == socket.AF_INET:
+                        self._core.ports_link.sockets = self._port_sockets = PortSockets(
+                            udp.local.host, loop=loop, make=self._whole_socket, counters=self.counters
+                        )
         except BaseException:
             self._close_sockets()
             raise
@@ -152,15 +163,27 @@ class MagicSocket:
                 self._logger.info("no %s on this machine: going on without %s", family, addr)
                 return None
             raise bind_error(addr, exc) from exc
+        return self._udp_socket(sock, self._demux.received, self._rebinding.request)
+
+    def _udp_socket(
+        self, sock: socket.socket, receive: BatchReceiver, broken: Callable[[UdpSocket], None]
+    ) -> UdpSocket:
         return UdpSocket(
             sock,
-            receive=self._demux.received,
+            receive=receive,
             turn_end=self._turn_end,
             writable=self._socket_writable,
             clock=self._clock,
             counters=self.counters,
-            broken=self._rebinding.request,
+            broken=broken,
         )
+
+    def _whole_socket(self, sock: socket.socket, via: int) -> UdpSocket:
+        def receive(source: SocketAddr, datagrams: list[bytes], now: float) -> None:
+            self._demux.received(ViaSocket.of(source, via), datagrams, now)
+
+        # If it breaks, its path is lost as if the network had failed.
+        return self._udp_socket(sock, receive, lambda _udp: None)
 
     async def aclose(self) -> None:
         """Close the sockets and stop every timer; what waits to be sent is tried once more. Idempotent."""
@@ -184,6 +207,9 @@ class MagicSocket:
         for udp in self._sockets.values():
             udp.close()
         self._sockets.clear()
+        if self._port_sockets is not None:
+            self._port_sockets.close_all()
+            self._core.ports_link.sockets = self._port_sockets = None
 
     def rebind(self, hosts: Collection[str]) -> None:
         """Open those sockets anew that the network has made useless. `hosts`: the addresses that this machine has now.
@@ -237,8 +263,18 @@ class MagicSocket:
         """Whether socket buffers are full and datagrams wait; a sender does well to wait for `set_writable`."""
         return any(udp.congested for udp in self._sockets.values())
 
-    def send_quic(self, dest: NodeAddress | ProvisionalAddress, datagrams: Sequence[bytes], now: float) -> None:
-        """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted."""
+    def send_quic(
+        self,
+        dest: NodeAddress | ProvisionalAddress,
+        datagrams: Sequence[bytes],
+        now: float,
+        *,
+        asks: bool = True,
+    ) -> None:
+        """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted.
+
+        `asks`: the connection waits for an acknowledgment; silence then says something about the path.
+        """
         if isinstance(dest, ProvisionalAddress):
             if dest.node is None:
                 self._send_to_path(dest.path, datagrams)
@@ -260,7 +296,7 @@ class MagicSocket:
                 state.credit -= size
             state.bytes_sent += size
             sender.send(datagrams, address)
-        paths.sent(now)
+        paths.sent(now, asks=asks)
         if paths.due < self._timer_at:
             self._rearm()
 
@@ -278,7 +314,10 @@ class MagicSocket:
         return self._udp_route(path) if self._direct else None
 
     def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
-        udp = self._sockets.get(path.family)
+        if isinstance(path, ViaSocket):
+            udp = self._port_sockets.get(path.via) if self._port_sockets is not None else None
+        else:
+            udp = self._sockets.get(path.family)
         if udp is None or not 0 < path.port < 65536:
             return None
         try:
@@ -395,6 +434,24 @@ class MagicSocket:
         self._core.set_own_candidates(addrs if self._direct else (), self._clock(), relays)
         self._pump()
 
+    def set_own_nat(
+        self, mapping: Mapping, addr: SocketAddr | None, *, filtered: bool = True, blocked: bool = False
+    ) -> None:
+        """Say what is before us in IPv4: how it maps, and where others see our socket (None if that is not known).
+
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        """
+        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked)
+        self._pump()
+
+    def why_relayed(self, remote: Remote) -> str | None:
+        """Why traffic to a node takes no direct path, in one word of `holepunch.whyrelayed`; None if it does."""
+        return self._core.why_relayed(remote.core, self._clock())
+
+    def _attested(self, node_id: NodeId, ip: str) -> None:
+        self._core.attested(node_id, ip, self._clock())
+        self._pump()
+
     def set_address_filter(self, address_filter: AddressFilter) -> None:
         """Judge addresses by this filter from now on."""
         self._core.filter = address_filter
@@ -440,12 +497,20 @@ class MagicSocket:
         if self._core.openers:
             openers, self._core.openers = self._core.openers, []
             for addr, packet in openers:
-                opened = self._udp_route(addr)
-                if opened is not None:
+                if isinstance(addr, ViaSocket):
+                    self._send_via(addr, packet, OPENING_TTL)
+                elif (opened := self._udp_route(addr)) is not None:
                     opened[0].send_opener(packet, opened[1], OPENING_TTL)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
-            self._send_to_path(path, (packet,))
+            if isinstance(path, ViaSocket):
+                self._send_via(path, packet)
+            else:
+                self._send_to_path(path, (packet,))
+
+    def _send_via(self, path: ViaSocket, packet: bytes, ttl: int | None = None) -> None:
+        if self._port_sockets is not None:
+            self._port_sockets.send(path.via, packet, sockaddr(path), ttl)
 
     def _pump(self) -> None:
         """Carry out what the core wants: send, report, set the timer."""

@@ -148,13 +148,17 @@ class UdpSocket:
 
     async def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to receive."""
-        self._loop = loop
         try:
-            loop.add_reader(self._sock.fileno(), self._drain_gro if self.gro else self._drain)
-            self._reading = True
+            self.start_reading(loop)
         except NotImplementedError:
             # The proactor loop of Windows has no readers: asyncio's own transport then does the reading.
             await self.start_transport(loop)
+
+    def start_reading(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to receive by a reader of the loop; raises NotImplementedError where it has none."""
+        self._loop = loop
+        loop.add_reader(self._sock.fileno(), self._drain_gro if self.gro else self._drain)
+        self._reading = True
 
     async def start_transport(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to receive through asyncio's datagram transport, which works on every loop, one datagram at a time."""

@@ -1,6 +1,6 @@
 """Whether something else answers in a relay's place, as the captive portals of hotels and trains do.
 
-A relay answers `GET /generate_204` with status 204 and repeats our challenge, which no portal knows to do. It is asked in
+A relay answers `GET /generate_204` with status 204 and our challenge, which no portal knows to do. It is asked in
 plain HTTP, which is what portals intercept.
 """
 

@@ -23,7 +23,10 @@ SERVER_TRUST: Final = 70.0
 PEER_TRUST: Final = 120.0
 SUSPECT_TRUST: Final = 5.0
 """Seconds that it still counts once the network may be another one: by then a server has answered twice over."""
-MAX_WITNESSES: Final = 128
+MAX_WITNESSES: Final = 64
+"""Servers and plugins: some times what one endpoint has."""
+MAX_PEERS: Final = 32
+"""All together count as one witness, so that more of them would tell nothing."""
 MAX_REFLEXIVE: Final = 4
 """Addresses of one family that are told to peers; a NAT that maps to more is one that they can't use anyway."""
 _PEERS: Final = "peers"
@@ -66,6 +69,8 @@ class Observations:
 
     def __init__(self) -> None:
         self._words: dict[tuple[Kind, str, Version], _Word] = {}
+        self.version = 0
+        """Grows whenever there is another word, or one less."""
 
     def told(self, kind: Kind, witness: str, addr: SocketAddr, now: float, *, origin: str | None = None) -> bool:
         """Note what a witness says; True if it said otherwise before.
@@ -77,15 +82,22 @@ class Observations:
         if addr.ip.is_unspecified or addr.ip.is_multicast:
             return False
         key = (kind, witness, _version(addr))
-        known = self._words.pop(key, None)
-        if known is None and len(self._words) >= MAX_WITNESSES:
-            del self._words[next(iter(self._words))]
+        known = self._words.get(key)
+        if known is None and not self._room(kind):
+            return False
+        if known is None or known.addr != addr or known.suspect:
+            self.version += 1
         lasting = {Kind.PLUGIN: float("inf"), Kind.PEER: PEER_TRUST}.get(kind, SERVER_TRUST)
         self._words[key] = _Word(kind, addr, origin or witness, now, now + lasting)
         return known is not None and known.addr != addr
 
+    def _room(self, kind: Kind) -> bool:
+        peers = sum(word.kind is Kind.PEER for word in self._words.values())
+        return peers < MAX_PEERS if kind is Kind.PEER else len(self._words) - peers < MAX_WITNESSES
+
     def suspect(self, now: float, *, except_for: str | None = None) -> None:
         """The network may be another one: let all words run out soon that are not said again."""
+        self.version += 1
         for key, word in self._words.items():
             if key[1] != except_for:
                 word.suspect = True
@@ -95,7 +107,8 @@ class Observations:
     def forget(self, kind: Kind, witness: str) -> None:
         """A witness has become unable to speak."""
         for version in (4, 6):
-            self._words.pop((kind, witness, version), None)
+            if self._words.pop((kind, witness, version), None) is not None:
+                self.version += 1
 
     def heard_from_peers(self) -> bool:
         """Whether a peer told us an address lately, which it can over UDP alone."""
@@ -106,6 +119,7 @@ class Observations:
         gone = [key for key, word in self._words.items() if word.until <= now]
         for key in gone:
             del self._words[key]
+            self.version += 1
         return bool(gone)
 
     def get_timer(self) -> float | None:

@@ -43,7 +43,8 @@ class FamilyReport:
     `local`: our socket's addresses on this machine, loopback left out; `reflexive`: at which addresses others see it,
     the best attested first; `confirmed`: those of them that may be published, none where witnesses contradict one
     another. `answers`: whether a server answered over UDP, None where none was asked or the answer is still out.
-    `nat`, `port_preserved`, `hairpin`: None as long as they are not known.
+    `nat`, `port_preserved`, `hairpin`: None as long as they are not known. `carrier_nat`: whether an address of ours,
+    or the one that our router has outside, shows another NAT behind the router's own.
     """
 
     version: Version
@@ -56,6 +57,7 @@ class FamilyReport:
     port_preserved: bool | None = None
     hairpin: bool | None = None
     answers: bool | None = None
+    carrier_nat: bool = False
 
     @property
     def public_ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
 from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, RelayTransport, SharedSocket
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import SocketAddr, is_local
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.netreport import captive
@@ -21,6 +22,8 @@ from tom_connect.watch import Watch
 
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
+MAX_QAD_SERVERS: Final = 2
+"""Of them by QUIC address discovery: each is a TLS handshake for each family."""
 RESOLVE_TIMEOUT: Final = 5.0
 PORTAL_AFTER: Final = 3.0
 """Seconds without any relay after which a captive portal is looked for: most relays have answered by then."""
@@ -29,6 +32,8 @@ LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
 
 
+_CARRIER: Final = ipaddress.ip_network("100.64.0.0/10")
+"""Between a carrier's NAT and its customers' routers (RFC 6598)."""
 _FILTERING: Final = {
     None: Filtering.UNKNOWN,
     True: Filtering.ADDRESS_DEPENDENT,
@@ -39,7 +44,8 @@ _FILTERING: Final = {
 class NetReporter(DatagramProtocol):
     """Keeps a NetReport of one endpoint; `run` and `find_servers` do the work.
 
-    `local()`: our sockets' addresses on this machine; `transports()`: the relay transports, each with its plugin's
+    `local()`: our sockets' addresses on this machine; `routers()`: those that our routers say they have outside;
+    `transports()`: the relay transports, each with its plugin's
     name, whose failures are given to `report_failure`; `busy()`: whether there are connections; `on_change()`: called
     when reflexive addresses have changed. `probing` False sends nothing. It claims all STUN of the shared socket.
     """
@@ -53,6 +59,7 @@ class NetReporter(DatagramProtocol):
         clock: Clock,
         *,
         local: Callable[[], Sequence[SocketAddr]],
+        routers: Callable[[], Sequence[str]],
         transports: Callable[[], Sequence[tuple[str, RelayTransport]]],
         busy: Callable[[], bool],
         probing: bool,
@@ -63,6 +70,7 @@ class NetReporter(DatagramProtocol):
         self._socket = socket
         self._now = clock.monotonic
         self._local = local
+        self._routers = routers
         self._transports = transports
         self._busy = busy
         self._probing = probing
@@ -77,6 +85,7 @@ class NetReporter(DatagramProtocol):
         self._portal_at = self._now() + PORTAL_AFTER
         self._look = asyncio.Event()
         self._wake = asyncio.Event()
+        self._waits_until = inf
 
     # What others tell
 
@@ -111,9 +120,11 @@ class NetReporter(DatagramProtocol):
         self._pump()
 
     def peer_told(self, addr: SocketAddr, peer: NodeId) -> None:
-        """A peer says at which address it sees us."""
+        """A peer says at which address it sees us. Every pong does, mostly the same again: that must cost little."""
+        version = self._observations.version
         self._observations.told(Kind.PEER, str(peer), addr, self._now())
-        self._pump()
+        if self._observations.version != version:
+            self._pump()
 
     def relays_changed(self) -> None:
         """Relays came, went or were measured."""
@@ -152,12 +163,16 @@ class NetReporter(DatagramProtocol):
             self._wake.clear()
             now = self._now()
             due = self._prober.get_timer()
-            if due is None or due > now:
+            self._waits_until = inf if due is None else due
+            if self._waits_until > now:
                 try:
                     async with asyncio.timeout(None if due is None else due - now):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
+            else:
+                await asyncio.sleep(0)  # whatever is overdue, others get their turn
+            self._waits_until = inf
             self._prober.handle_timer(self._now())
             self._pump()
 
@@ -206,29 +221,30 @@ class NetReporter(DatagramProtocol):
         families = {addr.family for addr in self._socket.local_addrs}
         targets = [
             Target(kind, server, SocketAddr(addr.host, port))
-            for server in servers
+            for rank, server in enumerate(servers)
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
-            for kind, port in self._services(server, addr)
+            for kind, port in self._services(server, addr, rank)
             if port is not None
         ]
         self._prober.set_targets(targets, self._now())
         self._pump()
 
-    def _services(self, server: ProbeServer, addr: SocketAddr) -> list[tuple[Kind, int | None]]:
-        services: list[tuple[Kind, int | None]] = [(Kind.STUN, server.stun_port), (Kind.QAD, server.qad_port)]
+    def _services(self, server: ProbeServer, addr: SocketAddr, rank: int) -> list[tuple[Kind, int | None]]:
+        services = [(Kind.STUN, server.stun_port)]
+        if rank < MAX_QAD_SERVERS:
+            services.append((Kind.QAD, server.qad_port))
         if self._prober.lets_in(6 if ":" in addr.host else 4) is not None:
             # A second destination, from which the kind of mapping can be seen with one relay.
             services.append((Kind.STUN, server.stun_other_port))
         return services
 
     def _pump(self) -> None:
-        before = self._prober.get_timer()
         report = self._make_report()
         for data, addr in self._prober.take_outbox():
             self._socket.send(data, addr)
-        after = self._prober.get_timer()
-        if after != before or (after or inf) <= self._now():
+        due = self._prober.get_timer()
+        if due is not None and due < self._waits_until:
             self._wake.set()
         old = self.report.value
         self.report.set(report)
@@ -277,7 +293,11 @@ class NetReporter(DatagramProtocol):
             port_preserved=verdict.port_preserved,
             hairpin=self._prober.hairpin(version),
             answers=answers,
+            carrier_nat=version == 4 and self._behind_carrier(own),
         )
+
+    def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
+        return any(addr.ip in _CARRIER for addr in own) or any(is_local(SocketAddr(h, 1)) for h in self._routers())
 
     def _relay_reports(self) -> tuple[RelayReport, ...]:
         nearest: dict[str, float] = {}

@@ -469,6 +469,11 @@ class Engine(Authenticated):
         """Whether the peer has acknowledged a 1-RTT packet of this number or a later one."""
         return self._spaces[tls.Epoch.ONE_RTT].largest_acked_packet >= packet_number
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether something that we sent has to be acknowledged."""
+        return bool(self._loss.bytes_in_flight > 0)
+
     def packet_too_big(self, size: int, now: float) -> None:
         """The socket refused a datagram of `size` bytes (EMSGSIZE)."""
         self._pmtu.refused(size, now)

@@ -15,6 +15,7 @@ outside; routers count down the TTL. There is no I/O and nothing waits: an hour 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -117,8 +118,14 @@ class HostTimer:
 
     def resume(self) -> None:
         """Part of `Host.wake`."""
-        asleep = self._host.asleep or self.when is None
-        self._timer.set(None if asleep else (self.when or 0.0) + self._host.slept)
+        if self._host.asleep or self.when is None:
+            self._timer.set(None)
+            return
+        at = self.when + self._host.slept
+        while at - self._host.slept < self.when:
+            # Rounding must not let it go off before its time.
+            at = math.nextafter(at, math.inf)
+        self._timer.set(at)
 
     def suspend(self) -> None:
         """Part of `Host.sleep`."""

@@ -89,19 +89,23 @@ class RelayClient:
             if self._retry.when is not None and self._retry.when > self.host.now() + 1.0:
                 self._retry.set(self.host.now() + 1.0)
             return
-        if self._way != self._present_way():
+        if not self.works():
             self._queue = [*self._queue[1 - QUEUE :], (to, data)]
             self._suspicious()
             return
         self._up_at = max(self._up_at, self._clock.now + self._travel())
         self._clock.at(self._up_at, self._at_relay, self.relay.generation, to, data)
 
+    def works(self) -> bool:
+        """Whether what is sent now gets to the relay: it is connected, and its connection is not dead unnoticed."""
+        return self.connected and self._way == self._present_way()
+
     def network_changed(self) -> None:
         """The host noticed that its network is another one: find out at once whether the connection lives."""
         self._tries = 0
         if not self.connected:
             self._retry.set(self.host.now())
-        elif self._way != self._present_way():
+        elif not self.works():
             self._suspicious(DEAD_AFTER / 4)
 
     def close(self) -> None:
@@ -150,7 +154,7 @@ class RelayClient:
         if self.closed:
             return
         self._suspect = False
-        if self.connected and self._way == self._present_way():
+        if self.works():
             self._flush()
             return
         self._leave()
@@ -193,7 +197,7 @@ class RelayClient:
 
     def passed_on(self, sender: NodeId, data: bytes) -> None:
         """The relay has a datagram for us."""
-        if self.connected and self._way == self._present_way():
+        if self.works():
             self._down_at = max(self._down_at, self._clock.now + self._travel())
             self._clock.at(self._down_at, self._arrived, self._way, sender, data)
 

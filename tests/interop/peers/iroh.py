@@ -42,15 +42,23 @@ class IrohPeer:
         bind: str = "127.0.0.1:0",
         relays: tuple[str, ...] = (),
         namespace: str | None = None,
+        discovery: bool = False,
     ) -> IrohPeer:
         """Bind the endpoint; raise PeerMissing without iroh, PeerError if it does not come up.
 
-        `relays`: URLs of the only relays that it uses; `namespace`: the Linux network namespace that it runs in.
+        `relays`: URLs of the only relays that it uses; `namespace`: the Linux network namespace that it runs in;
+        `discovery`: publish to and look up at iroh's own servers, which only a namespace of ours may stand in for.
         """
         if importlib.util.find_spec("iroh") is None:
             raise PeerMissing("iroh is not installed: pip install iroh (dependency group interop)")
         secret = secret_key.hex() if secret_key else None
-        options = {"secret_key": secret, "bind": bind, "alpns": list(alpns), "relays": list(relays)}
+        options = {
+            "secret_key": secret,
+            "bind": bind,
+            "alpns": list(alpns),
+            "relays": list(relays),
+            "discovery": discovery,
+        }
         command = python_module("tests.interop.peers.iroh_process", json.dumps(options))
         inside = ["ip", "netns", "exec", namespace] if namespace else []
         process = LineProcess.start([*inside, *command])

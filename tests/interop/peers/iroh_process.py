@@ -22,11 +22,18 @@ from tests.interop.peers.lines import emit, serve
 READ_SIZE = 1 << 16
 
 
-async def open_endpoint(secret_key: bytes | None, bind: str, alpns: list[str], relays: list[str] | None = None) -> Any:
-    """Bind an endpoint with the given relays, and without discovery or anything else that leaves the machine."""
+async def open_endpoint(
+    secret_key: bytes | None,
+    bind: str,
+    alpns: list[str],
+    relays: list[str] | None = None,
+    *,
+    discovery: bool = False,
+) -> Any:
+    """Bind an endpoint with the given relays, and without anything else that leaves the machine unless `discovery`."""
     iroh.iroh_ffi.uniffi_set_event_loop(cast(Any, asyncio.get_running_loop()))
     options = iroh.EndpointOptions(
-        preset=iroh.preset_minimal(),
+        preset=iroh.preset_n0_disable_relay() if discovery else iroh.preset_minimal(),
         bind_addr=bind,
         secret_key=secret_key,
         alpns=[alpn.encode() for alpn in alpns],
@@ -190,7 +197,11 @@ async def main(options: dict[str, Any]) -> None:
     """Bind, say who and where we are, and answer until stdin ends."""
     secret = options["secret_key"]
     endpoint = await open_endpoint(
-        bytes.fromhex(secret) if secret else None, options["bind"], options["alpns"], options["relays"]
+        bytes.fromhex(secret) if secret else None,
+        options["bind"],
+        options["alpns"],
+        options["relays"],
+        discovery=options["discovery"],
     )
     peer = Peer(endpoint)
     accepting = asyncio.create_task(peer.accept_forever())

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import pytest
+
 from tests.unit.endpoint.pairs import local_config
 from tom_connect import Endpoint, NodeAddr, NodeId, RelayUrl, SocketAddr, hookimpl
-from tom_connect.abc import PluginContext, ProbeServer, RelayTransport
-from tom_connect.netreport.report import Mapping
+from tom_connect.abc import AddressSource, PluginContext, ProbeServer, RelayTransport
+from tom_connect.netreport.prober import REQUESTS
+from tom_connect.netreport.report import Mapping, NetReport
 from tom_connect.netreport.stun import BindingRequest, binding_success
 from tom_connect.watch import Watch
 
@@ -23,12 +26,15 @@ class Server(asyncio.DatagramProtocol):
     def __init__(self, told: SocketAddr) -> None:
         self.told = told
         self.asked = 0
+        self.silent = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.asked += 1
+        if self.silent:
+            return
         request = BindingRequest.decode(data)
         self.transport.sendto(binding_success(request.transaction_id, self.told), addr)  # type: ignore[attr-defined]
 
@@ -80,12 +86,35 @@ class Transport(RelayTransport):
         ]
 
 
+class Router(AddressSource):
+    """A router that maps nothing, and says where it is."""
+
+    def __init__(self, outside: str) -> None:
+        self.outside = outside
+        self.addrs: Watch[tuple[SocketAddr, ...]] = Watch(())
+
+    def watch(self) -> Watch[tuple[SocketAddr, ...]]:
+        return self.addrs
+
+    def router_addresses(self) -> Sequence[str]:
+        return [self.outside]
+
+
 class Plugin:
     """Brings the transport, and keeps its context."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self.transport = Transport(servers)
+        self.router: AddressSource | None = None
         self.ctx: PluginContext
+
+    @hookimpl
+    def tom_address_source(self) -> AddressSource | None:
+        return self.router
+
+    @hookimpl
+    def tom_diagnostics(self) -> dict[str, object]:
+        return {"servers": len(self.transport.servers)}
 
     @hookimpl
     def tom_relay_transport(self, ctx: PluginContext) -> RelayTransport:
@@ -168,3 +197,52 @@ async def test_a_new_home_relay_is_asked() -> None:
             plugin.transport.servers = servers
             plugin.transport.home.set(RelayUrl.parse("test://relay0/"))
             await addr_with(endpoint.watch_addr(), SEEN)
+
+
+async def report_that(endpoint: Endpoint, condition: Callable[[NetReport], bool]) -> NetReport:
+    """The first report for which the condition holds."""
+    async with asyncio.timeout(20):
+        async for report in endpoint.net_report():
+            if condition(report):
+                return report
+    raise AssertionError("the endpoint was closed")
+
+
+async def test_a_dht_whose_nodes_see_different_ports_and_a_server_tell_a_hard_nat() -> None:
+    """Port 0 of a plugin is evidence, not an address: none with that port is told to anybody."""
+    async with serving(SEEN) as servers:
+        plugin = Plugin(servers)
+        async with asking(plugin) as endpoint:
+            plugin.ctx.report_external_addr(SocketAddr(SEEN.host, 0))
+            report = await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent)
+            assert report.ipv4.public_ip == SEEN.ip
+            assert endpoint.node_addr().direct_addrs == endpoint.local_addrs
+            assert plugin.ctx.local_addrs.value.direct_addrs == (*endpoint.local_addrs, SEEN)
+
+
+@pytest.mark.parametrize(("outside", "carrier"), [("100.64.3.4", True), ("192.168.7.1", True), ("203.0.113.1", False)])
+async def test_what_the_router_has_outside_shows_a_carriers_nat(outside: str, carrier: bool) -> None:
+    """A router with a private or shared address is behind another NAT."""
+    async with serving(SEEN) as servers:
+        plugin = Plugin(servers)
+        plugin.router = Router(outside)
+        async with asking(plugin) as endpoint:
+            report = await report_that(endpoint, lambda report: report.complete and bool(report.ipv4.reflexive))
+            assert report.ipv4.carrier_nat is carrier
+
+
+async def test_a_silent_server_is_asked_again_and_given_up() -> None:
+    """Repetitions leave on time although nothing else happens, and in the end it is known that nobody answers."""
+    async with serving(SEEN) as servers:
+        servers[0].silent = True
+        async with asking(Plugin(servers)) as endpoint:
+            report = await report_that(endpoint, lambda report: report.ipv4.answers is False)
+            assert report.complete
+            assert report.udp_blocked is None  # no relay is connected, so that all may be down
+            assert servers[0].asked == REQUESTS
+
+
+async def test_plugins_tell_of_themselves() -> None:
+    """What a plugin's hook for diagnostics returns is there under its name."""
+    async with asking(Plugin([])) as endpoint:
+        assert endpoint.diagnostics() == {"asker": {"servers": 0}}

@@ -6,6 +6,7 @@ import pytest
 
 from tom_connect.addr import SocketAddr
 from tom_connect.netreport.observations import (
+    MAX_PEERS,
     MAX_REFLEXIVE,
     MAX_WITNESSES,
     PEER_TRUST,
@@ -175,6 +176,23 @@ def test_everything_is_bounded() -> None:
         seen.told(Kind.STUN, f"s{number}", SocketAddr("203.0.113.1", 1 + number), 0.0, origin=f"s{number}")
     assert len(seen._words) == MAX_WITNESSES
     assert len(seen.verdict(4, LOCAL).reflexive) == MAX_REFLEXIVE
+
+
+def test_peers_do_not_push_servers_out() -> None:
+    """Any number of peers leaves room for servers, and peers that say the same again change nothing."""
+    seen = Observations()
+    seen.told(Kind.STUN, "a:3478", SEEN, 0.0, origin="a")
+    for number in range(10 * MAX_PEERS):
+        seen.told(Kind.PEER, f"p{number}", SEEN, 0.0)
+    version = seen.version
+    for number in range(10 * MAX_PEERS):
+        seen.told(Kind.PEER, f"p{number}", SEEN, 1.0)
+    assert seen.version == version
+    seen.told(Kind.STUN, "b:3478", SEEN, 0.0, origin="b")
+    assert seen.version == version + 1
+    assert len(seen._words) == 2 + MAX_PEERS
+    seen.expire(PEER_TRUST + 1.0)
+    assert not seen.heard_from_peers()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "::", "ff02::1"])

@@ -131,7 +131,7 @@ class Lab:
         upstream = behind.customers() if behind is not None else self.internet
         link = upstream.attach(namespace, DEVICE_WAN, wire, ipv4=ipv4, ipv6=ipv6 is not None)
         rules = NatRules(kind, 0 if remap else None, hairpin, ipv6, reject)
-        router = Router(self, name, namespace, upstream, link, rules)
+        router = Router(self, name, namespace, upstream, link, rules, behind=behind)
         network = None
         if link.addr is not None:
             network = self.plan.routed4() if kind is Nat.NONE else self.plan.private4()

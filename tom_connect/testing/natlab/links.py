@@ -234,6 +234,7 @@ class Lan:
     up: Callable[[IPNetwork], None]
     _number: int = attrs.field(init=False)
     _hosts: Iterator[int] = attrs.field(init=False, factory=lambda: iter(range(2, 255)))
+    _leases: dict[str, int] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._number = self.cabling.number()
@@ -268,7 +269,7 @@ class Lan:
         """Make a link with addresses and default routes, of the families that both sides have."""
         link = self.cabling.connect(namespace, device, self.namespace, wire)
         link.gateway_mac = self.mac
-        host = self._next_host()
+        host = self._leases.get(namespace) or self._lease(namespace)
         if ipv4 and self.network is not None:
             link.addr, link.length = str(self.network[host]), self.network.prefixlen
             link.gateway = str(self.network[1])
@@ -290,7 +291,7 @@ class Lan:
         """Give the node another IPv4 address."""
         if self.network is None:
             raise LabError("a net without IPv4 has no other IPv4 address to give")
-        old, link.addr = link.addr, str(self.network[self._next_host()])
+        old, link.addr = link.addr, str(self.network[self._lease(link.namespace)])
         ip([f"neighbour del {old} dev {self.device}"], self.namespace)
         ip([f"address del {old}/{link.length} dev {link.device}"], link.namespace)
         self.restore(link)
@@ -301,10 +302,12 @@ class Lan:
         ip([f"route replace {network} via {via} dev {self.device} onlink"], self.namespace)
         self.up(network)
 
-    def _next_host(self) -> int:
+    def _lease(self, namespace: str) -> int:
+        # Kept, as by a DHCP server: who comes back has the address that it had.
         host = next(self._hosts, None)
         if host is None:
             raise LabError(f"no address left on {self.device} of {self.namespace}")
+        self._leases[namespace] = host
         return host
 
 

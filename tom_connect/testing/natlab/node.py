@@ -26,7 +26,8 @@ Argument = str | os.PathLike[str]
 class Node:
     """A machine of a lab, with a network namespace of its own."""
 
-    _lab: Lab
+    lab: Lab
+    """The lab that it is in."""
     name: str
     """Its name in the lab."""
     namespace: str
@@ -51,16 +52,16 @@ class Node:
     def popen(self, command: Sequence[Argument], **options: Any) -> subprocess.Popen[Any]:
         """Start a program, with the options of `subprocess.Popen`; it is ended with the lab, if not before."""
         process = subprocess.Popen(self.command(command), **options)
-        self._lab.own(process)
+        self.lab.own(process)
         return process
 
     async def process(self, command: Sequence[Argument], **options: Any) -> asyncio.subprocess.Process:
         """Start a program, with the options of `asyncio.create_subprocess_exec`; it is killed with the lab."""
         return await asyncio.create_subprocess_exec(*self.command(command), **options)
 
-    def command(self, command: Sequence[Argument]) -> list[Argument]:
+    def command(self, command: Sequence[Argument]) -> list[str]:
         """The command that runs another one here, for whatever starts programs by itself."""
-        return ["ip", "netns", "exec", self.namespace, *command]
+        return ["ip", "netns", "exec", self.namespace, *(os.fspath(part) for part in command)]
 
     def socket(
         self,
@@ -79,7 +80,7 @@ class Node:
         """Change how the node's link treats packets; raises LabError if it was made without a wire."""
         if not self.link.wired:
             raise LabError(f"{self.name} hangs on a plain link; give it a wire when you make it")
-        self._lab.wires.change(self.link.number, wire)
+        self.lab.wires.change(self.link.number, wire)
 
 
 @attrs.define(eq=False)
@@ -107,9 +108,9 @@ class Host(Node):
 
     def move(self, router: Router | None) -> None:
         """Unplug it and plug it in elsewhere: behind a router, or on the internet (None). Its addresses change."""
-        self._lab.cabling.disconnect(self.link)
+        self.lab.cabling.disconnect(self.link)
         self.router = router
-        self._upstream = router.lan if router is not None else self._lab.internet
+        self._upstream = router.lan if router is not None else self.lab.internet
         self.link = self._upstream.attach(self.namespace, self.link.device, self.wire)
 
     def flap(self, *, down: bool) -> None:

@@ -18,6 +18,8 @@ class Router(Node):
     """What it does, in detail."""
     lan: Lan = attrs.field(init=False)
     """Its inside."""
+    behind: Router | None = None
+    """The carrier's router that it hangs on; None on the internet."""
     _customers: Lan | None = None
 
     @property
@@ -39,6 +41,11 @@ class Router(Node):
             raise LabError(f"{self.name} has no IPv6 address")
         return self.link.addr6
 
+    @property
+    def outermost(self) -> Router:
+        """The router that meets the internet: the carrier's behind which it is, or itself."""
+        return self if self.behind is None else self.behind.outermost
+
     def public_networks(self) -> tuple[str, ...]:
         """Its outer addresses, and the networks behind it that are not translated."""
         routed = [str(net) for lan in self._lans() for net in (lan.network6,) if net is not None]
@@ -52,11 +59,11 @@ class Router(Node):
     def customers(self) -> Lan:
         """The net on which routers behind this one hang (CGNAT, RFC 6598), made when it is first asked for."""
         if self._customers is None:
-            plan = self._lab.plan
+            plan = self.lab.plan
             self._customers = Lan(
                 self.namespace,
                 "cgn",
-                self._lab.cabling,
+                self.lab.cabling,
                 plan.carrier4() if self.lan.has_ipv4 else None,
                 plan.routed6() if self.lan.has_ipv6 else None,
                 self.delegate,

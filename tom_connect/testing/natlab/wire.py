@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from tom_connect.testing.natlab.namespaces import LabError
+
+#: Seconds; it takes a few milliseconds, and the start of a Python on an overloaded machine.
+_ANSWER_TIMEOUT: Final = 60.0
 
 
 @attrs.frozen
@@ -80,7 +84,9 @@ class WireProcess:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            # One line answers one request, so nothing is left in the reader's buffer.
+            answered, _, _ = select.select([self._process.stdout], [], [], _ANSWER_TIMEOUT)
+            answer = self._process.stdout.readline() if answered else "not"
         except OSError as exc:
             raise LabError(f"the process of the wires has ended: {exc}") from exc
         if answer.strip() != "ok":

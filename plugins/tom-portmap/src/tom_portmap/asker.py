@@ -8,7 +8,8 @@ from collections import Counter
 from tom_connect.abc import Clock
 from tom_connect.addr import SocketAddr
 from tom_portmap.core.asking import NatPmpAsking, PcpAsking
-from tom_portmap.core.values import IP, Candidate, Grant, Probed
+from tom_portmap.core.eligible import IP
+from tom_portmap.core.values import Candidate, Grant, Probed
 from tom_portmap.errors import SilentError
 from tom_portmap.igd import IgdAsking
 from tom_portmap.udp import ask

@@ -9,7 +9,7 @@ import attrs
 
 from tom_connect.config import option
 from tom_connect.exceptions import ConfigError
-from tom_portmap.core.values import PROTOCOLS, Protocol
+from tom_portmap.core.eligible import PROTOCOLS, Protocol
 
 SECTION = "portmap"
 SHORTEST, LONGEST = 120, 86_400

@@ -14,9 +14,11 @@ from typing import Final
 from tom_connect.abc import Clock
 from tom_connect.addr import SocketAddr
 from tom_portmap.core.asking import bounded
+from tom_portmap.core.eligible import IP, is_public
 from tom_portmap.core.search import Search
-from tom_portmap.core.values import IP, Candidate, Grant, Probed, is_public
+from tom_portmap.core.values import Candidate, Grant, Probed
 from tom_portmap.errors import PortmapError, RefusedError, SilentError, WireError
+from tom_portmap.http import fetch
 from tom_portmap.wire import soap
 from tom_portmap.wire.location import Location
 
@@ -177,8 +179,6 @@ class IgdAsking:
             raise RefusedError("it has no external address") from None
 
     async def _describe(self, location: Location) -> tuple[soap.Service, ...]:
-        from tom_portmap.http import fetch  # where no gateway speaks UPnP, no HTTP is needed
-
         try:
             status, body = await fetch(location, local=self._local, limit=MAX_DESCRIPTION)
             if status != 200:
@@ -190,8 +190,6 @@ class IgdAsking:
     async def _call(
         self, service: soap.Service, action: str, arguments: Mapping[str, object], *, timeout: float = 5.0
     ) -> dict[str, str]:
-        from tom_portmap.http import fetch
-
         headers = {"Content-Type": 'text/xml; charset="utf-8"', "SOAPAction": f'"{service.kind}#{action}"'}
         try:
             status, body = await fetch(

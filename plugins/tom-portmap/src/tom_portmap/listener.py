@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Self
 
-from tom_portmap.core.values import Protocol
 from tom_portmap.errors import WireError
 from tom_portmap.wire import natpmp, pcp
 
@@ -17,16 +16,14 @@ GROUP: Final = "224.0.0.1"
 PORT: Final = 5350
 """Where clients listen (RFC 6887 section 14.1.3, RFC 6886 section 3.2.1)."""
 
-Announced = Callable[[str, Protocol, int], None]
-
 
 class Announcements(asyncio.DatagramProtocol):
-    """Listens from `listen` on until it is left: `announced(gateway, protocol, epoch)`.
+    """Listens from `listen` on until it is left: `announced(source)`, with the IP address that it came from.
 
     Where the port can't be had, nothing is heard, and the looks at the gateway find a restart later.
     """
 
-    def __init__(self, announced: Announced, malformed: Counter[str]) -> None:
+    def __init__(self, announced: Callable[[str], None], malformed: Counter[str]) -> None:
         self._announced = announced
         self._malformed = malformed
         self._joined: set[str] = set()
@@ -71,15 +68,14 @@ class Announcements(asyncio.DatagramProtocol):
         """Of asyncio."""
         try:
             if data[:1] == bytes((pcp.VERSION,)):
-                told = pcp.Response.decode(data)
-                if told.opcode == pcp.ANNOUNCE and not told.result:
-                    self._announced(addr[0], "pcp", told.epoch)
+                announcement = pcp.Response.decode(data).opcode == pcp.ANNOUNCE
             else:
-                heard = natpmp.Response.decode(data)
-                if heard.opcode == natpmp.EXTERNAL_ADDRESS and not heard.result:
-                    self._announced(addr[0], "nat-pmp", heard.epoch)
+                announcement = natpmp.Response.decode(data).opcode == natpmp.EXTERNAL_ADDRESS
         except WireError as exc:
             self._malformed[exc.kind] += 1
+            return
+        if announcement:
+            self._announced(addr[0])
 
 
 def _membership(host: str) -> bytes:

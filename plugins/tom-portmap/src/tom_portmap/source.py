@@ -1,53 +1,23 @@
-"""Keeps the endpoint's port open at the gateways, and says where it can be reached by that."""
+"""The port mappings of an endpoint, as its plugin object: begun in the background, given back at the end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import random
-from collections import Counter
+import importlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tom_connect.abc import AddressSource, PluginContext
-from tom_connect.addr import SocketAddr, is_local
-from tom_connect.netreport.interfaces import interface_addresses
+from tom_connect.addr import SocketAddr
 from tom_connect.watch import Watch
-from tom_portmap.asker import Asker
-from tom_portmap.config import PortmapConfig
-from tom_portmap.core.keeper import Action, Keeper, Map, Probe, Release, State
-from tom_portmap.core.values import Candidate, Protocol
-from tom_portmap.errors import PortmapError, RefusedError
-from tom_portmap.gateways import Gateway, default_gateways
-from tom_portmap.listener import Announcements
-from tom_portmap.udp import facing
-from tom_portmap.wire import pcp
+from tom_portmap.core.eligible import can_be_mapped
 
-CLOSE_TIMEOUT = 0.7
-"""Seconds to give everything back: an endpoint has to be gone within one."""
-MAX_PINHOLES = 4
-"""IPv6 addresses of ours that a firewall is opened for; privacy extensions (RFC 8981) make several."""
+if TYPE_CHECKING:
+    from tom_portmap.mapper import Mapper
 
-
-class _Slot:
-    """One of our addresses and its mapping."""
-
-    def __init__(self, local: SocketAddr, source: PortMappings) -> None:
-        self.local = local
-        self.keeper = Keeper(source.config.lifetime, source.rng)
-        self.askers: dict[Candidate, Asker] = {}
-        self._nonce = os.urandom(pcp.NONCE_SIZE)
-        self._source = source
-
-    def asker(self, candidate: Candidate) -> Asker:
-        """Who asks a gateway for us, made when it is first needed."""
-        found = self.askers.get(candidate)
-        if found is None:
-            source = self._source
-            found = self.askers[candidate] = Asker(
-                candidate, self.local.port, self._nonce, clock=source.clock, rng=source.rng, malformed=source.malformed
-            )
-        return found
+START_DELAY = 0.3
+"""Seconds after which gateways are asked: a program that binds and dials at once has its dial first, and one that only
+dials and ends changes nothing at the router."""
 
 
 class PortMappings(AddressSource):
@@ -56,200 +26,51 @@ class PortMappings(AddressSource):
     name = "portmap"
 
     def __init__(self, ctx: PluginContext) -> None:
-        self.config: PortmapConfig = ctx.config
-        self.clock = ctx.clock
-        self.rng: random.Random = random.SystemRandom()
-        self.malformed: Counter[str] = Counter()
-        """What came in and was ignored, by kind."""
         self._ctx = ctx
         self._watch: Watch[tuple[SocketAddr, ...]] = Watch(())
-        self._slots: dict[SocketAddr, _Slot] = {}
-        self._wake = asyncio.Event()
-        self._changed = True
-        self._bound: tuple[SocketAddr, ...] = ()
+        self._mapper: Mapper | None = None
         self._task: asyncio.Task[None] | None = None
-        self._note: str | None = None
 
     async def start(self) -> None:
         """Begin in the background: nobody waits for a gateway."""
-        if self.config.enabled and any(map(_can_be_mapped, self._ctx.socket.local_addrs)):
+        if self._ctx.config.enabled and any(map(can_be_mapped, self._ctx.socket.local_addrs)):
             self._task = self._ctx.create_task(self._run(), "mapping ports")
+
+    async def _run(self) -> None:
+        await asyncio.sleep(START_DELAY)
+        # In a thread: what goes on meanwhile does not wait while modules are read.
+        module = await asyncio.to_thread(importlib.import_module, "tom_portmap.mapper")
+        mapper: Mapper = module.Mapper(self._ctx, self._watch)
+        self._mapper = mapper
+        await mapper.run()
 
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The external addresses that are mapped to us, and our IPv6 addresses that a firewall was opened for."""
         return self._watch
 
+    def router_addresses(self) -> Sequence[str]:
+        """Where our gateways are outside, mapped to us or not."""
+        return () if self._mapper is None else self._mapper.router_addresses()
+
     def network_changed(self) -> None:
         """Ask again, whatever gateways there are now."""
-        self._changed = True
-        self._wake.set()
+        if self._mapper is not None:
+            self._mapper.network_changed()
 
     async def aclose(self) -> None:
-        """Give every mapping back, within CLOSE_TIMEOUT."""
+        """Give every mapping back; takes less than a second."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        releases = [(slot, action) for slot in self._slots.values() for action in slot.keeper.close()]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await asyncio.gather(*(self._do(slot, action) for slot, action in releases))
+        if self._mapper is not None:
+            await self._mapper.aclose()
         self._watch.close()
 
     def diagnostics(self) -> dict[str, object]:
         """What `tom-connect doctor` shows, as it is now."""
-        if not self.config.enabled:
+        if not self._ctx.config.enabled:
             return {"state": "switched off"}
         if self._task is None:
             return {"state": "not needed: the endpoint is bound to no private address"}
-        told: dict[str, object] = {}
-        for local, slot in self._slots.items():
-            told["mapping" if ":" not in local.host else f"pinhole for {local.host}"] = self._describe(slot)
-        if self._note is not None:
-            told["note"] = self._note
-        if self.malformed:
-            told["ignored answers"] = dict(self.malformed)
+        told = {} if self._mapper is None else self._mapper.diagnostics()
         return told or {"state": "looking for gateways"}
-
-    def _describe(self, slot: _Slot) -> dict[str, object]:
-        keeper = slot.keeper
-        gateway = keeper.gateway
-        if gateway is None or keeper.mapping is None:
-            state = "asking" if keeper.state is State.RACING else "none"
-            return {"state": state, "problem": keeper.problem} if keeper.problem else {"state": state}
-        left = "without an end" if keeper.expires is None else f"{keeper.expires - self.clock.monotonic():.0f} s"
-        return {
-            "state": "held",
-            "gateway": gateway.gateway,
-            "protocol": gateway.protocol,
-            "external": str(keeper.mapping),
-            "internal": str(SocketAddr(gateway.local, slot.local.port)),
-            "time left": left,
-        }
-
-    # The loop
-
-    async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group, Announcements(self._announced, self.malformed) as announcements:
-            while True:
-                self._wake.clear()
-                if self._changed or self._bound != tuple(self._ctx.socket.local_addrs):
-                    self._changed = False
-                    await self._look_around(group, announcements)
-                elif any(self._is_due(slot) for slot in self._slots.values() if slot.keeper.state is State.IDLE):
-                    await self._look_again()
-                now = self.clock.monotonic()
-                for slot in self._slots.values():
-                    slot.keeper.handle_timer(now)
-                    for action in slot.keeper.actions():
-                        group.create_task(self._do(slot, action), name="asking a gateway")
-                self._tell()
-                await self._next()
-
-    async def _next(self) -> None:
-        timers = [at for slot in self._slots.values() if (at := slot.keeper.get_timer()) is not None]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(timers) - self.clock.monotonic()) if timers else None):
-                await self._wake.wait()
-
-    def _is_due(self, slot: _Slot) -> bool:
-        timer = slot.keeper.get_timer()
-        return timer is not None and timer <= self.clock.monotonic()
-
-    async def _look_around(self, group: asyncio.TaskGroup, announcements: Announcements) -> None:
-        """Find out which of our addresses can be mapped where, and ask for it."""
-        self._bound = tuple(self._ctx.socket.local_addrs)
-        gateways = await default_gateways()
-        wanted = self._wanted(gateways)
-        for local in self._slots.keys() - wanted.keys():
-            slot = self._slots.pop(local)
-            for action in slot.keeper.close():
-                group.create_task(self._do(slot, action), name="giving a mapping back")
-        now = self.clock.monotonic()
-        for local, candidates in wanted.items():
-            slot = self._slots.get(local) or _Slot(local, self)
-            self._slots[local] = slot
-            slot.askers = {c: a for c, a in slot.askers.items() if c in candidates or c == slot.keeper.gateway}
-            slot.keeper.network_changed(candidates, now)
-        announcements.listen({c.local for candidates in wanted.values() for c in candidates if ":" not in c.local})
-
-    async def _look_again(self) -> None:
-        """Before gateways are asked again, find out which there are now."""
-        wanted = self._wanted(await default_gateways())
-        for local, slot in self._slots.items():
-            slot.keeper.set_candidates(wanted.get(local, ()))
-
-    def _wanted(self, gateways: Sequence[Gateway]) -> dict[SocketAddr, Sequence[Candidate]]:
-        """The ways to ask, by the address of ours that is to be mapped: for IPv4 the one that we are bound to."""
-        wanted: dict[SocketAddr, Sequence[Candidate]] = {}
-        self._note = None
-        for bound in filter(_can_be_mapped, self._ctx.socket.local_addrs):
-            of_family = [gateway for gateway in gateways if (gateway.version == 6) == (":" in bound.host)]
-            if ":" not in bound.host:
-                candidates = self._ipv4_candidates(bound, of_family)
-                if candidates is not None:
-                    wanted[bound] = candidates
-            elif "pcp" in self.config.protocols:
-                for host in _global_ipv6(bound):
-                    local = SocketAddr(host, bound.port)
-                    wanted[local] = tuple(Candidate("pcp", gateway.host, host) for gateway in of_family)
-        return wanted
-
-    def _ipv4_candidates(self, bound: SocketAddr, gateways: Sequence[Gateway]) -> tuple[Candidate, ...] | None:
-        """Each gateway by each protocol; None where we need no mapping, since no NAT is before us."""
-        locals_ = {g.host: facing(g.host) if bound.ip.is_unspecified else bound.host for g in gateways}
-        faces = {gateway: local for gateway, local in locals_.items() if local is not None and _is_private(local)}
-        if gateways and not faces:
-            self._note = "no IPv4 mapping is needed: this machine has a public address"
-            return None
-        return tuple(
-            Candidate(protocol, gateway, local)
-            for gateway, local in faces.items()
-            for protocol in self.config.protocols
-        )
-
-    def _announced(self, gateway: str, protocol: Protocol, epoch: int) -> None:
-        now = self.clock.monotonic()
-        for slot in self._slots.values():
-            slot.keeper.saw_epoch(gateway, protocol, epoch, now)
-        self._wake.set()
-
-    async def _do(self, slot: _Slot, action: Action) -> None:
-        """Ask, and tell the keeper what came of it; whatever goes wrong is an answer too."""
-        keeper, asker, number = slot.keeper, slot.asker(action.candidate), action.number
-        try:
-            match action:
-                case Probe():
-                    probed = await asker.probe(action.held)
-                    keeper.probed(number, probed, self.clock.monotonic())
-                case Map():
-                    granted = await asker.map(action.probed.external, action.suggested, action.lifetime)
-                    keeper.granted(number, granted, self.clock.monotonic())
-                case Release():
-                    await asker.release(action.grant)
-        except (PortmapError, OSError) as exc:
-            silent = not isinstance(exc, RefusedError)
-            keeper.failed(number, str(exc), self.clock.monotonic(), silent=silent)
-        self._wake.set()
-
-    def _tell(self) -> None:
-        mapped = tuple(slot.keeper.mapping for slot in self._slots.values() if slot.keeper.mapping is not None)
-        if mapped != self._watch.value:
-            self._ctx.logger.info("mapped at gateways: %s", ", ".join(map(str, mapped)) or "nothing")
-            self._watch.set(mapped)
-
-
-def _is_private(host: str) -> bool:
-    ip = SocketAddr(host, 0).ip
-    return is_local(SocketAddr(host, 0)) and not (ip.is_loopback or ip.is_link_local or ip.is_unspecified)
-
-
-def _can_be_mapped(bound: SocketAddr) -> bool:
-    """Whether a socket bound there may be behind a gateway: to all addresses, a private one, or a global IPv6 one."""
-    if bound.ip.is_unspecified or ":" in bound.host:
-        return bound.ip.is_unspecified or not is_local(bound)
-    return _is_private(bound.host)
-
-
-def _global_ipv6(bound: SocketAddr) -> list[str]:
-    hosts = [addr.host for addr in interface_addresses() if addr.is_ipv6] if bound.ip.is_unspecified else [bound.host]
-    return [host for host in hosts if not is_local(SocketAddr(host, 0))][:MAX_PINHOLES]

@@ -1,6 +1,6 @@
 """A node that listens behind a router: says in JSON lines where it can be reached and how the mappings do.
 
-Arguments: the options of the plugin as JSON. A line on standard input: "changed" (the network did), or "close".
+Argument: the options of the plugin as JSON, and `bind`. A line on standard input: "changed" (the network), or "close".
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ async def report(endpoint: Endpoint, watched: Watched) -> None:
         diagnostics = watched.mappings.diagnostics()
         told = [str(addr) for addr in endpoint.node_addr().direct_addrs]
         mapped = [str(addr) for addr in watched.mappings.watch().value]
+        for slot in diagnostics.values():
+            if isinstance(slot, dict):
+                slot.pop("time left", None)
         now = (told, mapped, str(diagnostics))
         if now != before:
             before = now
@@ -65,12 +68,15 @@ async def report(endpoint: Endpoint, watched: Watched) -> None:
 
 
 async def main() -> None:
+    options = json.loads(sys.argv[1])
+    bind = options.pop("bind", None)
     watched = Watched()
     config = EndpointConfig(
         persist=False,
         plugins=(),
-        extra_plugins=(("portmap", watched),),
-        plugin_configs={"portmap": PortmapConfig(**json.loads(sys.argv[1]))},
+        extra_plugins=(("watched", watched),),
+        plugin_configs={"portmap": PortmapConfig(**options)},
+        **({} if bind is None else {"bind": (bind,)}),
     )
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

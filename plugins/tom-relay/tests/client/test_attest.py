@@ -17,19 +17,18 @@ from .meeting import at_relay, config, meet, until
 
 @attrs.define
 class TellingProxy:
-    """A proxy that tells the relay behind it that the first connection comes from 198.51.100.1, the next from .2."""
+    """A proxy that tells the relay behind it that the first client comes from 198.51.100.1, the next from .2."""
 
     relay: RelayServer
     url: str = ""
-    connections: int = 0
+    clients: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        number = self.connections
         onward, back = await asyncio.open_connection(*_host_and_port(self.relay))
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            back.write(head[:-2] + b"X-Forwarded-For: 198.51.100.%d\r\n\r\n" % number)
+            self.clients += head.startswith(b"GET /relay ")
+            back.write(head[:-2] + b"X-Forwarded-For: 198.51.100.%d\r\n\r\n" % self.clients)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, back))
                 group.create_task(_pump(onward, writer))

@@ -234,10 +234,11 @@ async def _kill(server: RelayServer) -> None:
 
 
 async def test_a_second_relay_takes_over() -> None:
-    """Nodes that know two relays are back over the other within 5 s of the home relay's death, and publish it."""
+    """Nodes that know two relays are back over the other within 5 s of their home's death, and publish it."""
+    options = RelayServerConfig.dev(listen=("127.0.0.1:0",))
     async with (
-        RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as first,
-        RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as second,
+        RelayServer(options) as first,
+        RelayServer(options) as second,
         at_relay(first.url) as a,
         at_relay(first.url) as b,
     ):
@@ -248,13 +249,13 @@ async def test_a_second_relay_takes_over() -> None:
         flow = Flow(dialed, accepted)
         await until(lambda: sum(path.rtt is not None for path in dialed.paths()) == 2)
         await flow.more()
-        before = a.node_addr().relay_urls  # a busy machine may have made either of them look nearer
+        dead = a.node_addr().relay_urls[0]
         began = time.monotonic()
-        await _kill(first if str(before[0]) == f"{first.url}/" else second)
-        await flow.more(within=10)
-        assert time.monotonic() - began < 5
+        await _kill(first if str(dead).rstrip("/") == first.url else second)
+        await flow.more()
+        assert time.monotonic() - began < 2.0 * SLACK
         assert kind(dialed) == "relay"
-        assert (await home(a, other_than=before)).relay_urls != before
+        await home(a, other_than=(dead,))
         await flow.end()
 
 

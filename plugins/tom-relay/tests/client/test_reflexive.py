@@ -27,11 +27,16 @@ async def report_that(endpoint: Endpoint, condition: object) -> NetReport:
     raise AssertionError("the endpoint was closed")
 
 
+def known(report: NetReport) -> bool:
+    """Whether our address is known and the home relay connected; the two come in any order."""
+    return bool(report.ipv4.reflexive and report.complete and report.relays[0].home)
+
+
 async def test_a_relay_tells_us_our_address_by_stun_on_the_port_that_it_names() -> None:
     """The address is that of the socket that carries QUIC, and the relay's latency over UDP is known."""
     server = RelayServerConfig.dev(listen=("127.0.0.1:0",), stun_listen=("127.0.0.1:0",))
     async with RelayServer(server) as relay, at_relay(relay.url, direct=True) as endpoint:
-        report = await report_that(endpoint, lambda report: report.ipv4.reflexive and report.complete)
+        report = await report_that(endpoint, known)
         assert report.ipv4.reflexive == report.ipv4.confirmed == endpoint.local_addrs
         assert report.ipv4.nat is False
         assert report.ipv4.port_preserved is True
@@ -79,7 +84,7 @@ async def test_a_relay_with_a_certificate_tells_us_our_address_by_qad(tmp_path: 
     async with RelayServer(server) as relay:
         assert relay.udp.qad is not None
         async with at_relay(relay.url, direct=True, plugin_configs=options) as endpoint:
-            report = await report_that(endpoint, lambda report: report.ipv4.reflexive and report.complete)
+            report = await report_that(endpoint, known)
             assert report.ipv4.reflexive == report.ipv4.confirmed == endpoint.local_addrs
             assert relay.udp.qad.connections == 1
         await until(lambda: relay.udp.qad is not None and relay.udp.qad.connections == 0)

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from tom_connect.addr import SocketAddr
+from tom_portmap.core.eligible import IP
 from tom_portmap.core.exchange import RELEASE, Exchange
-from tom_portmap.core.values import IP, Candidate, Grant, Probed
+from tom_portmap.core.values import Candidate, Grant, Probed
 from tom_portmap.errors import RefusedError, WireError
 from tom_portmap.wire import natpmp, pcp
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tom_portmap.core.values import Protocol
+from tom_portmap.core.eligible import Protocol
 
 
 class EpochClock:

@@ -20,8 +20,9 @@ from typing import Final
 import attrs
 
 from tom_connect.addr import SocketAddr
+from tom_portmap.core.eligible import is_public
 from tom_portmap.core.epoch import EpochClock
-from tom_portmap.core.values import Candidate, Grant, Probed, Protocol, is_public
+from tom_portmap.core.values import Candidate, Grant, Probed
 
 CHECK_EVERY: Final = 300.0
 """Seconds between looks at the gateway: how long a mapping may be offered that a restart of it has ended."""
@@ -88,6 +89,8 @@ class Keeper:
         self.state = State.IDLE
         self.problem: str | None = None
         """Why nothing is held, in words; None while all is well or nothing is known yet."""
+        self.outside: str | None = None
+        """The address that a gateway has outside, where the world can't reach it; None as far as is known."""
         self.expires: float | None = None
         """When the mapping that is held ends; None: without an end."""
         self._lifetime = lifetime
@@ -103,7 +106,7 @@ class Keeper:
         self._ready: deque[tuple[Candidate, Probed]] = deque()
         self._reasons: dict[Candidate, str] = {}
         self._actions: deque[Action] = deque()
-        self._raced_at = self._renewed_at = float("-inf")
+        self._raced_at = self._looked_at = float("-inf")
         self._race_at: float | None = None
         self._renew_at: float | None = None
         self._check_at: float | None = None
@@ -168,6 +171,7 @@ class Keeper:
             if self._renew_at is not None and now >= self._renew_at:
                 self._renew(now)
             elif self._check_at is not None and now >= self._check_at:
+                self._looked_at = now
                 self._probe(*self._held)
 
     def probed(self, number: int, answer: Probed, now: float) -> None:
@@ -184,7 +188,7 @@ class Keeper:
             if lost or moved or answer.gone:
                 self._renew(now)
         elif answer.external is not None and not is_public(answer.external):
-            self._reasons[candidate] = _double_nat(candidate, str(answer.external))
+            self._behind_another(candidate, str(answer.external))
             self._go_on(now)
         else:
             self._ready.append((candidate, answer))
@@ -202,7 +206,7 @@ class Keeper:
         if grant.epoch is not None:
             self._clock(candidate).lost(grant.epoch, now)
         if not is_public(grant.external.ip):
-            self._reasons[candidate] = _double_nat(candidate, grant.external.host)
+            self._behind_another(candidate, grant.external.host)
             self._release(candidate, grant)
             if self._held is not None:
                 self._lose()
@@ -236,16 +240,16 @@ class Keeper:
         self._lose()
         self._plan_race(now)
 
-    def saw_epoch(self, gateway: str, protocol: Protocol, epoch: int, now: float) -> None:
-        """A gateway told its epoch unasked: after a restart it says so to everyone.
+    def announced(self, gateway: str, now: float) -> None:
+        """A gateway said something to everyone, as they do after a restart: look at it, or ask it again.
 
-        Anybody near can forge it: it makes us ask the gateway again, once a second at most, and nothing else.
+        Anybody near can forge that: it costs a request a second at most.
         """
-        candidate = next((c for c in self._candidates if (c.gateway, c.protocol) == (gateway, protocol)), None)
-        if self._held is None or candidate is None or self._held[0].gateway != gateway:
-            return
-        if self._clock(candidate).lost(epoch, now):
-            self._renew_at = max(now, self._renewed_at + RACE_PAUSE)
+        if self._held is not None:
+            if self._held[0].gateway == gateway:
+                self._check_at = max(now, self._looked_at + RACE_PAUSE)
+        elif self.state is State.IDLE and any(candidate.gateway == gateway for candidate in self._candidates):
+            self._race_at = max(now, self._raced_at + RACE_PAUSE)
 
     def close(self) -> Sequence[Action]:
         """Hold nothing any more; returns what is to be given back."""
@@ -286,6 +290,7 @@ class Keeper:
         self._abandon()
         self._ready.clear()
         self._reasons.clear()
+        self.outside = None
         self._epochs.clear()
         self.state = State.RACING
         for candidate in self._candidates:
@@ -356,11 +361,17 @@ class Keeper:
         self._probing.clear()
         candidate, grant = self._held
         self._renew_at = None
-        self._renewed_at = now
         if self._known.external is None:
             self._map(candidate, self._known, grant.external)
         else:
             self._map(candidate, self._known, SocketAddr(str(self._known.external), grant.external.port))
+
+    def _behind_another(self, candidate: Candidate, external: str) -> None:
+        self.outside = external
+        self._reasons[candidate] = (
+            f"{DOUBLE_NAT}: the gateway {candidate.gateway} has the address {external} itself, "
+            "which the world can't reach"
+        )
 
     def _lose(self) -> None:
         self._held = None
@@ -368,9 +379,3 @@ class Keeper:
         self._silent = 0
         self.state = State.IDLE
         self._abandon()
-
-
-def _double_nat(candidate: Candidate, external: str) -> str:
-    return (
-        f"{DOUBLE_NAT}: the gateway {candidate.gateway} has the address {external} itself, which the world can't reach"
-    )

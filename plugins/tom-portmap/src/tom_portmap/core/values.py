@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Final, Literal
-
 import attrs
 
-from tom_connect.addr import SocketAddr, is_local
-
-Protocol = Literal["pcp", "nat-pmp", "upnp"]
-PROTOCOLS: Final[tuple[Protocol, ...]] = ("pcp", "nat-pmp", "upnp")
-"""In the order in which they are asked: by how much one answer says."""
-IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+from tom_connect.addr import SocketAddr
+from tom_portmap.core.eligible import IP, Protocol
 
 
 @attrs.frozen
@@ -50,8 +43,3 @@ class Grant:
     external: SocketAddr
     lifetime: float | None
     epoch: int | None = None
-
-
-def is_public(ip: IP) -> bool:
-    """Whether an external address is one at which the world can reach us: not another network's own, not none."""
-    return not (ip.is_unspecified or ip.is_multicast or is_local(SocketAddr(str(ip), 1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import random
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ STABLE_AFTER: Final = 5.0
 DENIED_WAIT: Final = 30.0
 """Seconds before a relay that refused us is asked again: its lists change rarely."""
 MAX_RESTART_WAIT: Final = 60.0
+STANDING_EVERY: Final = 600.0
+"""Seconds, up to half as many fewer, between questions for a relay's standing, which changes within hours."""
 
 
 class Owner(Protocol):
@@ -97,6 +100,7 @@ class RelayConnection:
     _bytes: int = 0
     _wake: asyncio.Event = attrs.Factory(asyncio.Event)
     _retry: asyncio.Event = attrs.Factory(asyncio.Event)
+    _up: asyncio.Event = attrs.Factory(asyncio.Event)
     _poke: asyncio.Event = attrs.Factory(asyncio.Event)
     _backoff: Backoff = attrs.Factory(Backoff)
     _websocket: ws.ClientConnection | None = None
@@ -211,6 +215,7 @@ class RelayConnection:
     def _lost(self) -> None:
         now = self.owner.now()
         self._session = None
+        self._up.clear()
         self.dropped += self._packets
         self._queue.clear()
         self._packets = self._bytes = 0
@@ -228,6 +233,8 @@ class RelayConnection:
             asyncio.create_task(self._write(websocket, session), name=f"writing to {self.url}"),
             asyncio.create_task(self._watch(session), name=f"watching {self.url}"),
         ]
+        if self.kind == "configured":
+            tasks.append(asyncio.create_task(self._ask_standing(), name=f"asking for the standing of {self.url}"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -281,6 +288,7 @@ class RelayConnection:
             self.connected_at, self.problem = self.owner.now(), None
             self._wake.set()
             self._poke.set()
+            self._up.set()
             self.owner.changed(self)
         if session.rtt is not None and session.rtt != self.rtt:
             self.rtt = session.rtt
@@ -313,6 +321,16 @@ class RelayConnection:
         if session.next_due() < due:
             self._poke.set()
         return encode(SendDatagrams(node_id.raw, data, ecn, segment), session.dialect)
+
+    async def _ask_standing(self) -> float | None:
+        """Keep the relay's score and role as it counts them itself; while it does not say, what its map says stays."""
+        await self._up.wait()
+        while True:
+            standing = await self.owner.dialer.standing(self.url)
+            if standing is not None and standing != self.entry.standing:
+                self.entry = attrs.evolve(self.entry, standing=standing)
+                self.owner.changed(self)
+            await asyncio.sleep(STANDING_EVERY * random.uniform(0.5, 1.0))
 
     async def _watch(self, session: RelaySession) -> float | None:
         while True:

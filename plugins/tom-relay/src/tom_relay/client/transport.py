@@ -275,8 +275,7 @@ class WebSocketRelays(RelayTransport):
                 connected=c.connected_at,
                 lost_at=c.lost_at,
                 rtt=c.rtt,
-                score=c.entry.score,
-                role=c.entry.role,
+                standing=c.entry.standing,
             )
             for c in self._connections.values()
             if c.kind != "found"

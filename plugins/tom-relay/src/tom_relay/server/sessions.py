@@ -38,6 +38,8 @@ class SessionCounters:
     upgrades: int = 0
     bad_requests: dict[str, int] = attrs.Factory(lambda: {"no_upgrade": 0, "subprotocol": 0})
     authenticated: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(SUBPROTOCOLS, 0))
+    gone: int = 0
+    """Connections that ended while they were written to."""
     denied: Counter[str] = attrs.Factory(Counter)
     """Refusals by kind: "signature", "key", "access", "full" and so on."""
     violations: Counter[str] = attrs.Factory(Counter)
@@ -82,6 +84,13 @@ class Sessions:
             self.counters.bad_requests["subprotocol"] += 1
             text = f"None of the offered WebSocket sub-protocols is spoken here; ours are {', '.join(SUBPROTOCOLS)}.\n"
             return web.Response(status=400, text=text)
+        try:
+            await self._run(websocket, request, dialect)
+        except ConnectionError:  # it has gone in the midst of it, and nobody waits for an answer
+            self.counters.gone += 1
+        return websocket
+
+    async def _run(self, websocket: web.WebSocketResponse, request: web.BaseRequest, dialect: Dialect) -> None:
         connection = request.protocol
         assert isinstance(connection, RelayConnection)
         await websocket.prepare(request)
@@ -99,7 +108,6 @@ class Sessions:
                 await self._receive(websocket, client)
             finally:
                 self._let_go(client)
-        return websocket
 
     # Coming
 
