@@ -1,8 +1,8 @@
 """Simulated hours in which everything happens to the networks of two nodes; `weather.py` says what, and what must hold.
 
-Whenever a relay connects both ends, traffic flows within 2 s and what the way itself takes, whoever of them sends; without
-a relay the same for an end that can reach the other. Nothing is sent on idle connections, tables stay small, packets
-are budgeted, and once the networks stay as they are both ends use a direct path if punching can find one.
+Whenever a relay connects both ends, traffic flows within 2 s and what the way itself takes, whoever of them sends;
+without a relay the same for an end that can reach the other. Nothing is sent on idle connections, tables stay small,
+packets are budgeted, and once the networks stay as they are both ends use a direct path if punching can find one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from tests.sim.weather import an_hour
+from tests.sim.weather import Weather, an_hour
 
 FEW, SHARD, SHARDS = 24, 125, 16
 PACKETS = 20_000
@@ -27,9 +27,7 @@ def _live(seeds: range) -> None:
             sent = side.node.sent
             assert sent["disco"] + sent["relayed disco"] + sent["opener"] < PACKETS, (seed, sent)
     # The hours were not fair weather: all of it happened, and both kinds of path were found in the end.
-    assert {"rebind", "new_address", "move", "flap", "cut", "block", "relay_down", "sleep", "lossy", "half_dead"} <= {
-        *seen
-    }
+    assert {change.__name__ for change in Weather.CHANGES} <= set(seen)
     assert seen["settled direct"] > seen["settled relay"] > 0
 
 

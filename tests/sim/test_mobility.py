@@ -71,7 +71,7 @@ def test_a_direct_path_that_goes_silent_is_left_in_time(delay: float, loss: floa
         net.censor = lambda host, dst, hosts=hosts: host in hosts and dst.port != STUN_PORT  # type: ignore[misc]
         first: dict[tuple[str, int], float] = {}
         for node in pair.nodes:
-            watch(node, lambda node, path, kind: first.setdefault((node.host.name, kind), net.now - cut))
+            watch(node, first, cut)
             node.events.clear()
         net.advance(8.0)
         for node, peer, flow in zip(pair.nodes, reversed(pair.nodes), pair.flows, strict=False):
@@ -86,13 +86,13 @@ def test_a_direct_path_that_goes_silent_is_left_in_time(delay: float, loss: floa
             assert pair.gap(flow, cut) <= 1.5 + lossy
 
 
-def watch(node: Node, seen: Callable[[Node, Path, int], object]) -> None:
-    """Call `seen` for each datagram that a node sends through a relay, with the first byte."""
+def watch(node: Node, first: dict[tuple[str, int], float], since: float) -> None:
+    """Note when a node first sends a disco packet (4) and a QUIC packet (0x40) through a relay."""
     carry = node.carry
 
     def carried(path: Path, data: bytes) -> None:
         if isinstance(path, RelayPath):
-            seen(node, path, data[0])
+            first.setdefault((node.host.name, data[0]), node.net.now - since)
         carry(path, data)
 
     node.carry = carried  # type: ignore[method-assign]
@@ -185,7 +185,7 @@ def test_a_direct_path_comes_back_after_every_change() -> None:
 
 
 def test_sparse_messages_raise_no_doubt() -> None:
-    """A message a second that one end sends and the other only acknowledges: no doubt and no doubling in five minutes."""
+    """A message a second that one end sends and the other only acknowledges: no doubt, no doubling, for minutes."""
     pair = Pair(3)
     pair.flows[0].busy(330.0, 1.0)
     pair.net.advance(30.0)
@@ -200,7 +200,7 @@ def test_sparse_messages_raise_no_doubt() -> None:
 
 
 def test_traffic_after_a_long_pause_begins_on_two_paths() -> None:
-    """NATs forget in a pause; the first packets go down the relay as well, so that none waits for that to be noticed."""
+    """NATs forget in a pause; the first packets go down the relay as well, so that none has to wait."""
     pair = Pair(4)
     pair.talk(10.0)
     pair.net.advance(10.0)

@@ -352,11 +352,11 @@ class DiscoCore:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
         if self.openers is None or self._unfiltered or not known.paths.can_be_called:
             return False
-        if state.heard is not None and now - state.heard < STALE:
+        # What came from there lately passed both NATs.
+        passed = max(state.heard or -inf, state.added if state.source in (SOURCE_PEER, SOURCE_QUIC) else -inf)
+        if now - passed < STALE:
             return False
         if state.given and known.paths.active is None:
-            return False
-        if state.source in (SOURCE_PEER, SOURCE_QUIC):
             return False
         return beyond_nat(state.path) and known.puncher.opening(now, heard=_heard(known.paths))
 

@@ -315,7 +315,7 @@ class RemotePaths:
     # --- pings ------------------------------------------------------------------------------------------------
 
     def _probe(self, state: PathState, now: float) -> None:
-        state.attempts = 0
+        state.attempts = state.unanswered = 0
         state.next_ping = now
         if self.holders:
             self._owner.arm(self, now)
