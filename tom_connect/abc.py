@@ -87,7 +87,7 @@ class PluginContext:
     create_task: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
     """Runs a coroutine under the endpoint's care: cancelled at close, its failure reported as this plugin's."""
     report_external_addr: Callable[[SocketAddr], None]
-    """Tells the endpoint the address at which others see its shared socket."""
+    """Tells the endpoint the address at which others see its shared socket; port 0: each of them another port."""
     shared: dict[str, Any]
     """The plugin's own, one for each endpoint: where its factories find what they have in common."""
     relay_urls: tuple[RelayUrl, ...] = ()
@@ -127,7 +127,12 @@ class Discovery(PluginObject):
     serverless: bool = False
     """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
     stage: float = 0.0
-    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others."""
+    """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others.
+
+    A hedge adapts to what the earlier sources usually take, within a factor of two above.
+    """
+    stage_is_fixed: bool = False
+    """Whether `stage` is kept as it is, for a last resort."""
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
@@ -191,6 +196,27 @@ class RelayInfo:
     problem: str | None = None
 
 
+@attrs.frozen
+class ProbeServer:
+    """A relay's services that tell us over UDP at which address we are seen.
+
+    `host`: a name or IP address (IPv6 without brackets); `stun_port` and `qad_port`: None where that service is not
+    there; `stun_other_port`: from where it answers requests that ask for another port (RFC 5780), None: it does not;
+    `certain`: whether the relay says so itself, so that silence means that UDP does not pass. `qad_verify`: whether
+    the certificate of QUIC address discovery must be valid for `host`; `qad_ca`: PEM with authorities to trust besides
+    the system's.
+    """
+
+    relay: RelayUrl
+    host: str
+    stun_port: int | None = 3478
+    qad_port: int | None = 7842
+    stun_other_port: int | None = None
+    certain: bool = False
+    qad_verify: bool = True
+    qad_ca: bytes | None = attrs.field(default=None, repr=False)
+
+
 class RelayTransport(PluginObject):
     """Carries datagrams through relays of the URL schemes that it claims."""
 
@@ -222,11 +248,25 @@ class RelayTransport(PluginObject):
         that are ours alone (unless local addresses are allowed).
         """
 
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        """Ask a relay from which IP address a node is connected to it; what it says goes to `set_attested`'s callback.
+
+        Only a relay counts that the user named, or asked for by a public list: one that a peer named could say what
+        the peer wants. There may be no answer.
+        """
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        """Say who takes the answers: relay, node, and the IP address as text, without a port."""
+
     def network_changed(self) -> None:
         """The network is another one: find out at once which connections still live, and try again what failed."""
 
     def relays(self) -> Sequence[RelayInfo]:
         """The relays that are in use or wanted, the home relay first."""
+        return ()
+
+    def probes(self) -> Sequence[ProbeServer]:
+        """Where the user's own relays tell us our address, the home relay first. Asked again now and then."""
         return ()
 
 
@@ -236,6 +276,13 @@ class AddressSource(PluginObject):
     @abc.abstractmethod
     def watch(self) -> Watch[tuple[SocketAddr, ...]]:
         """The addresses now and later."""
+
+    def router_addresses(self) -> Sequence[str]:
+        """The IPv4 addresses that our routers say they have outside: a private one shows another NAT behind theirs."""
+        return ()
+
+    def network_changed(self) -> None:
+        """The network is another one: find out at once which addresses still hold. Must not block."""
 
 
 class Rendezvous(PluginObject):
@@ -267,7 +314,10 @@ class PathInfo:
     """One path to a node as the magic socket knows it.
 
     `addr`: the UDP address or relay; `kind`: "direct" or "relay"; `rtt`: seconds, None before the first answer;
-    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there.
+    `active`: whether traffic goes there now; `last_heard`: seconds since something authentic came from there; `mtu`:
+    bytes that a datagram may have; `proven`: whether the node answers there; `loss`: the share of our last pings, 0 to
+    1, that got no answer, None before there were any; `bytes_sent`, `bytes_received`: of QUIC's datagrams; `source`:
+    who named the address; `why`: who made it what it is now and why, in a few words.
     """
 
     addr: SocketAddr | RelayUrl
@@ -276,6 +326,12 @@ class PathInfo:
     active: bool
     last_heard: float | None
     mtu: int = 1200
+    proven: bool = False
+    loss: float | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    source: str = ""
+    why: str = ""
 
 
 class PathSelector(PluginObject):

@@ -39,6 +39,9 @@ class ConnectionStats:
     """What a connection has done so far.
 
     Bytes are of UDP payload; `rtt` in seconds; `congestion_window` in bytes; `mtu`, the largest UDP payload used now.
+    `path_switches`, `path_doubts`, `path_outages`: how often traffic to the node changed its path, the path in use went
+    silent or was doubted for another reason, and no path answered. `why_relayed`: why no direct path is used now, a
+    word such as `punching` or `no_candidates`; None if one is.
     """
 
     bytes_sent: int
@@ -51,6 +54,10 @@ class ConnectionStats:
     mtu: int
     datagrams_dropped: int
     path: PathInfo | None
+    path_switches: int = 0
+    path_doubts: int = 0
+    path_outages: int = 0
+    why_relayed: str | None = None
 
 
 class Connection:
@@ -120,6 +127,7 @@ class Connection:
         """Counters and estimates as of now."""
         counters = self._engine.stats
         active = next((path for path in self.paths() if path.active), None)
+        paths = self._link.path_counts()
         return ConnectionStats(
             bytes_sent=counters.bytes_sent,
             bytes_received=counters.bytes_received,
@@ -131,6 +139,10 @@ class Connection:
             mtu=self._engine.mtu,
             datagrams_dropped=self._datagrams_dropped + counters.datagrams_dropped,
             path=active,
+            path_switches=paths.switches,
+            path_doubts=paths.doubts,
+            path_outages=paths.outages,
+            why_relayed=paths.why_relayed,
         )
 
     # Streams

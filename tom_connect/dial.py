@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from tom_connect.abc import Discovery, FoundAddr, PathInfo
+from tom_connect.abc import FoundAddr, PathInfo
 from tom_connect.addr import NodeAddr, RelayUrl
 from tom_connect.connection import Connection
-from tom_connect.discovery import Lookup, SourceOutcome
+from tom_connect.discovery import DiscoveryService, SourceOutcome
 from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
 from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY, AddressFilter
 from tom_connect.quic.driver import Driver
@@ -63,8 +63,7 @@ class Dial:
         target: NodeAddr,
         alpn: str,
         *,
-        sources: Sequence[tuple[str, Discovery]],
-        report: Callable[[str, BaseException], None],
+        discovery: DiscoveryService,
         relays: Sequence[RelayUrl] = (),
         address_filter: AddressFilter,
         timeout: float,
@@ -74,8 +73,7 @@ class Dial:
         self._driver = driver
         self._target = target
         self._alpn = alpn
-        self._sources = sources
-        self._report = report
+        self._discovery = discovery
         self._relays = () if target.relay_urls else relays[:MAX_RELAYS]
         self._filter = address_filter
         self._timeout = timeout
@@ -86,7 +84,7 @@ class Dial:
 
     async def run(self) -> Connection:
         """The connection; raises DialError, DiscoveryError, AlpnError, PeerIdentityError or ConnectionError."""
-        if self._target.is_empty() and not self._sources and not self._relays:
+        if self._target.is_empty() and not self._discovery and not self._relays:
             raise DiscoveryError(
                 f"nothing is known of where {self._target.node_id.short()} is: no discovery plugin is in use. Give an "
                 "address or ticket, or install one: pip install 'tom-connect[dht]'"
@@ -139,10 +137,10 @@ class Dial:
         """Bring in what the sources know; raises DiscoveryError if there is nothing to try."""
         given = not self._target.is_empty()
         if given:
-            if not self._sources:
+            if not self._discovery:
                 return
             await asyncio.wait((link.ready,), timeout=ASK_ANYWAY)
-        async with Lookup(self._target.node_id, self._sources, report=self._report) as lookup:
+        async with self._discovery.look_up(self._target.node_id) as lookup:
             self._outcomes = lookup.outcomes
             async for found in lookup:
                 assert link.remote is not None
@@ -169,17 +167,21 @@ class Dial:
         """What was tried, in one line."""
         parts = [str(outcome) for outcome in self._outcomes]
         tried = [f"{p.addr} ({'answered' if p.rtt is not None else 'no answer'})" for p in link.paths()]
-        listed = {str(addr) for found in self._found for addr in (*found.addr.direct_addrs, *found.addr.relay_urls)}
+        named = [self._target, *(found.addr for found in self._found)]
+        listed = {str(addr) for where in named for addr in (*where.direct_addrs, *where.relay_urls)}
         unused = listed - {str(path.addr) for path in link.paths()}
-        local = sorted(str(a) for f in self._found for a in f.addr.direct_addrs if not self._filter.publishable(a))
-        local = [addr for addr in dict.fromkeys(local) if addr in unused]
-        unanswered = sorted(unused.difference(local))
+        direct = sorted({addr for where in named for addr in where.direct_addrs if str(addr) in unused})
+        denied = [str(addr) for addr in direct if not self._filter.permits(addr)]
+        local = [str(addr) for addr in direct if not self._filter.publishable(addr) and str(addr) not in denied]
+        unanswered = sorted(unused.difference(local, denied))
         if tried:
             parts.append("tried " + ", ".join(tried))
         if unanswered:
             parts.append(f"no answer, and given up: {', '.join(unanswered)}")
         if local:
             parts.append(f"not tried: {', '.join(local)} (local addresses are left out without allow_local)")
+        if denied:
+            parts.append(f"not tried: {', '.join(denied)} (see direct, public_only, addr_allow and addr_deny)")
         detail = "; ".join(parts) if parts else "nothing was tried"
         return f"could not reach {self._target.node_id.short()}…: {what} ({self._elapsed():.1f} s): {detail}"
 

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from tom_connect.abc import (
     AddressSource,
     ConnectionGuard,
-    Discovery,
+    Diagnostics,
     PluginObject,
     Publisher,
     PublishReport,
@@ -24,16 +25,20 @@ from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
-from tom_connect.discovery import PublishService
+from tom_connect.discovery import DiscoveryService, Lookup, NodesFile, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
-from tom_connect.incoming import Incoming
+from tom_connect.incoming import Accepting, Incoming
 from tom_connect.keyfile import load_or_create_secret_key
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
-from tom_connect.netreport.interfaces import expand_wildcards, interface_hosts
-from tom_connect.plugins import Facilities, PluginHost, PluginInfo, PluginState
+from tom_connect.netreport.netwatch.core import NetworkChange
+from tom_connect.netreport.netwatch.shell import NetworkWatch
+from tom_connect.netreport.report import NetReport
+from tom_connect.netreport.service import NetReporter
+from tom_connect.own_addrs import OwnAddresses
+from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginInfo, PluginState
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
@@ -59,17 +64,15 @@ class Endpoint:
         self._key = secret_key
         self._signer = NodeSigner(secret_key)
         self._clock = SystemClock()
-        self._magic = MagicSocket(secret_key, allow_local=config.allow_local, direct=config.direct)
-        self._filter = AddressFilter(config.allow_local)
+        self._magic = MagicSocket(
+            secret_key,
+            address_filter=AddressFilter.of(config),
+            direct=config.direct,
+            port_probing=config.port_probing,
+        )
+        self._own = OwnAddresses(secret_key.node_id, config, self._magic)
         self._host = PluginHost.load(config)
-        self._known_addr = Watch(NodeAddr(secret_key.node_id))
-        self._told_addr = Watch(NodeAddr(secret_key.node_id))
-        self._external: dict[str, SocketAddr] = {}
-        self._hosts: list[str] = []
         self._objects: list[tuple[str, PluginObject]] = []
-        self._sources: list[tuple[str, Discovery]] = []
-        self._address_sources: list[tuple[str, AddressSource]] = []
-        self._relays: list[tuple[str, RelayTransport]] = []
         self._guards: list[tuple[str, ConnectionGuard]] = []
         self._waiting: deque[Link] = deque()
         self._arrived = asyncio.Event()
@@ -77,7 +80,10 @@ class Endpoint:
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._driver: Driver
+        self._net: NetReporter
+        self._contexts: PluginContexts
         self._publishing: PublishService
+        self._discovery: DiscoveryService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -102,11 +108,11 @@ class Endpoint:
 
     def node_addr(self) -> NodeAddr:
         """Where we are as far as we know now; local addresses are in it only with `allow_local`."""
-        return self._told_addr.value
+        return self._own.told.value
 
     def watch_addr(self) -> Watch[NodeAddr]:
         """`node_addr()` now and whenever it changes."""
-        return self._told_addr
+        return self._own.told
 
     def watch_published(self) -> Watch[tuple[PublishReport, ...]]:
         """The newest success of each publisher, now and whenever one publishes."""
@@ -119,25 +125,48 @@ class Endpoint:
 
     def relays(self) -> list[RelayInfo]:
         """The relays that are in use or wanted, the home relay first."""
-        return [info for _name, transport in self._relays for info in transport.relays()]
+        return [info for _name, transport in self._own.relays for info in transport.relays()]
+
+    def net_report(self) -> Watch[NetReport]:
+        """What is known about our network: addresses at which others see us, the NAT's kind; now and as it changes."""
+        return self._net.current()
 
     def network_changed(self) -> None:
-        """Say that the network is another one: interfaces, relays and all paths are looked at again, at once."""
+        """Say that the network is another one: interfaces, relays and all paths are looked at again, at once.
+
+        Unless `watch_network` is off in the config, the endpoint mostly notices by itself.
+        """
         self._check_open()
-        if any(addr.ip.is_unspecified for addr in self._magic.local_addrs):
-            self._hosts = interface_hosts()
-        for name, transport in self._relays:
+        self._own.look()
+        self._own.update()
+        self._go_on_elsewhere()
+
+    def _network_has_changed(self, change: NetworkChange) -> None:
+        self._own.seen(change.state)
+        self._own.update()
+        if change.major:
+            self._go_on_elsewhere()
+
+    def _go_on_elsewhere(self) -> None:
+        self._magic.rebind({address.host for address in self._own.state.addresses})
+        concerned: list[tuple[str, RelayTransport | AddressSource]] = [*self._own.relays, *self._own.sources]
+        for name, plugin_object in concerned:
             try:
-                transport.network_changed()
+                plugin_object.network_changed()
             except Exception as exc:  # a plugin may raise anything, and the others go on
                 self._host.report_failure(name, exc)
-        self._update_addr()
+        self._net.network_changed()
+        self._discovery.network_changed()
         self._magic.network_changed()
 
     @property
     def plugins(self) -> list[PluginInfo]:
         """Every plugin that was found, with its state."""
         return self._host.infos
+
+    def diagnostics(self) -> dict[str, Diagnostics]:
+        """What each plugin tells of itself, by its name."""
+        return self._host.diagnostics(self._contexts)
 
     # Connections
 
@@ -164,9 +193,8 @@ class Endpoint:
             self._driver,
             addr,
             alpn,
-            sources=self._sources,
-            report=self._host.report_failure,
-            address_filter=self._filter,
+            discovery=self._discovery,
+            address_filter=self._own.filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
             early_data=alpn in self._config.early_data_alpns,
@@ -174,9 +202,22 @@ class Endpoint:
         )
         return await dial.run()
 
+    def look_up(self, node_id: NodeId) -> AbstractAsyncContextManager[Lookup]:
+        """Ask where a node is: `async with endpoint.look_up(node_id) as lookup: async for found in lookup: ...`.
+
+        `lookup.outcomes` tells what became of each source, `lookup.merged()` what everything so far comes to. Leaving
+        the block cancels what still runs. A look-up of the same node that is under way is shared.
+        """
+        self._check_open()
+        return self._discovery.look_up(node_id)
+
+    def discovery_counts(self) -> Mapping[str, SourceCounts]:
+        """Look-ups since the start by discovery source, with what came of them."""
+        return self._discovery.counts
+
     def accept(self) -> AsyncIterator[Incoming]:
         """Those who dial us, as they come, until the endpoint is closed."""
-        return _Accepting(self._next_incoming)
+        return Accepting(self._next_incoming)
 
     async def _next_incoming(self) -> Incoming | None:
         while not self._closed:
@@ -220,40 +261,13 @@ class Endpoint:
                 return False
         return True
 
-    # Addresses
-
-    def _update_addr(self) -> None:
-        found = expand_wildcards(self._magic.local_addrs, self._hosts)
-        found += self._external.values()
-        for _name, source in self._address_sources:
-            found += source.watch().value
-        homes = (transport.home_relay().value for _name, transport in self._relays)
-        relays = tuple(home for home in homes if home is not None)
-        known = NodeAddr(self.node_id, relays, found if self._config.direct else ())
-        self._known_addr.set(known)
-        spare = (transport.standby_relay().value for _name, transport in self._relays)
-        self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
-        told = [addr for addr in known.direct_addrs if self._filter.publishable(addr)]
-        # A reflexive address says more than an interface's: where space is short, the last ones are cut.
-        told.sort(key=lambda addr: addr not in self._external.values())
-        self._told_addr.set(NodeAddr(self.node_id, relays, told))
-
-    def _report_external(self, name: str, addr: SocketAddr) -> None:
-        key = f"{name}/{addr.family.name}"
-        if self._external.get(key) != addr:
-            self._external[key] = addr
-            self._update_addr()
-
-    async def _follow(self, watch: Watch[Any]) -> None:
-        async for _value in watch:
-            self._update_addr()
-
     # Life
 
     async def _open(self) -> None:
         config = self._config
         await self._magic.bind(config.bind_addrs)
-        self._hosts = interface_hosts() if any(a.ip.is_unspecified for a in self._magic.local_addrs) else []
+        self._magic.set_rebound(self._own.update)
+        self._own.look()
         self._driver = Driver(
             self._magic,
             self._key,
@@ -267,38 +281,66 @@ class Endpoint:
             guard=self._before_handshake,
             on_incoming=self._on_incoming,
         )
+        self._net = NetReporter(
+            self._magic.shared,
+            self._clock,
+            local=self._own.local,
+            routers=self._own.routers,
+            transports=lambda: self._own.relays,
+            busy=lambda: bool(self._driver.links),
+            probing=config.direct and not config.dht_only,
+            on_change=self._own.update,
+            report_failure=self._host.report_failure,
+        )
+        self._own.net = self._net.report
+        self._magic.add_protocol(self._net)
+        self._driver.set_foreign(self._net.quic_received)
+        self._magic.set_observed(self._net.peer_told)
         publishers = await self._start_plugins()
-        self._update_addr()
+        self._own.update()
+        self._spawn("tom-connect", self._net.run(), "reporting on the network")
+        self._spawn("tom-connect", self._net.find_servers(), "finding servers for the network report")
         self._publishing = PublishService(
             publishers,
             signer=self._signer,
-            addr=self._told_addr,
+            addr=self._own.told,
             clock=self._clock,
             report=self._host.report_failure,
             logger=logger,
         )
+        if config.watch_network:
+            watch = NetworkWatch(self._network_has_changed, self._own.state, in_use=self._magic.local_addrs)
+            self._spawn("tom-connect", watch.run(), "watching the network")
         if publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
-        for name, source in self._address_sources:
-            self._spawn(name, self._follow(source.watch()), "following addresses")
-        for name, transport in self._relays:
-            self._spawn(name, self._follow(transport.home_relay()), "following the home relay")
-            self._spawn(name, self._follow(transport.standby_relay()), "following the standby relay")
+        for name, source in self._own.sources:
+            self._spawn(name, self._own.follow(source.watch()), "following addresses")
+        for name, transport in self._own.relays:
+            self._spawn(
+                name, self._own.follow(transport.home_relay(), self._net.relays_changed), "following the home relay"
+            )
+            self._spawn(
+                name,
+                self._own.follow(transport.standby_relay(), self._net.relays_changed),
+                "following the standby relay",
+            )
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host
+        nodes = NodesFile(self._config.nodes_file) if self._config.nodes_file is not None else None
         contexts = host.contexts(
             Facilities(
                 node_id=self.node_id,
                 signer=self._signer,
                 clock=self._clock,
-                local_addrs=self._known_addr,
+                local_addrs=self._own.known,
                 socket=self._magic.shared,
                 create_task=self._spawn,
-                report_external_addr=self._report_external,
+                report_external_addr=self._net.plugin_told,
             )
         )
-        self._update_addr()
+        self._contexts = contexts
+        self._own.update()
         protocols = host.collect("tom_datagram_protocol", contexts)
         for _name, protocol in protocols:
             self._magic.add_protocol(protocol)
@@ -324,9 +366,11 @@ class Endpoint:
         for _name, transport in relays:
             if id(transport) not in running:
                 self._magic.relays.remove(transport)
-        self._relays = [pair for pair in relays if id(pair[1]) in running]
-        self._sources = [pair for pair in sources if id(pair[1]) in running]
-        self._address_sources = [pair for pair in address_sources if id(pair[1]) in running]
+        known = [("tom-connect", nodes)] if nodes is not None else []
+        asked = [*known, *(pair for pair in sources if id(pair[1]) in running)]
+        self._discovery = DiscoveryService(asked, report=self._host.report_failure)
+        self._own.relays = [pair for pair in relays if id(pair[1]) in running]
+        self._own.sources = [pair for pair in address_sources if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.
         made = {name for name, _guard in guards}
         broken = [
@@ -373,11 +417,14 @@ class Endpoint:
             stack.push_async_callback(self._magic.aclose)
             driver = getattr(self, "_driver", None)
             closings = [self._host.close(self._objects)]
+            if hasattr(self, "_net"):
+                closings.append(self._net.aclose())
             if driver is not None:
                 closings.append(driver.aclose(reason))
             await asyncio.gather(*closings)
-        self._known_addr.close()
-        self._told_addr.close()
+        if (discovery := getattr(self, "_discovery", None)) is not None:
+            keep_statistics(self._config, discovery.counts)
+        self._own.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -429,19 +476,6 @@ class Binding:
 class _ShutDoor(ConnectionGuard):
     def before_handshake(self, remote: SocketAddr | RelayUrl) -> bool:
         return False
-
-
-class _Accepting(AsyncIterator[Incoming]):
-    # A class and not an async generator, so that one abandoned in the middle leaves nothing to be closed.
-
-    def __init__(self, take: Callable[[], Awaitable[Incoming | None]]) -> None:
-        self._take = take
-
-    async def __anext__(self) -> Incoming:
-        incoming = await self._take()
-        if incoming is None:
-            raise StopAsyncIteration
-        return incoming
 
 
 def target_addr(target: Target) -> NodeAddr:

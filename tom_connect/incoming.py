@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from tom_connect.abc import PathInfo
@@ -64,3 +65,18 @@ class Incoming:
 
     def __repr__(self) -> str:
         return f"<Incoming from {self._link.peer.short()} for {self._link.alpn!r}>"
+
+
+class Accepting(AsyncIterator[Incoming]):
+    """Incoming connections as `take` gives them, until it gives None."""
+
+    # A class and not an async generator, so that one abandoned in the middle leaves nothing to be closed.
+
+    def __init__(self, take: Callable[[], Awaitable[Incoming | None]]) -> None:
+        self._take = take
+
+    async def __anext__(self) -> Incoming:
+        incoming = await self._take()
+        if incoming is None:
+            raise StopAsyncIteration
+        return incoming

@@ -32,6 +32,7 @@ class Router:
         self._endpoint = endpoint
         self._handlers: dict[str, Handler] = {}
         self._slots = max_connections
+        self._serving = False
 
     def route(self, alpn: str, handler: Handler) -> Self:
         """Let `handler` take the connections of an ALPN, which the endpoint accepts from now on."""
@@ -46,7 +47,19 @@ class Router:
         return self
 
     async def serve(self) -> None:
-        """Accept connections until cancelled or until the endpoint is closed."""
+        """Accept connections until cancelled or until the endpoint is closed.
+
+        Raises LocalError if this router serves already: each would take connections that the other waits for.
+        """
+        if self._serving:
+            raise LocalError("this router serves already; await its first serve(), or cancel it before the next")
+        self._serving = True
+        try:
+            await self._serve()
+        finally:
+            self._serving = False
+
+    async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
             async for incoming in self._endpoint.accept():
                 handler = self._handlers.get(incoming.alpn)

@@ -31,7 +31,9 @@ def bootstrap() -> Iterator[str]:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT_", "XDG_"))}
-    return kept | {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    kept |= {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    # No router of the machine that tests is asked for a port.
+    return kept | {"TOM_CONNECT_DISABLE_PLUGINS": "portmap"}
 
 
 def command(program: str, *arguments: str | Path) -> list[str]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -48,12 +48,20 @@ class Command:
     """A running command; killed at the end of its `with` block if it still runs.
 
     With `--json` among the arguments its standard output is read as events, else it is gathered as bytes.
+    `by`: a command that runs the one that follows it, somewhere else.
     """
 
-    def __init__(self, home: pathlib.Path, *args: str, stdin: int | None = subprocess.DEVNULL, **popen: Any) -> None:
+    def __init__(
+        self,
+        home: pathlib.Path,
+        *args: str,
+        stdin: int | None = subprocess.DEVNULL,
+        by: Sequence[str] = (),
+        **popen: Any,
+    ) -> None:
         home.mkdir(exist_ok=True, parents=True)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tom_connect", *args],
+            [*by, sys.executable, "-m", "tom_connect", *args],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -13,10 +13,11 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.interop.peers.process import REPOSITORY
 from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr
+from tom_relay.client.config import RelayClientConfig
 
 ALPN = "relayed/1"
 
@@ -67,8 +68,11 @@ class RelayProcess:
 
 
 @contextlib.asynccontextmanager
-async def node_at(*relays: str) -> AsyncIterator[Endpoint]:
-    """A node that sends and takes nothing but by its relays, all of which it is connected to."""
+async def node_at(*relays: str, **options: Any) -> AsyncIterator[Endpoint]:
+    """A node that sends and takes nothing but by its relays, all of which it is connected to.
+
+    `options`: those of the relay client.
+    """
     config = EndpointConfig(
         alpns=(ALPN,),
         bind=("127.0.0.1:0",),
@@ -77,6 +81,7 @@ async def node_at(*relays: str) -> AsyncIterator[Endpoint]:
         plugins=("relay",),
         relay=relays,
         direct=False,
+        plugin_configs={"relay_client": RelayClientConfig(**options)},
     )
     async with Endpoint.bind(config) as endpoint:
         async with asyncio.timeout(20):

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.interop.peers import IrohPeer, PeerMissing
+from tests.interop.relayed import flowing, meet, node_at
+from tom_connect import Endpoint, EndpointConfig
 from tom_connect.keys import SecretKey
 from tom_relay.server import RelayServer, RelayServerConfig
 from tom_relay.wire import ClientHandshake, Dialect, ReceivedDatagrams, SendDatagrams, decode_from_server, encode
@@ -63,8 +65,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def nginx(directory: Path, relay: RelayServer, *, tls: bool) -> Iterator[str]:
-    """Run nginx with the documented server block before a relay; its URL."""
+def nginx(directory: Path, relay: RelayServer, *, tls: bool, client: str = "$remote_addr") -> Iterator[str]:
+    """Run nginx with the documented server block before a relay; its URL. `client`: what it says of its clients."""
     program = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
     if program is None:
         pytest.skip("needs nginx: apt-get install nginx-light")
@@ -72,6 +74,7 @@ def nginx(directory: Path, relay: RelayServer, *, tls: bool) -> Iterator[str]:
     assert found is not None
     port = free_port()
     block = found[0].replace("http://127.0.0.1:3340", f"http://{relay.addrs[0]}")
+    block = block.replace("$remote_addr", client)
     block = block.replace("/etc/letsencrypt/live/relay.example.org/fullchain.pem", str(directory / "cert.pem"))
     block = block.replace("/etc/letsencrypt/live/relay.example.org/privkey.pem", str(directory / "key.pem"))
     block = block.replace("listen 443 ssl;", f"listen 127.0.0.1:{port}{' ssl' if tls else ''};")
@@ -130,6 +133,53 @@ async def test_a_relay_behind_nginx_serves_over_tls(tmp_path: Path) -> None:
                 assert decode_from_server(message, DIALECT) == ReceivedDatagrams(a.node_id.raw, data, 1, 1200)
             await from_a.close()
             await to_b.close()
+
+
+async def test_our_nodes_meet_through_nginx(tmp_path: Path) -> None:
+    """Two nodes that trust nginx's certificate by `relay_client.ca_file` exchange streams and datagrams through it."""
+    certificate(tmp_path)
+    async with RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as relay:
+        with nginx(tmp_path, relay, tls=True) as url:
+            trust = {"ca_file": tmp_path / "cert.pem"}
+            async with node_at(url, **trust) as a, node_at(url, **trust) as b:
+                assert [str(home) for home in b.node_addr().relay_urls] == [url + "/"]
+                dialed, accepted = await meet(a, b)
+                accepted.send_datagram(b"hello")
+                assert await asyncio.wait_for(dialed.read_datagram(), 30) == b"hello"
+                async with flowing(dialed, accepted) as flows:
+                    for flow in flows:
+                        await flow.more(1_000_000, within=60)
+                    for flow in flows:
+                        await flow.end()
+                assert {path.kind for path in (*dialed.paths(), *accepted.paths())} == {"relay"}
+                assert relay.hub.counters.relayed.bytes > 2_000_000
+
+
+async def test_a_node_that_does_not_know_the_authority_refuses_nginx(tmp_path: Path) -> None:
+    """Without the authority's file our client does not use the relay, and says that it is for the certificate."""
+    certificate(tmp_path)
+    async with RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as relay:
+        with nginx(tmp_path, relay, tls=True) as url:
+            config = EndpointConfig(bind=("127.0.0.1:0",), persist=False, plugins=("relay",), relay=(url,))
+            async with Endpoint.bind(config) as stranger, asyncio.timeout(30):
+                while (problem := stranger.relays()[0].problem) is None:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.01)
+                assert "certificate" in problem.lower()
+        assert relay.sessions.counters.upgrades == 0
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["named", "unnamed"])
+async def test_addresses_that_nginx_tells_count_if_it_is_named(tmp_path: Path, trusted: bool) -> None:
+    """The relay vouches for the address in nginx's X-Forwarded-For if `trust_forwarded` names nginx; else for none."""
+    context = certificate(tmp_path)
+    proxies = ("127.0.0.1",) if trusted else ()
+    options = RelayServerConfig.dev(listen=("127.0.0.1:0",), trust_forwarded=proxies)
+    async with RelayServer(options) as relay, aiohttp.ClientSession() as session:
+        with nginx(tmp_path, relay, tls=True, client="198.51.100.7") as url:
+            _, websocket = await joined(session, url, context)
+            (client,) = relay.hub.clients()
+            assert client.address == (ipaddress.ip_address("198.51.100.7") if trusted else None)
+            await websocket.close()
 
 
 async def test_iroh_nodes_meet_through_nginx(tmp_path: Path) -> None:

@@ -85,11 +85,15 @@ class Environment:
 
     def plugins(self, *arguments: str | Path, **variables: str) -> dict[str, dict[str, Any]]:
         """What `tom-connect plugins --json` says, by package."""
+        return {row["package"]: row for row in self.plugin_rows(*arguments, **variables)}
+
+    def plugin_rows(self, *arguments: str | Path, **variables: str) -> list[dict[str, Any]]:
+        """The same in its order; a package may have several plugins."""
         done = self.run("plugins", "--json", *arguments, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert all(row.pop("event") == "plugin" for row in rows)
-        return {row["package"]: row for row in rows}
+        return rows
 
     def _environ(self, variables: dict[str, str]) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT", "PYTHON", "VIRTUAL_ENV"))}
@@ -123,3 +127,10 @@ only-include = ["{module}.py"]
 """
     )
     return project
+
+
+def environment(directory: Path, wheels: dict[str, Path], *packages: str) -> Environment:
+    """An environment with the core and these packages."""
+    made = Environment(directory / "venv")
+    made.install(wheels["tom-connect"], *(wheels[package] for package in packages))
+    return made

@@ -2,95 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
-from tests.plugin_matrix.environments import ROOT, Environment, build_wheel, make_package
-
-GOOD = """
-import attrs
-import click
-from tom_connect.abc import Discovery
-from tom_connect.config import option
-from tom_connect.hookspecs import hookimpl
-
-TOM_CONNECT_API = {api}
-
-@attrs.frozen
-class Options:
-    greeting: str = attrs.field(default="hello", metadata=option("what to say"))
-
-class Nothing(Discovery):
-    async def resolve(self, node_id):
-        return
-        yield
-
-@hookimpl
-def tom_register_config(registry):
-    registry.register("{name}", Options)
-
-@hookimpl
-def tom_discovery(ctx):
-    assert isinstance(ctx.config, Options)
-    return Nothing()
-
-@hookimpl
-def tom_cli_commands(cli):
-    cli.add(click.Command("{name}", callback=lambda: click.echo("command of {name}")))
-"""
-
-DIAL = """
-import asyncio
-from tom_connect import Endpoint, EndpointConfig
-
-async def main():
-    config = EndpointConfig(alpns=("smoke/1",), bind=("127.0.0.1:0",), allow_local=True, persist=False)
-    async with Endpoint.bind(config) as a, Endpoint.bind(config) as b:
-        async def serve():
-            async for incoming in a.accept():
-                stream = await (await incoming.accept()).accept_bi()
-                stream.write((await stream.read())[::-1])
-                stream.finish()
-                return
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve())
-            connection = await b.connect(a.node_addr(), "smoke/1")
-            stream = await connection.open_bi()
-            stream.write(b"smoke")
-            stream.finish()
-            print((await stream.read()).decode(), sorted((i.name, str(i.state)) for i in b.plugins))
-
-asyncio.run(main())
-"""
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The wheels of core and DHT plugin, and of packages that others could have written, well or badly."""
-    made = tmp_path_factory.mktemp("projects")
-    sources = {
-        "tom-third": ("third", GOOD.format(name="third", api="(1, 0)")),
-        "tom-broken": ("broken", "import a_module_that_nobody_has\n"),
-        "tom-old": ("old", GOOD.format(name="old", api="(0, 9)")),
-        "tom-new": ("new", GOOD.format(name="new", api="(1, 99)")),
-        "tom-silent": ("silent", GOOD.format(name="silent", api="None")),
-        "tom-twin": ("third", GOOD.format(name="third", api="(1, 0)")),
-        "tom-asynchronous": ("asynchronous", GOOD.format(name="asy", api="(1, 0)").replace("def tom", "async def tom")),
-        "tom-failing": ("failing", GOOD.format(name="failing", api="(1, 0)").replace("isinstance(", "1 / 0 == (")),
-    }
-    projects = {package: make_package(made, package, *source) for package, source in sources.items()}
-    projects |= {"tom-connect": ROOT, "tom-dht-mainline": ROOT / "plugins" / "tom-dht-mainline"}
-    with ThreadPoolExecutor(2) as pool:
-        built = pool.map(lambda item: (item[0], build_wheel(item[1], made / "wheels" / item[0])), projects.items())
-        return dict(built)
-
-
-def environment(tmp_path: Path, wheels: dict[str, Path], *packages: str) -> Environment:
-    made = Environment(tmp_path / "venv")
-    made.install(wheels["tom-connect"], *(wheels[package] for package in packages))
-    return made
+from tests.plugin_matrix.environments import environment
+from tests.plugin_matrix.programs import DIAL
 
 
 def test_core_alone(tmp_path: Path, wheels: dict[str, Path]) -> None:

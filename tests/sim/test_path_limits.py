@@ -7,7 +7,7 @@ import itertools
 from tests.sim.pathworld import World, pair
 from tests.sim.test_paths import active
 from tom_connect.holepunch import core as core_module
-from tom_connect.holepunch import paths as rules
+from tom_connect.holepunch import pathrules as rules
 from tom_connect.holepunch.disco import CallMeMaybe, encode_message
 from tom_connect.holepunch.events import PathRestored, PathSelected
 
@@ -173,7 +173,7 @@ def test_forged_records_cost_a_victim_a_bounded_number_of_probes() -> None:
 
 
 def test_a_record_of_a_thousand_addresses_reaches_sixteen() -> None:
-    """What one record can make us probe is bounded, in addresses and in packets, and is then forgotten."""
+    """What one record can make us probe is bounded, in addresses and in packets, and it gives way to others."""
     world = World()
     a = world.node("a", "192.0.2.1:1000")
     b = world.node("b", "198.51.100.2:2000", disco=False)
@@ -182,7 +182,18 @@ def test_a_record_of_a_thousand_addresses_reaches_sixteen() -> None:
     world.run(130)  # the tenth ping goes out after 81 s, and is waited for 40 s
     assert len(world.sent) <= rules.MAX_OF_SOURCE
     assert sum(world.sent.values()) <= rules.MAX_OF_SOURCE * rules.UNPROVEN_PINGS
-    assert remote.paths == {}
+    assert len(remote.paths) <= rules.MAX_OF_SOURCE
+    before = sum(world.sent.values())
+    world.run(600)
+    assert sum(world.sent.values()) == before
+    for i in range(2):
+        source = f"another {i}"
+        a.tell(b, *(f"203.0.114.{i + 1}:{1 + port}" for port in range(rules.MAX_OF_SOURCE)), source=source)
+    assert len(remote.paths) == rules.MAX_PATHS
+    world.run(130)
+    a.tell(b, "203.0.115.1:1", source="a third")
+    assert len(remote.paths) == rules.MAX_PATHS
+    assert any(str(path) == "203.0.115.1:1" for path in remote.paths)
 
 
 def test_local_addresses_from_records_are_not_probed() -> None:

@@ -23,8 +23,10 @@ COMMANDS = {
     "listen": "Wait for connections and pipe them to standard input and output.",
     "connect": "Connect to a node and pipe standard input and output.",
     "ping": "Measure the round trip to a node.",
+    "resolve": "Show where a node is, and which source says so.",
     "send": "Send a file or folder to a node.",
     "receive": "Receive files and folders.",
+    "doctor": "Examine the network: what works, what doesn't, and what to do.",
     "config": "Show the configuration in effect, and where each value comes from.",
     "plugins": "Show the installed plugins, and why any is not in use.",
 }

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import attrs
+import click
 
 from tom_connect.cli.options import Invocation, tom_command
 
 
 @tom_command("plugins")
-async def command(run: Invocation) -> None:
+@click.option("--stats", is_flag=True, help="Show how many nodes each discovery source has found so far.")
+async def command(run: Invocation, stats: bool) -> None:
     """Show the installed plugins, and why any is not in use.
 
     A blocked plugin is not imported, so its hooks are not known. TOM_CONNECT_PLUGINS names the plugins that may be
-    used, TOM_CONNECT_DISABLE_PLUGINS those that may not; both take names or patterns, separated by commas.
+    used, TOM_CONNECT_DISABLE_PLUGINS those that may not; both take names or patterns, separated by commas. What the
+    first names and nobody has is shown as missing.
     """
-    rows = [attrs.asdict(info, recurse=False) for info in run.host.infos]
+    if stats:
+        _show_statistics(run)
+        return
+    rows = [attrs.asdict(info, recurse=False) for info in (*run.host.infos, *run.host.missing)]
     columns = ("name", "package", "version", "hooks", "state", "reason")
     run.output.table("plugin", rows, columns, "No plugin is installed; 'pip install tom-connect[all]' brings them.")
+
+
+def _show_statistics(run: Invocation) -> None:
+    from tom_connect.discovery import read_statistics
+
+    directory = run.config.data_path()
+    counts = read_statistics(directory) if directory is not None else {}
+    rows = [{"source": name, **attrs.asdict(counts[name])} for name in sorted(counts)]
+    columns = ("source", "asked", "found", "first", "nothing", "failed")
+    run.output.table("source", rows, columns, "No look-ups have been counted yet.")

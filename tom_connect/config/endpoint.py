@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -18,6 +19,29 @@ from tom_connect.keys import SecretKey
 MAX_ALPN_BYTES = 255
 KEEP_ALIVE = 20.0
 """Seconds. NATs drop UDP bindings after 30 s at the earliest in practice (RFC 4787 asks for two minutes)."""
+
+VIRTUAL_INTERFACES = (
+    *(
+        "docker*",
+        "br-????????????",
+        "veth*",
+        "podman*",
+        "cni*",
+        "flannel*",
+        "cali*",
+        "cilium*",
+        "kube*",
+        "lxcbr*",
+    ),
+    *("lxdbr*", "incusbr*", "virbr*", "vmnet*", "vboxnet*", "VirtualBox Host-Only*", "VMware Network Adapter*"),
+    *("vEthernet (WSL*", "vEthernet (Default Switch)"),
+)
+"""Bridges to containers and virtual machines on Linux, macOS and Windows: nobody else is where they lead.
+
+Docker names bridges with 12 digits, so `br-lan` of a router is not meant.
+"""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _fail(field: attrs.Attribute[Any], value: object, expected: str) -> ConfigError:
@@ -72,6 +96,16 @@ def _relay_urls(self: object, field: attrs.Attribute[Any], value: object) -> Non
             RelayUrl.parse(text)
         except InvalidAddrError as exc:
             raise ConfigError(f"{field.name}: {exc}") from None
+
+
+def _networks(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    _texts(self, field, value)
+    assert isinstance(value, tuple)
+    for text in value:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as exc:
+            raise ConfigError(f"{field.name}: {exc}; expected a network such as 192.168.0.0/16 or fd00::/8") from None
 
 
 def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -164,6 +198,12 @@ class EndpointConfig:
         validator=_flag,
         metadata=option("find nodes through serverless discovery alone: no server of anyone's is asked"),
     )
+    nodes_file: pathlib.Path | None = attrs.field(
+        default=None,
+        converter=_path,
+        validator=optional(_of(pathlib.Path, "a path")),
+        metadata=option("file with the tickets of nodes that are known, one a line"),
+    )
     relay: tuple[str, ...] = attrs.field(
         default=(),
         converter=_tuple,
@@ -180,6 +220,45 @@ class EndpointConfig:
         default=True,
         validator=_flag,
         metadata=option("send and take packets directly, not only through relays"),
+    )
+    port_probing: bool = attrs.field(
+        default=True,
+        validator=_flag,
+        metadata=option("where nothing else works, try many ports to get through a NAT that maps by destination"),
+    )
+    lan: bool = attrs.field(
+        default=True,
+        validator=_flag,
+        metadata=option("offer private addresses to peers, sealed, and probe theirs"),
+    )
+    public_only: bool = attrs.field(
+        default=False,
+        validator=_flag,
+        metadata=option("no direct packets but to addresses of the public Internet, whoever names others"),
+    )
+    addr_allow: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_networks,
+        metadata=option("network, such as 10.0.0.0/8, outside of which no direct packets go; default: everywhere"),
+    )
+    addr_deny: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple,
+        validator=_networks,
+        metadata=option("network into which no direct packets go, even where addr_allow has it"),
+    )
+    skip_interfaces: tuple[str, ...] = attrs.field(
+        default=VIRTUAL_INTERFACES,
+        converter=_tuple,
+        validator=_texts,
+        metadata=option(
+            "network interface, by name or pattern, whose addresses are neither published nor offered; "
+            "default: bridges to containers and virtual machines of this computer"
+        ),
+    )
+    watch_network: bool = attrs.field(
+        default=True, validator=_flag, metadata=option("notice by ourselves when the network changes or sleep ends")
     )
     plugins: tuple[str, ...] | None = attrs.field(
         default=None,
@@ -246,7 +325,29 @@ class EndpointConfig:
         """`relay`, read, each once."""
         return tuple(dict.fromkeys(map(RelayUrl.parse, self.relay)))
 
+    def data_path(self) -> pathlib.Path | None:
+        """The directory for what should survive a restart, which may not be there yet; None: nothing is kept."""
+        if not self.persist:
+            return None
+        if self.data_dir is not None:
+            return self.data_dir
+        import platformdirs  # not needed by those who say where their data go, or keep none
+
+        return platformdirs.user_data_path("tom-connect", appauthor=False)
+
+    @property
+    def addr_allow_networks(self) -> tuple[Network, ...]:
+        """`addr_allow`, read."""
+        return tuple(map(ipaddress.ip_network, self.addr_allow))
+
+    @property
+    def addr_deny_networks(self) -> tuple[Network, ...]:
+        """`addr_deny`, read."""
+        return tuple(map(ipaddress.ip_network, self.addr_deny))
+
     def __attrs_post_init__(self) -> None:
+        if self.public_only and self.allow_local:
+            raise ConfigError("public_only: can't be together with allow_local; choose one of them")
         if self.keep_alive is not None and self.keep_alive >= self.idle_timeout:
             raise ConfigError(
                 f"keep_alive: {self.keep_alive!r} is not allowed; "

@@ -1,15 +1,18 @@
-"""One look-up of a node: every source asked in its turn, everything found as it is found."""
+"""One look-up of a node: every source asked in its turn, everything found as it is found, for all who wait for it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 import attrs
 
 from tom_connect.abc import Discovery, FoundAddr
+from tom_connect.discovery.health import SourceHealth, hedge
+from tom_connect.discovery.merging import from_future, merged
 from tom_connect.exceptions import NetworkError, TomError
 from tom_connect.keys import NodeId
 
@@ -19,28 +22,43 @@ MAX_FOUND = 64
 
 @attrs.define
 class SourceOutcome:
-    """What became of one source. `seconds`: how long it took, None while it is still at it."""
+    """What became of one source.
+
+    `began`, `seconds`: seconds after the start of the look-up at which it was asked and at which it was done, None
+    while that has not been; `first`: when it had its first answer; `stale`: answers left out as others had newer ones;
+    `skipped`: why it was not asked; `empty`: it was asked, and knows nothing of the node.
+    """
 
     source: str
     found: int = 0
     failure: str | None = None
     seconds: float | None = None
+    began: float | None = None
+    first: float | None = None
+    stale: int = 0
+    skipped: str | None = None
+    empty: bool = False
 
     def __str__(self) -> str:
+        if self.skipped is not None:
+            return f"{self.source}: not asked, {self.skipped}"
         after = "still searching" if self.seconds is None else f"after {self.seconds:.1f} s"
         if self.failure is not None:
             return f"{self.source}: {self.failure} ({after})"
         if not self.found:
-            return f"{self.source}: nothing found ({after})"
+            older = "only an older record than others have" if self.stale else "nothing found"
+            return f"{self.source}: {older} ({after})"
         return f"{self.source}: {self.found} {'address' if self.found == 1 else 'addresses'} found ({after})"
 
 
 class Lookup:
-    """`async with Lookup(...) as lookup: async for found in lookup: ...`; leaving the block cancels what still runs.
+    """`async with Lookup(...) as lookup: async for found in lookup: ...`; who leaves last cancels what still runs.
 
-    A source whose `stage` is later begins that many seconds after the start, or as soon as all earlier ones have ended
-    with nothing. A source that fails is reported through `report(name, exception)` and noted in `outcomes`; the others
-    go on. Newer records of a source that come late are given too, older ones are left out.
+    Several may be in it at once: each that iterates gets everything from the beginning. A source whose `stage` is later
+    begins after its hedge (see `health.hedge`), or as soon as all earlier ones have ended with nothing. A source that
+    fails is reported through `report(name, exception)` and noted in `outcomes`; the others go on. A record older than
+    one that is known already is left out. `skip`: source names that are not asked, with the reason; `wall`: seconds
+    since 1970.
     """
 
     def __init__(
@@ -49,96 +67,184 @@ class Lookup:
         sources: Sequence[tuple[str, Discovery]],
         *,
         report: Callable[[str, BaseException], None],
+        health: Mapping[str, SourceHealth] | None = None,
+        skip: Mapping[str, str] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        self._node_id = node_id
+        self.node_id = node_id
+        self.found: list[FoundAddr] = []
+        """Everything so far."""
+        self.ended = False
+        """Whether nothing more will come."""
         self._sources = sorted(sources, key=lambda pair: pair[1].stage)
         self._report = report
         self.outcomes: list[SourceOutcome] = [SourceOutcome(d.name or name) for name, d in self._sources]
-        self._found: asyncio.Queue[FoundAddr | None] = asyncio.Queue()
-        self._total = 0
-        self._newest: dict[str, int] = {}
+        health = health or {}
+        self._health = [health.get(outcome.source) or SourceHealth() for outcome in self.outcomes]
+        self._skip = skip or {}
+        self._wall = wall
+        self._newest: int | None = None
+        self._users = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._ended: list[asyncio.Event] = [asyncio.Event() for _ in self._sources]
+        self._ended_each: list[asyncio.Event] = [asyncio.Event() for _ in self._sources]
+        self._waiters: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._started = asyncio.get_running_loop().time()
-        for index in range(len(self._sources)):
-            task = asyncio.create_task(self._ask(index), name=f"discovery by {self.outcomes[index].source}")
-            self._tasks.append(task)
-        if not self._tasks:
-            self._found.put_nowait(None)
+        self._users += 1
+        if self._users == 1:
+            self._start()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self.cancel()
+
+    def __aiter__(self) -> AsyncIterator[FoundAddr]:
+        return _Reader(self)
+
+    @property
+    def users(self) -> int:
+        """Those who are in it now."""
+        return self._users
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return asyncio.get_running_loop().time() - self._started
+
+    def merged(self) -> FoundAddr | None:
+        """What everything so far comes to."""
+        return merged(self.found)
+
+    async def cancel(self) -> None:
+        """Stop, whoever waits; they get what was found."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._finish()
 
-    def __aiter__(self) -> AsyncIterator[FoundAddr]:
-        return self
+    def _start(self) -> None:
+        self._started = asyncio.get_running_loop().time()
+        for index, outcome in enumerate(self.outcomes):
+            outcome.skipped = self._skip.get(outcome.source)
+            if outcome.skipped is not None:
+                self._ended_each[index].set()
+        for index, outcome in enumerate(self.outcomes):
+            if outcome.skipped is None:
+                task = asyncio.create_task(self._ask(index), name=f"discovery by {outcome.source}")
+                self._tasks.append(task)
+        if not self._tasks:
+            self._finish()
 
-    async def __anext__(self) -> FoundAddr:
-        found = await self._found.get()
-        if found is None:
-            self._found.put_nowait(None)
-            raise StopAsyncIteration
-        return found
+    def _finish(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def moved(self) -> None:
+        """Wait until something more was found or the look-up has ended."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
 
     async def _ask(self, index: int) -> None:
         name, discovery = self._sources[index]
-        outcome = self.outcomes[index]
+        outcome, health = self.outcomes[index], self._health[index]
         loop = asyncio.get_running_loop()
         try:
             await self._turn(index)
-            results = discovery.resolve(self._node_id)
+            outcome.began = self.elapsed
+            health.ask(loop.time())
+            results = discovery.resolve(self.node_id)
             try:
                 async for found in results:
-                    if self._take(outcome, found):
+                    if self._take(index, found):
                         break
             finally:
                 aclose = getattr(results, "aclose", None)
                 if aclose is not None:
                     await aclose()
+            if not outcome.found:
+                health.had_nothing()
+                outcome.empty = not outcome.stale
         except NetworkError as exc:
-            outcome.failure = str(exc)
+            self._failed(index, str(exc))
         except TomError as exc:
-            outcome.failure = str(exc)
+            self._failed(index, str(exc))
             self._report(name, exc)
         except Exception as exc:  # a plugin may raise anything, and the others go on
-            outcome.failure = f"{type(exc).__name__}: {exc}"
+            self._failed(index, f"{type(exc).__name__}: {exc}")
             self._report(name, exc)
         finally:
-            outcome.seconds = loop.time() - self._started
-            self._ended[index].set()
-            if all(event.is_set() for event in self._ended):
-                self._found.put_nowait(None)
+            outcome.seconds = self.elapsed
+            self._ended_each[index].set()
+            if all(event.is_set() for event in self._ended_each):
+                self._finish()
+
+    def _failed(self, index: int, why: str) -> None:
+        self.outcomes[index].failure = why
+        self._health[index].failed(asyncio.get_running_loop().time())
 
     async def _turn(self, index: int) -> None:
-        """Wait for the source's stage, or until every source before it has ended without finding anything."""
-        delay = self._sources[index][1].stage
-        if delay <= 0:
+        """Wait for the source's turn, or until every source before it has ended without finding anything."""
+        discovery = self._sources[index][1]
+        if discovery.stage <= 0:
             return
+        earlier = [i for i in range(index) if self.outcomes[i].skipped is None]
+        usual = min((u for i in earlier if (u := self._health[i].usual) is not None), default=None)
         try:
-            async with asyncio.timeout(delay):
-                for event in self._ended[:index]:
+            async with asyncio.timeout(hedge(discovery.stage, usual, fixed=discovery.stage_is_fixed)):
+                for event in self._ended_each[:index]:
                     await event.wait()
                 if any(outcome.found for outcome in self.outcomes[:index]):
                     await asyncio.Event().wait()
         except TimeoutError:
             pass
 
-    def _take(self, outcome: SourceOutcome, found: FoundAddr) -> bool:
+    def _take(self, index: int, found: FoundAddr) -> bool:
         """Pass an answer on; True once there have been enough."""
-        if not isinstance(found, FoundAddr) or found.addr.node_id != self._node_id:
+        outcome = self.outcomes[index]
+        if not isinstance(found, FoundAddr) or found.addr.node_id != self.node_id:
             raise TypeError("a discovery source must give FoundAddr of the node that was asked for")
-        newest = self._newest.get(outcome.source)
+        if from_future(found, int(self._wall() * 1e6)):
+            raise NetworkError("its record is from the future: a clock is wrong, ours or the node's")
         if found.timestamp_us is not None:
-            if newest is not None and found.timestamp_us < newest:
-                return False
-            self._newest[outcome.source] = found.timestamp_us
+            if self._newest is not None and found.timestamp_us < self._newest:
+                outcome.stale += 1
+                return outcome.stale >= MAX_FOUND
+            self._newest = found.timestamp_us
+        if outcome.first is None:
+            outcome.first = self.elapsed
+            began = outcome.began or 0.0
+            self._health[index].answered(outcome.first - began, first=not self.found)
         outcome.found += len(found.addr.direct_addrs) + len(found.addr.relay_urls)
-        self._found.put_nowait(found)
-        self._total += 1
-        return self._total >= MAX_FOUND
+        self.found.append(found)
+        self._wake()
+        return len(self.found) >= MAX_FOUND
+
+
+class _Reader(AsyncIterator[FoundAddr]):
+    # A class and not an async generator, so that one abandoned in the middle leaves nothing to be closed.
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._next = 0
+
+    async def __anext__(self) -> FoundAddr:
+        lookup = self._lookup
+        while self._next >= len(lookup.found):
+            if lookup.ended:
+                raise StopAsyncIteration
+            await lookup.moved()
+        self._next += 1
+        return lookup.found[self._next - 1]

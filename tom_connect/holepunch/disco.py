@@ -6,6 +6,7 @@ and load are in `sealing`, what the messages mean is in `core` and `paths`.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import ipaddress
 import socket
@@ -37,9 +38,9 @@ MAX_RELAYS: Final = 2
 """Relays in a call-me-maybe: the home relay, and the next one while it is changed."""
 MAX_PACKET: Final = 1200
 
-_PING, _PONG, _CALL = 1, 2, 3
-_RELAYS = 1
-"""What follows the candidates of a call-me-maybe."""
+_PING, _PONG, _CALL, _PORTS = 1, 2, 3, 4
+_RELAYS, _MAPPING = 1, 2
+"""What may follow the candidates of a call-me-maybe."""
 _ADDR_SIZE = 18
 _NO_ADDR = bytes(_ADDR_SIZE)
 _V4_MAPPED = bytes(10) + b"\xff\xff"
@@ -70,16 +71,52 @@ class Pong:
     observed: SocketAddr | None
 
 
+class Mapping(enum.IntEnum):
+    """How the NAT before a node maps its IPv4 socket to ports (RFC 4787 section 4.1)."""
+
+    UNKNOWN = 0
+    INDEPENDENT = 1
+    """One port whatever the destination, or no NAT at all."""
+    DEPENDENT = 2
+    """Another port for each destination."""
+
+
 @attrs.frozen
 class CallMeMaybe:
-    """Says where its sender may be reached, and asks to be pinged there; answered by a pong."""
+    """Says where its sender may be reached, and asks to be pinged there; answered by a pong.
+
+    `mapping`: how the sender's NAT maps, as far as it knows.
+    """
 
     tx: bytes
     candidates: tuple[SocketAddr, ...]
     relays: tuple[RelayUrl, ...] = ()
+    mapping: Mapping = Mapping.UNKNOWN
 
 
-Message = Ping | Pong | CallMeMaybe
+class PortStep(enum.IntEnum):
+    """What a message about port probing says."""
+
+    OFFER = 1
+    """I am behind endpoint-dependent mapping, at this IP: will you probe my ports, if I open many?"""
+    ACCEPT = 2
+    """I will; open them towards this address of mine."""
+    REFUSE = 3
+    OVER = 4
+    """I stop: it succeeded, or took too long."""
+
+
+@attrs.frozen
+class PortProbing:
+    """One step in agreeing on port probing. `tx`: of the offer, in every step; `addr`: None in the last two."""
+
+    tx: bytes
+    step: PortStep
+    addr: SocketAddr | None
+
+
+Message = Ping | Pong | CallMeMaybe | PortProbing
+_MAPPINGS = frozenset(Mapping)
 
 
 def _pack_addr(addr: SocketAddr) -> bytes:
@@ -104,6 +141,9 @@ def encode_message(message: Message) -> bytes:
     if isinstance(message, Pong):
         observed = _NO_ADDR if message.observed is None else _pack_addr(message.observed)
         return bytes((_PONG,)) + message.tx + observed + b"\0"
+    if isinstance(message, PortProbing):
+        addr = _NO_ADDR if message.addr is None else _pack_addr(message.addr)
+        return bytes((_PORTS,)) + message.tx + bytes((message.step,)) + addr
     if len(message.candidates) > MAX_CANDIDATES:
         raise InvalidAddrError(f"a call-me-maybe carries at most {MAX_CANDIDATES} candidates")
     if len(message.relays) > MAX_RELAYS:
@@ -112,6 +152,8 @@ def encode_message(message: Message) -> bytes:
     if message.relays:
         urls = [url.url.encode("ascii") for url in message.relays]
         body += bytes((_RELAYS, len(urls))) + b"".join(bytes((len(url),)) + url for url in urls)
+    if message.mapping is not Mapping.UNKNOWN:
+        body += bytes((_MAPPING, message.mapping))
     plain = bytes((_CALL,)) + message.tx + bytes((len(message.candidates),)) + body
     return plain.ljust(PROBE_SIZE, b"\0")
 
@@ -135,15 +177,36 @@ def decode_message(plain: bytes) -> Message | None:
         if len(plain) < at + count * _ADDR_SIZE:
             raise DiscoError("short")
         raws = (plain[i : i + _ADDR_SIZE] for i in range(at, at + count * _ADDR_SIZE, _ADDR_SIZE))
-        relays = _unpack_relays(plain, at + count * _ADDR_SIZE)
-        return CallMeMaybe(tx, tuple(dict.fromkeys(map(_unpack_addr, raws))), relays)
+        relays, at = _unpack_relays(plain, at + count * _ADDR_SIZE)
+        return CallMeMaybe(tx, tuple(dict.fromkeys(map(_unpack_addr, raws))), relays, _unpack_mapping(plain, at))
+    if kind == _PORTS:
+        return _unpack_ports(plain, tx)
     return None
 
 
-def _unpack_relays(plain: bytes, at: int) -> tuple[RelayUrl, ...]:
-    """The relays at `at`: a mark, how many, then each one's length and ASCII text. An older sender ends before."""
+def _unpack_ports(plain: bytes, tx: bytes) -> PortProbing | None:
+    at = 1 + TX_SIZE
+    try:
+        step = PortStep(plain[at])
+    except ValueError:
+        return None
+    raw = plain[at + 1 : at + 1 + _ADDR_SIZE]
+    return PortProbing(tx, step, None if raw == _NO_ADDR else _unpack_addr(raw))
+
+
+def _unpack_mapping(plain: bytes, at: int) -> Mapping:
+    if len(plain) < at + 2 or plain[at] != _MAPPING or plain[at + 1] not in _MAPPINGS:
+        return Mapping.UNKNOWN
+    return Mapping(plain[at + 1])
+
+
+def _unpack_relays(plain: bytes, at: int) -> tuple[tuple[RelayUrl, ...], int]:
+    """The relays at `at` and where they end: a mark, how many, then each one's length and ASCII text.
+
+    An older sender ends before.
+    """
     if len(plain) < at + 2 or plain[at] != _RELAYS:
-        return ()
+        return (), at
     count = plain[at + 1]
     if count > MAX_RELAYS:
         raise DiscoError("too many relays")
@@ -159,7 +222,7 @@ def _unpack_relays(plain: bytes, at: int) -> tuple[RelayUrl, ...]:
         except ValueError:
             raise DiscoError("relay") from None
         at += 1 + size
-    return tuple(dict.fromkeys(urls))
+    return tuple(dict.fromkeys(urls)), at
 
 
 @attrs.frozen

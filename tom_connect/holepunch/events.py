@@ -41,8 +41,15 @@ class PathSelected(PathEvent):
 
 
 @attrs.frozen
+class PathDoubted(PathEvent):
+    """The path in use may be dead: it is asked, and traffic goes down another one as well. `why` a few words."""
+
+    why: str
+
+
+@attrs.frozen
 class PathRestored(PathEvent):
-    """The path in use answers again after `silent_for` seconds in which it did not."""
+    """The path in use, or one in its place, answers after `silent_for` seconds of silence or doubt."""
 
     silent_for: float
 
@@ -52,3 +59,8 @@ class PathLost(PathEvent):
     """The node stopped to answer there, so QUIC leaves it; it is probed on, and may be proven again."""
 
     why: str
+
+
+@attrs.frozen
+class PathForgotten(PathEvent):
+    """A candidate is given up: it never answered, or there are too many."""

@@ -13,84 +13,28 @@ synchronous: `now` in; pings, events and the next time to `tick` out through `Pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from math import inf
-from typing import Final, Protocol
 
 from tom_connect.abc import PathInfo
+from tom_connect.holepunch import pathrules as rules
 from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
-from tom_connect.holepunch.events import PathAdded, PathEvent, PathLost, PathProven, PathRestored, PathSelected
+from tom_connect.holepunch.events import (
+    PathAdded,
+    PathDoubted,
+    PathForgotten,
+    PathLost,
+    PathProven,
+    PathRestored,
+    PathSelected,
+)
 from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.pathprobing import given_up, ping_interval
+from tom_connect.holepunch.pathroom import make_room
+from tom_connect.holepunch.pathsowner import PathsOwner
 from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
+from tom_connect.holepunch.pathtargets import doubted_targets, first_targets
 from tom_connect.keys import NodeId
-
-TRAFFIC: Final = 10.0
-"""Seconds after a send in which paths are kept proven; longer than a heartbeat, so that one always falls in."""
-HEARTBEAT: Final = 5.0
-"""Seconds between pings of a proven path: well below the 30 s after which NATs drop a mapping."""
-RETRY: Final = 1.0
-"""Seconds before a heartbeat that got no answer is sent again, at least; three RTT on slow paths."""
-SECOND_SAMPLE: Final = 0.3
-"""Seconds after the first pong until a second RTT sample is taken: the first includes route and ARP look-ups."""
-LOST_AFTER: Final = 3
-"""Unanswered pings after which a standby path is lost: at 5% loss one in 8,000 healthy ones."""
-STANDBY: Final = 3
-"""Proven paths kept ready besides the active one."""
-PROBES: Final = (0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds after each ping of a candidate: quick at first, since the dial waits; over after 6 s, if there is a path."""
-REPROBE: Final = 5.0
-"""Seconds between later pings of candidates that the caller named or that once answered; doubles up to 40."""
-UNPROVEN_PINGS: Final = 10
-"""Pings that an address which others named and which never answered gets in all."""
-ACTIVE_TICK: Final = 0.5
-"""Seconds between looks at a path under traffic."""
-DOUBT_AFTER: Final = (0.5, 0.9)
-"""Bounds of the silence after which a path under traffic is doubted; between them, three RTT."""
-DOUBT_PING: Final = 0.25
-"""Seconds between pings of a doubted path: three or four before the verdict, so that loss does not decide it."""
-LEAVE_AFTER: Final = (0.35, 0.9)
-"""Bounds of the doubt after which a path is left for one that answers; between them, two RTT. With `DOUBT_AFTER`
-and a tick this stays under 2 s."""
-FOLLOW_AFTER: Final = 0.25
-"""Seconds of the peer's traffic on another path, about as good, after which the end with the larger NodeId uses that
-one too: with one path for both directions each end hears whether it works. Shorter than the time to doubt."""
-OUTAGE: Final = 90.0
-"""Seconds for which a silent peer is searched on every path; QUIC gives up about then too."""
-MOVE_CREDIT: Final = 3
-"""Bytes sent to an unconfirmed address for each that came from there (RFC 9000 section 8.1)."""
-CONFIRMED_AFTER: Final = 3.0
-"""Seconds of authentic packets after which a moved peer without disco is taken to be where they come from."""
-FANOUT: Final = 6
-"""Given addresses that get the first packets at once."""
-RELAY_FANOUT: Final = 2
-"""Relays among them, whatever the number of addresses."""
-MAX_PATHS: Final = 32
-MAX_OF_SOURCE: Final = 16
-"""Candidates of one source: a record that names a thousand victims reaches sixteen."""
-MAX_PEER_REFLEXIVE: Final = 8
-
-
-class PathsOwner(Protocol):
-    """What the paths of a node need from whoever gathers them."""
-
-    def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:
-        """Send a ping; False if a limit forbids it."""
-
-    def emit(self, event: PathEvent) -> None:
-        """Report an event, after the present call."""
-
-    def arm(self, remote: RemotePaths, due: float) -> None:
-        """Call `tick` at `due`, unless it is due earlier already."""
-
-    def select(self, node_id: NodeId, paths: Sequence[PathInfo]) -> PathInfo | None:
-        """What a plugin chooses; None for the built-in rule."""
-
-    def outage(self, remote: RemotePaths, now: float) -> None:
-        """No path answers any more: add what else may lead to the node."""
-
-
-def _clamp(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
 
 
 class RemotePaths:
@@ -109,11 +53,19 @@ class RemotePaths:
         self.holders = 0
         self.speaks_disco: bool | None = None
         self.due = inf
+        self.switches = self.doubts = self.outages = 0
+        """How often traffic changed its path, the one in use was doubted, and none answered."""
         self._owner = owner
         self._last_sent = -inf
         self._unanswered_since: float | None = None
         self._doubt_since: float | None = None
+        self._needs_pong = False
+        """Whether the doubt is of our packets getting there, so that hearing the peer does not end it."""
+        self._at_ease_until = -inf
+        self._patience = 1
+        """Grows while pings are answered and QUIC's packets are not: then it is not the path that is silent."""
         self._outage_since: float | None = None
+        self._searched_since = -inf
         self._active_spoke = -inf
         self._led_to: PathState | None = None
         self._led_since = -inf
@@ -126,7 +78,7 @@ class RemotePaths:
         if self.holders > 1:
             return
         for state in self.paths.values():
-            if state.heard is None or now - state.heard > HEARTBEAT * LOST_AFTER:
+            if state.heard is None or now - state.heard > rules.HEARTBEAT * rules.LOST_AFTER:
                 state.proven = False
             self._probe(state, now)
         if self.active is not None and not self.active.proven:
@@ -150,8 +102,11 @@ class RemotePaths:
             given = True
         state = self.paths.get(path)
         if state is None:
-            if not self._room(source, given=given):
+            room = make_room(self.paths, source, given=given, active=self.active)
+            if room is None:
                 return None
+            for evicted in room:
+                self._forget(evicted, now)
             state = self.paths[path] = PathState(path=path, source=source, given=given, added=now)
             self._owner.emit(PathAdded(self.node_id, path, now, source))
             self._probe(state, now)
@@ -163,30 +118,34 @@ class RemotePaths:
         self._retarget()
         return state
 
-    def sent(self, now: float) -> None:
-        """QUIC sent something to `targets`. Called for every batch."""
-        self._last_sent = now
-        if self._unanswered_since is None:
+    def sent(self, now: float, *, asks: bool = True) -> None:
+        """QUIC sent something to `targets`. Called for every batch. `asks`: it waits for an acknowledgment."""
+        paused, self._last_sent = now - self._last_sent > rules.TRAFFIC, now
+        if paused and self._outage_since is not None:
+            self._search(now)
+        if asks and self._unanswered_since is None:
             self._unanswered_since = now
-        if self.due > now + ACTIVE_TICK:
+        if self.due > now + rules.ACTIVE_TICK:
             self._wake(now)
 
     def quic_heard(self, path: Path, now: float, size: int) -> None:
         """QUIC authenticated `size` bytes from `path`. Called for every batch."""
         state = self.paths.get(path)
-        if state is not None and state is self.active:
-            state.heard = self._active_spoke = now
-            self._unanswered_since = None
-            if state.credit is not None:
-                self._earn(state, now, size)
-            if self._doubt_since is not None:
-                self._calm(now)
-                self._retarget()
-            return
         if state is None:
             state = self.add(path, SOURCE_QUIC, now, given=False)
             if state is None:
                 return
+        state.bytes_received += size
+        if state is self.active:
+            state.heard = self._active_spoke = now
+            self._unanswered_since = None
+            self._patience = 1
+            if state.credit is not None:
+                self._earn(state, now, size)
+            if self._doubt_since is not None and not self._needs_pong:
+                self._calm(now)
+                self._retarget()
+            return
         self._quic_heard_elsewhere(state, now, size)
 
     def handshake_done(self, path: Path, now: float) -> None:
@@ -198,9 +157,9 @@ class RemotePaths:
         state.credit = None
         self._prove(state, "quic", now)
         active = self.active
-        if active is not None and active is not state and (active.heard is None or now - active.heard > DOUBT_AFTER[0]):
-            # The peer may have started anew elsewhere.
-            self._doubt(now)
+        silent = active is None or active.heard is None or now - active.heard > rules.DOUBT_AFTER[0]
+        if active is not state and silent:
+            self._doubt(now, "the peer may have started anew elsewhere")
         self._choose(now)
         self._owner.arm(self, now)
 
@@ -218,7 +177,7 @@ class RemotePaths:
             self.add(path, SOURCE_PEER, now, given=False)
             return
         state.heard = now
-        pinged_lately = state.last_ping is not None and now - state.last_ping < PROBES[0]
+        pinged_lately = state.last_ping is not None and now - state.last_ping < rules.PROBES[0]
         if not state.proven and not pinged_lately and state.next_ping > now:
             if state.next_ping == inf:
                 state.attempts = 0
@@ -234,11 +193,12 @@ class RemotePaths:
         state.unanswered = state.attempts = 0
         state.credit = None
         first = state.rtt is None
-        state.measured(rtt)
-        state.next_ping = now + (SECOND_SAMPLE if first else HEARTBEAT)
+        state.answered(rtt, now)
+        state.next_ping = now + (rules.SECOND_SAMPLE if first else rules.HEARTBEAT)
         self._prove(state, "disco", now)
         if state is self.active:
-            self._unanswered_since = None
+            if self._doubt_since is not None:
+                self._patience = min(2 * self._patience, rules.MOST_PATIENCE)
             self._calm(now)
             self._retarget()
         else:
@@ -247,14 +207,50 @@ class RemotePaths:
         if self.holders:
             self._owner.arm(self, state.next_ping)
 
+    def called_from(self, addrs: Collection[Path], now: float) -> None:
+        """The peer said where it is now: what only earlier calls named is of no use any more."""
+        for state in list(self.paths.values()):
+            known = state.given or state.proven or state is self.active or state.path in addrs
+            if state.source == SOURCE_CALL and not known:
+                self._forget(state, now)
+
     def network_changed(self, now: float) -> None:
         """The network is another one: ask every path again, and go down those that answer."""
         for state in self.paths.values():
             state.forget_rtt()
+            state.lifetime_pings = 0
             if self.holders:
                 self._probe(state, now)
         if self.holders:
-            self._doubt(now)
+            self._doubt(now, "our network has changed", needs_pong=True)
+
+    def punch(self, now: float) -> None:
+        """Both ends probe now: begin again with every direct path that is not proven."""
+        for state in self.paths.values():
+            if state.direct and not state.proven:
+                state.lifetime_pings = 0
+                self._probe(state, now)
+
+    def drop(self, path: Path, now: float) -> None:
+        """Forget a path that can't come back, unless it is in use."""
+        if path in self.paths and self.paths[path] is not self.active:
+            self._forget(self.paths[path], now)
+            self._retarget()
+
+    @property
+    def relayed(self) -> bool:
+        """Whether there is no direct path that carries the traffic."""
+        return self.active is None or not self.active.direct
+
+    def in_use(self, now: float) -> bool:
+        """Whether somebody waits for a path or uses one."""
+        return self.holders > 0 and (self.active is None or self._traffic(now))
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether there is a way on which calls get to the peer, so that both ends can act together."""
+        relays = any(not state.direct for state in self.paths.values())
+        return relays or (self.active is not None and self._doubt_since is None)
 
     @property
     def in_outage(self) -> bool:
@@ -286,38 +282,35 @@ class RemotePaths:
         self._choose(now)
         due = min((state.next_ping for state in self.paths.values()), default=inf)
         if traffic:
-            due = min(due, now + ACTIVE_TICK, self._next_verdict(now))
+            due = min(due, now + rules.ACTIVE_TICK, self._next_verdict(now))
         if due < inf:
             self._owner.arm(self, max(due, now + 0.001))
 
     def _traffic(self, now: float) -> bool:
         if self._outage_since is not None:
-            return now - self._outage_since < OUTAGE
-        return now - self._last_sent < TRAFFIC
+            return now - self._searched_since < rules.OUTAGE
+        return now - self._last_sent < rules.TRAFFIC
 
     def _wake(self, now: float) -> None:
         """Traffic after a pause: what was proven then may be gone."""
         for state in self._kept():
-            if state.last_pong is None or now - state.last_pong > HEARTBEAT:
+            if state.last_pong is None or now - state.last_pong > rules.HEARTBEAT:
                 state.next_ping = min(state.next_ping, now)
+        active = self.active
+        if self.speaks_disco and active is not None and active.heard is not None and now - active.heard > rules.STALE:
+            self._doubt(now, "long silence")
         self._owner.arm(self, now)
 
     def _next_verdict(self, now: float) -> float:
-        if self._unanswered_since is None or self.active is None:
+        if self.active is None:
             return inf
         if self._doubt_since is None:
-            times: tuple[float, ...] = (self._unanswered_since + self._doubt_after(self.active),)
+            if self._unanswered_since is None:
+                return inf
+            times: tuple[float, ...] = (self._unanswered_since + self._patience * rules.doubt_after(self.active),)
         else:
-            times = (self._doubt_since + self._leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
+            times = (self._doubt_since + rules.leave_after(self.active), self._doubt_since + rules.LEAVE_AFTER[1])
         return min((time for time in times if time > now), default=inf)
-
-    @staticmethod
-    def _doubt_after(state: PathState) -> float:
-        return _clamp(3 * (state.rtt or 0.2), DOUBT_AFTER)
-
-    @staticmethod
-    def _leave_after(state: PathState) -> float:
-        return _clamp(2 * (state.rtt or 0.2), LEAVE_AFTER)
 
     # --- pings ------------------------------------------------------------------------------------------------
 
@@ -332,52 +325,42 @@ class RemotePaths:
         if state.proven:
             if not traffic and state.last_pong is not None and state.rtt is not None and state.unanswered == 0:
                 return
-            if not traffic and state.unanswered >= LOST_AFTER:
+            if not traffic and state.unanswered >= rules.LOST_AFTER:
                 return
             if self._lost_on_standby(state, now):
                 return
-        elif self._given_up(state, now, traffic=traffic):
+        elif given_up(
+            state,
+            now,
+            traffic=traffic,
+            dialing=self.active is None,
+            silent=self.in_outage,
+            punching=self.relayed and self.speaks_disco is True,
+        ):
             return
+        if state is self.active and traffic and state.unanswered > 1 and self.speaks_disco:
+            self._doubt(now, "pings without a pong", needs_pong=True)
         state.attempts += 1
         state.lifetime_pings += 1
         state.unanswered += 1
+        if self._owner.ping(self, state, now):
+            state.pinged(now)
         state.last_ping = now
-        self._owner.ping(self, state, now)
-        state.next_ping = now + self._ping_interval(state, now)
-        if state.attempts > len(PROBES) and state.proven and self.speaks_disco is None:
+        state.next_ping = now + ping_interval(
+            state,
+            speaks_disco=self.speaks_disco,
+            doubted=self._doubt_since is not None,
+            silent=self.in_outage,
+        )
+        if state.attempts > len(rules.PROBES) and state.proven and self.speaks_disco is None:
             self.speaks_disco = False
-
-    def _ping_interval(self, state: PathState, now: float) -> float:
-        if self._outage_since is not None and (state.ever_proven or state.given) and self.speaks_disco is not False:
-            return RETRY
-        if self._doubt_since is not None and state.proven and self.speaks_disco is not False:
-            return DOUBT_PING
-        if state.proven and self.speaks_disco:
-            return max(RETRY, 3 * (state.rtt or 0.0))
-        if state.attempts <= len(PROBES):
-            return PROBES[state.attempts - 1]
-        return REPROBE * (1 << min(state.attempts - len(PROBES) - 1, 3))
-
-    def _given_up(self, state: PathState, now: float, *, traffic: bool) -> bool:
-        """Whether a candidate gets no more pings; one that never had a good word for it is forgotten."""
-        if state.given or state.ever_proven:
-            # Searched on while somebody waits for a path or uses one.
-            return not (state.attempts < len(PROBES) or traffic or self.active is None)
-        # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
-        wanted = self._outage_since is not None or self.active is None
-        if state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted):
-            last = state.last_ping or state.added
-            if now - last >= PROBES[-1] and state.lifetime_pings >= len(PROBES):
-                self._forget(state)
-            return True
-        return False
 
     def _lost_on_standby(self, state: PathState, now: float) -> bool:
         if state is self.active or not self.speaks_disco:
             return False
-        if state.unanswered >= LOST_AFTER:
+        if state.unanswered >= rules.LOST_AFTER:
             self._lose(state, now, "no answer")
-            state.next_ping = now + REPROBE
+            state.next_ping = now + rules.REPROBE
             self._owner.arm(self, state.next_ping)
             return True
         if self._doubt_since is None and state not in self._kept():
@@ -392,12 +375,14 @@ class RemotePaths:
             return
         state.proven = state.ever_proven = True
         state.proven_at = now
+        state.why = "answers"
         self._owner.emit(PathProven(self.node_id, state.path, now, by, state.rtt))
 
     def _lose(self, state: PathState, now: float, why: str) -> None:
         state.proven = False
+        state.why = why
         state.first_heard = None
-        state.attempts = len(PROBES)
+        state.attempts = len(rules.PROBES)
         state.forget_rtt()
         self._owner.emit(PathLost(self.node_id, state.path, now, why))
 
@@ -408,9 +393,11 @@ class RemotePaths:
             state.first_heard = now
         if state.proven:
             if self._doubt_since is not None:
+                if state.next_ping > now + rules.DOUBT_PING:
+                    self._probe(state, now)
                 self._judge(now)
-            elif self.follows:
-                self._follow(state, now)
+            elif self.active is not None:
+                self._used_by_peer(state, self.active, now)
             return
         active = self.active
         if active is None:
@@ -423,7 +410,7 @@ class RemotePaths:
             if not state.given and not self.speaks_disco:
                 state.credit = 0
             state.next_ping = min(state.next_ping, now)
-            self._doubt(now)
+            self._doubt(now, "the peer sends from elsewhere")
         self._earn(state, now, size)
         if not self.speaks_disco and (active.heard is None or active.heard < (state.first_heard or now) < now):
             self._prove(state, "quic", now)
@@ -431,31 +418,42 @@ class RemotePaths:
         self._retarget()
         self._owner.arm(self, now)
 
+    def _used_by_peer(self, state: PathState, active: PathState, now: float) -> None:
+        """The peer's traffic comes on a proven path that is not ours.
+
+        It uses another one, which we follow if ours is hardly better; or it doubts ours, since it hears nothing there.
+        """
+        alike = state.direct == active.direct and state.rtt is not None
+        if alike and self.follows and state.score() < active.score() + HYSTERESIS:
+            self._follow(state, now)
+        elif state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
+            self._doubt(now, "the peer uses another", needs_pong=True)
+            self._at_ease_until = now + self._patience * rules.AT_EASE
+
     def _follow(self, state: PathState, now: float) -> None:
-        """The peer's traffic comes on a proven path that is not ours: use it too, if ours is hardly better."""
-        active = self.active
-        if active is None or state.direct != active.direct or state.rtt is None:
-            return
         if state is not self._led_to or self._active_spoke > self._led_since:
             self._led_to, self._led_since = state, now
-        elif now - self._led_since >= FOLLOW_AFTER:
+        elif now - self._led_since >= rules.FOLLOW_AFTER:
             self._led_to = None
-            # Never to where the rule would lead back from.
-            if state.score() < active.score() + HYSTERESIS and self._chosen_by_plugin(now) is None:
+            if self._chosen_by_plugin(now) is None:
                 self._switch(state, "the peer uses it", now)
 
     def _earn(self, state: PathState, now: float, size: int) -> None:
         if state.credit is None:
             return
-        if state.proven and now - (state.first_heard or now) >= CONFIRMED_AFTER:
+        if state.proven and now - (state.first_heard or now) >= rules.CONFIRMED_AFTER:
             state.credit = None
         else:
-            state.credit += MOVE_CREDIT * size
+            state.credit += rules.MOVE_CREDIT * size
 
-    def _doubt(self, now: float) -> None:
+    def _doubt(self, now: float, why: str, *, needs_pong: bool = False) -> None:
         """Begin to doubt the active path: ask it and all others whether they live."""
-        if self._doubt_since is not None or self.active is None:
+        if self.active is None:
             return
+        self._needs_pong = self._needs_pong or (needs_pong and self.speaks_disco is True)
+        if self._doubt_since is not None:
+            return
+        self.doubts += 1
         self._doubt_since = now
         if self._unanswered_since is None:
             self._unanswered_since = now
@@ -464,30 +462,38 @@ class RemotePaths:
                 state.next_ping = min(state.next_ping, now)
         self._owner.arm(self, now)
         self._retarget()
+        self._owner.emit(PathDoubted(self.node_id, self.active.path, now, why))
 
     def _calm(self, now: float | None = None) -> None:
         """The active path lives, or is another."""
-        outage, since = self._outage_since, self._unanswered_since
-        self._doubt_since = self._outage_since = None
-        self._unanswered_since = None
-        if now is not None and outage is not None and self.active is not None:
-            started = outage if since is None else min(since, outage)
-            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - started))
+        since = [t for t in (self._outage_since, self._unanswered_since, self._doubt_since) if t is not None]
+        doubted = self._doubt_since is not None
+        self._doubt_since = self._outage_since = self._unanswered_since = None
+        self._needs_pong = False
+        if self.active is not None:
+            self.active.unanswered = 0
+        if now is not None and doubted and self.active is not None:
+            self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
+            # Where pings are answered and QUIC's packets are not, again and again, its back-off is right.
+            if self._patience < rules.MOST_PATIENCE:
+                self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
 
     def _judge(self, now: float) -> None:
         active = self.active
-        if active is None or self._unanswered_since is None:
+        if active is None:
             return
         if self._doubt_since is None:
+            if self._unanswered_since is None:
+                return
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now >= self._unanswered_since + self._doubt_after(active) and self._traffic(now)
-            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
-                self._doubt(now)
-            return
-        if now < self._doubt_since + self._leave_after(active):
+            silent = now >= self._unanswered_since + self._patience * rules.doubt_after(active) and self._traffic(now)
+            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= rules.DOUBT_AFTER[0]):
+                self._doubt(now, "silent under traffic")
             return
         since = self._doubt_since
+        if now < since + rules.leave_after(active):
+            return
         alive = [s for s in self.paths.values() if s.proven and s is not active and (s.heard or -inf) >= since]
         if self.speaks_disco:
             alive = [s for s in alive if (s.last_pong or -inf) >= since]
@@ -496,17 +502,25 @@ class RemotePaths:
             outage = self._outage_since
             self._switch(winner, "the path in use went silent", now)
             self._lose(active, now, "silent")
-            active.next_ping = now + RETRY
+            active.next_ping = now + rules.RETRY
             self._owner.arm(self, active.next_ping)
             if outage is not None:
                 self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
-        elif self._outage_since is None and now >= self._doubt_since + LEAVE_AFTER[1]:
-            self._outage_since = self._unanswered_since
-            for state in self.paths.values():
-                if not state.proven and (state.given or state.lifetime_pings < UNPROVEN_PINGS or state.ever_proven):
-                    self._probe(state, now)
-            self._owner.outage(self, now)
+        elif self._outage_since is None and now >= since + rules.LEAVE_AFTER[1]:
+            unanswered = self._unanswered_since
+            self._outage_since = since if unanswered is None else min(unanswered, since)
+            self.outages += 1
+            self._search(now)
             self._retarget()
+
+    def _search(self, now: float) -> None:
+        """No path answers while there is traffic: ask all, for some time."""
+        self._searched_since = now
+        for state in self.paths.values():
+            # Another family, or a way that was shut until now, may be all that is left.
+            state.lifetime_pings = 0
+            self._probe(state, now)
+        self._owner.outage(self, now)
 
     def _choose(self, now: float) -> None:
         if self._doubt_since is not None and self.active is not None:
@@ -523,16 +537,26 @@ class RemotePaths:
             self._switch(winner, why, now)
 
     def _chosen_by_plugin(self, now: float) -> PathState | None:
+        select = self._owner.selector
+        if select is None:
+            return None
         proven = [state for state in self.paths.values() if state.proven]
         if len(proven) < 2:
             return None
         infos = {state.info(now, active=state is self.active): state for state in proven}
-        choice = self._owner.select(self.node_id, list(infos))
+        choice = select(self.node_id, list(infos))
         return infos.get(choice) if choice is not None else None
 
     def _switch(self, winner: PathState, why: str, now: float) -> None:
         old = self.active
+        if old is not None:
+            self.switches += 1
+        if old is not None and old.proven:
+            old.why = "answers, another one is used"
         self.active = winner
+        winner.why = why
+        self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
+        self._patience = 1
         self._calm()
         self._retarget()
         self._owner.emit(PathSelected(self.node_id, winner.path, now, old.path if old else None, why))
@@ -541,47 +565,21 @@ class RemotePaths:
         """The active path and the best others, which are kept proven."""
         others = [state for state in self.paths.values() if state.proven and state is not self.active]
         others.sort(key=lambda state: (not state.direct, state.score(), state.added))
-        return ([self.active] if self.active is not None else []) + others[:STANDBY]
+        return ([self.active] if self.active is not None else []) + others[: rules.STANDBY]
 
     def _retarget(self) -> None:
         active = self.active
-        targets: list[PathState]
-        if active is None:
-            given = [state for state in self.paths.values() if state.given]
-            relays = [state for state in given if not state.direct][:RELAY_FANOUT]
-            targets = [state for state in given if state.direct][: FANOUT - len(relays)] + relays
-        elif self._doubt_since is None:
-            targets = [active]
+        if active is not None and self._doubt_since is None:
+            new: tuple[PathState, ...] = (active,)
+        elif active is None:
+            new = first_targets(self.paths.values())
         else:
-            targets = [active, *(state for state in self._kept()[:2] if state is not active)]
-            if not self.speaks_disco:
-                moved = (s for s in self.paths.values() if s.given or s.credit is not None)
-                targets.extend(state for state in moved if state not in targets)
-        new = tuple(targets[:FANOUT])
+            silent, moved = self.in_outage, not self.speaks_disco
+            new = doubted_targets(active, self._kept()[1:], self.paths.values(), silent=silent, moved=moved)
         if new != self.targets:
             self.targets = new
             self.version += 1
 
-    # --- bounds -----------------------------------------------------------------------------------------------
-
-    def _room(self, source: str, *, given: bool) -> bool:
-        limit = MAX_PEER_REFLEXIVE if source in (SOURCE_PEER, SOURCE_QUIC) else MAX_OF_SOURCE
-        same = [state for state in self.paths.values() if state.source == source]
-        if len(same) >= limit and not self._evict(
-            same, fresh=given or source in (SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC)
-        ):
-            return False
-        return len(self.paths) < MAX_PATHS or self._evict(list(self.paths.values()), fresh=given)
-
-    def _evict(self, states: list[PathState], *, fresh: bool) -> bool:
-        """Make room: an unproven path that gets no more pings goes; if need be (`fresh`) the oldest unproven."""
-        idle = [s for s in states if not s.proven and s is not self.active and (not s.given or fresh)]
-        quiet = [s for s in idle if s.next_ping == inf]
-        victims = quiet or (idle if fresh else [])
-        if not victims:
-            return False
-        self._forget(min(victims, key=lambda s: (s.given, s.ever_proven, s.added)))
-        return True
-
-    def _forget(self, state: PathState) -> None:
+    def _forget(self, state: PathState, now: float) -> None:
         del self.paths[state.path]
+        self._owner.emit(PathForgotten(self.node_id, state.path, now))

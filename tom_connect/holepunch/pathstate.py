@@ -20,6 +20,10 @@ IPV6_AHEAD: Final = 0.003
 FIRST_SAMPLE: Final = 1.0
 """Seconds that a path is given to get two RTT samples before a faster one replaces it: the first sample is often taken
 while a handshake keeps the event loop busy."""
+LOSS_PINGS: Final = 32
+"""Pings by which the loss of a path is judged."""
+LOSS_PATIENCE: Final = 1.0
+"""Seconds after which a ping without a pong is lost, at least; three RTT on slow paths."""
 RTT_SAMPLES: Final = 3
 """RTT is the least of this many samples: a busy event loop adds to single ones, never takes away."""
 
@@ -55,16 +59,42 @@ class PathState:
     cookie_until: float = 0.0
     mtu: int = 1200
     rtt: float | None = None
+    bytes_sent: int = 0
+    """Of QUIC's datagrams; `bytes_received`, those that were authentic."""
+    bytes_received: int = 0
+    why: str = "no answer yet"
+    """Why it is what it is now, for those who look."""
     _samples: deque[float] = attrs.field(factory=lambda: deque(maxlen=RTT_SAMPLES))
+    _pings: deque[list[float]] = attrs.field(factory=lambda: deque(maxlen=LOSS_PINGS))
+    """The last pings: when each was sent, and after how long it was answered, inf if not yet."""
 
     def __attrs_post_init__(self) -> None:
         self.direct = not isinstance(self.path, RelayPath)
         self.ipv6 = isinstance(self.path, SocketAddr) and ":" in self.path.host
 
+    def pinged(self, now: float) -> None:
+        """A ping went out."""
+        self.last_ping = now
+        self._pings.append([now, inf])
+
+    def answered(self, rtt: float, now: float) -> None:
+        """A pong came, `rtt` seconds after what it answers, which need not be a ping."""
+        self.measured(rtt)
+        for ping in reversed(self._pings):
+            if abs(ping[0] - (now - rtt)) < 1e-6:
+                ping[1] = rtt
+                break
+
     def measured(self, rtt: float) -> None:
         """Take an RTT sample, seconds."""
         self._samples.append(rtt)
         self.rtt = min(self._samples)
+
+    def loss(self, now: float) -> float | None:
+        """The share of the last pings that got no pong; None before one could be told."""
+        patience = max(LOSS_PATIENCE, 3 * (self.rtt or 0.0))
+        answers = [answer for at, answer in self._pings if answer < inf or now - at >= patience]
+        return sum(answer == inf for answer in answers) / len(answers) if answers else None
 
     def sampled(self) -> bool:
         """Whether the RTT rests on more than one sample."""
@@ -86,7 +116,20 @@ class PathState:
         addr = self.path.url if isinstance(self.path, RelayPath) else self.path
         kind = "direct" if self.direct else "relay"
         heard = None if self.heard is None else max(0.0, now - self.heard)
-        return PathInfo(addr=addr, kind=kind, rtt=self.rtt, active=active, last_heard=heard, mtu=self.mtu)
+        return PathInfo(
+            addr=addr,
+            kind=kind,
+            rtt=self.rtt,
+            active=active,
+            last_heard=heard,
+            mtu=self.mtu,
+            proven=self.proven,
+            loss=self.loss(now),
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            source=self.source,
+            why=self.why,
+        )
 
 
 def best(current: PathState | None, paths: Iterable[PathState], now: float) -> tuple[PathState | None, str]:

@@ -22,7 +22,8 @@ class Relays:
     """The relay transports of one endpoint.
 
     What they receive goes to `quic(path, datagrams, now)` and `disco(data, path, now)`; nothing else comes through
-    relays. `turn_end(now)` is called once after all that came in one turn of the loop.
+    relays. `turn_end(now)` is called once after all that came in one turn of the loop. `attested(node_id, ip)` is
+    called with the IP address, as text, from which a relay that the user trusts sees a node; see `attest`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Relays:
         self._paths: dict[tuple[RelayUrl, NodeId], RelayPath] = {}
         self._ending: asyncio.Handle | None = None
         self._closed = False
+        self.attested: Callable[[NodeId, str], None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._by_scheme)
@@ -54,6 +56,7 @@ class Relays:
         for scheme in transport.schemes:
             self._by_scheme.setdefault(scheme, transport)
         transport.set_receiver(self._received)
+        transport.set_attested(self._attested)
 
     def remove(self, transport: RelayTransport) -> None:
         """Undo `add`."""
@@ -80,6 +83,19 @@ class Relays:
                     transport.open(url, trusted=trusted)
                 except Exception as exc:  # a plugin may raise anything
                     self._failed("open", exc)
+
+    def attest(self, path: RelayPath) -> None:
+        """Ask a path's relay where its node is connected from; `attested` hears the answer, if there is one."""
+        transport = self._by_scheme.get(path.url.scheme)
+        if transport is not None:
+            try:
+                transport.attest(path.url, path.node_id)
+            except Exception as exc:  # a plugin may raise anything
+                self._failed("attest", exc)
+
+    def _attested(self, _url: RelayUrl, node_id: NodeId, ip: str) -> None:
+        if not self._closed and self.attested is not None:
+            self.attested(node_id, ip)
 
     # --- sending ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
+
 from tom_connect.abc import PathInfo
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from tom_connect.magicsock.socket import MagicSocket
 
 PathListener = Callable[[PathEvent], None]
+
+
+@attrs.frozen
+class PathCounts:
+    """How often traffic changed its path, the one in use was doubted, and none answered; why it is relayed now."""
+
+    switches: int = 0
+    doubts: int = 0
+    outages: int = 0
+    why_relayed: str | None = None
 
 
 class Sender(Protocol):
@@ -126,6 +138,11 @@ class Remote:
     def paths(self) -> list[PathInfo]:
         """Every known path, the active one first."""
         return self._paths.infos(self._sock.now())
+
+    def path_counts(self) -> PathCounts:
+        """What has happened to the paths so far, over all connections with the node while it was held."""
+        paths = self._paths
+        return PathCounts(paths.switches, paths.doubts, paths.outages, self._sock.why_relayed(self))
 
     def add_listener(self, listener: PathListener) -> None:
         """Call `listener(event)` in the loop's thread for every path event from now on. It must not raise or block."""

@@ -6,30 +6,34 @@ import asyncio
 import errno
 import logging
 import socket
+import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from tom_connect.abc import DatagramProtocol, PathInfo, PathSelector, SharedSocket
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalError
-from tom_connect.holepunch.addrfilter import normal
+from tom_connect.holepunch.addrfilter import AddressFilter, normal
 from tom_connect.holepunch.core import DiscoCore, Observed
-from tom_connect.holepunch.disco import DiscoError
+from tom_connect.holepunch.disco import DiscoError, Mapping
 from tom_connect.holepunch.events import PathEvent
-from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
+from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
+from tom_connect.magicsock.portsockets import PortSockets
 from tom_connect.magicsock.provisional import ProvisionalTable
+from tom_connect.magicsock.rebinding import Rebinding
 from tom_connect.magicsock.relays import Relays
 from tom_connect.magicsock.remote import Remote, Route
 from tom_connect.magicsock.shared import SharedUdp
-from tom_connect.magicsock.udp import UdpSocket, bind_error, open_socket, sockaddr
+from tom_connect.magicsock.udp import BatchReceiver, UdpSocket, bind_error, open_socket, sockaddr
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
 
@@ -42,9 +46,10 @@ _ANY_OR_SELF: Final = frozenset({"::", "::1", "0.0.0.0", "127.0.0.1"})  # noqa: 
 class MagicSocket:
     """One UDP socket a family for QUIC, disco and plugins, and relays; QUIC sees one constant address for each node.
 
-    Belongs to one event loop, and to its thread. `allow_local`: probe private, loopback and link-local addresses that
-    records name. `direct`: False sends and takes QUIC and disco through relays alone. `clock`: seconds,
-    `time.monotonic` by default.
+    Belongs to one event loop, and to its thread. `address_filter`: what is probed and offered; without one,
+    `allow_local` alone tells whether private, loopback and link-local addresses that records name are. `direct`: False
+    sends and takes QUIC and disco through relays alone. `port_probing`: False neither makes nor takes offers of it.
+    `clock`: seconds, `time.monotonic` by default.
     """
 
     def __init__(
@@ -52,7 +57,9 @@ class MagicSocket:
         secret_key: SecretKey,
         *,
         allow_local: bool = False,
+        address_filter: AddressFilter | None = None,
         direct: bool = True,
+        port_probing: bool = True,
         clock: Callable[[], float] = time.monotonic,
         loop: asyncio.AbstractEventLoop | None = None,
         logger: logging.Logger | None = None,
@@ -66,12 +73,14 @@ class MagicSocket:
         self._clock = clock
         self._loop = loop
         self._logger = logger or logging.getLogger("tom_connect.magicsock")
-        self._core = DiscoCore(secret_key, allow_local=allow_local)
+        self._core = DiscoCore(secret_key, address_filter=address_filter or AddressFilter(allow_local))
         self._core.counters = self.counters
         self._core.relays_told = lambda _paths, urls: self.relays.open(urls, trusted=False)
-        self._direct = direct
+        self._core.ports_link.attest = lambda path: self.relays.attest(path)
+        self._core.direct = self._direct = direct
+        self._core.ports.enabled = port_probing and direct
         self._demux = Demux(
-            quic=self._quic_arrived if direct else self._quic_unwanted,
+            quic=self._direct_quic_arrived if direct else self._quic_unwanted,
             disco=self._disco_arrived if direct else self._disco_unwanted,
             counters=self.counters,
         )
@@ -84,7 +93,11 @@ class MagicSocket:
             logger=self._logger,
         )
         """The relay transports, which plugins bring."""
+        self.relays.attested = self._attested
         self._sockets: dict[int, UdpSocket] = {}
+        self._port_sockets: PortSockets | None = None
+        self._rebinding = Rebinding(rebound=self._socket_rebound, counters=self.counters, logger=self._logger)
+        self._rebound: Callable[[], None] | None = None
         self._remotes: weakref.WeakValueDictionary[NodeId, Remote] = weakref.WeakValueDictionary()
         self._provisional = ProvisionalTable()
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +137,13 @@ class MagicSocket:
                     missing.append(str(addr))
                 else:
                     self._sockets[addr.family] = udp
+                    if udp.limits_ttl:
+                        self._core.openers = []
                     await udp.start(loop)
+                    if udp.family == socket.AF_INET:
+                        self._core.ports_link.sockets = self._port_sockets = PortSockets(
+                            udp.local.host, loop=loop, make=self._whole_socket, counters=self.counters
+                        )
         except BaseException:
             self._close_sockets()
             raise
@@ -144,14 +163,27 @@ class MagicSocket:
                 self._logger.info("no %s on this machine: going on without %s", family, addr)
                 return None
             raise bind_error(addr, exc) from exc
+        return self._udp_socket(sock, self._demux.received, self._rebinding.request)
+
+    def _udp_socket(
+        self, sock: socket.socket, receive: BatchReceiver, broken: Callable[[UdpSocket], None]
+    ) -> UdpSocket:
         return UdpSocket(
             sock,
-            receive=self._demux.received,
+            receive=receive,
             turn_end=self._turn_end,
             writable=self._socket_writable,
             clock=self._clock,
             counters=self.counters,
+            broken=broken,
         )
+
+    def _whole_socket(self, sock: socket.socket, via: int) -> UdpSocket:
+        def receive(source: SocketAddr, datagrams: list[bytes], now: float) -> None:
+            self._demux.received(ViaSocket.of(source, via), datagrams, now)
+
+        # If it breaks, its path is lost as if the network had failed.
+        return self._udp_socket(sock, receive, lambda _udp: None)
 
     async def aclose(self) -> None:
         """Close the sockets and stop every timer; what waits to be sent is tried once more. Idempotent."""
@@ -163,6 +195,7 @@ class MagicSocket:
             self._timer = None
         self._demux.close()
         self.relays.close()
+        await self._rebinding.aclose()
         self._close_sockets()
         self._provisional.clear()
         for remote in list(self.waiting):
@@ -174,6 +207,32 @@ class MagicSocket:
         for udp in self._sockets.values():
             udp.close()
         self._sockets.clear()
+        if self._port_sockets is not None:
+            self._port_sockets.close_all()
+            self._core.ports_link.sockets = self._port_sockets = None
+
+    def rebind(self, hosts: Collection[str]) -> None:
+        """Open those sockets anew that the network has made useless. `hosts`: the addresses that this machine has now.
+
+        Those bound to an address that is gone are tried until it is back. macOS and iOS take sockets away when they
+        sleep or change networks, without a word where nothing is received, so there all are opened anew.
+        """
+        for udp in self._sockets.values():
+            ip = udp.local.ip
+            # Loopback and link-local addresses need not be on any list to be there.
+            gone = not (ip.is_unspecified or ip.is_loopback or ip.is_link_local) and str(ip) not in hosts
+            if gone or sys.platform in ("darwin", "ios"):
+                self._rebinding.request(udp)
+
+    def set_rebound(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when a socket has been opened anew; `local_addrs` may have another port."""
+        self._rebound = callback
+
+    def _socket_rebound(self, _udp: UdpSocket) -> None:
+        # What worked through the old socket must show that it does through the new one.
+        self.network_changed()
+        if self._rebound is not None:
+            self._rebound()
 
     @property
     def local_addrs(self) -> tuple[SocketAddr, ...]:
@@ -204,8 +263,18 @@ class MagicSocket:
         """Whether socket buffers are full and datagrams wait; a sender does well to wait for `set_writable`."""
         return any(udp.congested for udp in self._sockets.values())
 
-    def send_quic(self, dest: NodeAddress | ProvisionalAddress, datagrams: Sequence[bytes], now: float) -> None:
-        """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted."""
+    def send_quic(
+        self,
+        dest: NodeAddress | ProvisionalAddress,
+        datagrams: Sequence[bytes],
+        now: float,
+        *,
+        asks: bool = True,
+    ) -> None:
+        """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted.
+
+        `asks`: the connection waits for an acknowledgment; silence then says something about the path.
+        """
         if isinstance(dest, ProvisionalAddress):
             if dest.node is None:
                 self._send_to_path(dest.path, datagrams)
@@ -218,15 +287,16 @@ class MagicSocket:
         if not remote.routes:
             self.counters["send: no path"] += len(datagrams)
             return
+        size = sum(map(len, datagrams))
         for sender, address, state in remote.routes:
             if state.credit is not None:
-                size = sum(map(len, datagrams))
                 if size > state.credit:
                     self.counters["send: address not confirmed"] += len(datagrams)
                     continue
                 state.credit -= size
+            state.bytes_sent += size
             sender.send(datagrams, address)
-        paths.sent(now)
+        paths.sent(now, asks=asks)
         if paths.due < self._timer_at:
             self._rearm()
 
@@ -243,8 +313,11 @@ class MagicSocket:
             return (self.relays, path) if self.relays.carries(path.url) else None
         return self._udp_route(path) if self._direct else None
 
-    def _udp_route(self, path: SocketAddr) -> Route | None:
-        udp = self._sockets.get(path.family)
+    def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
+        if isinstance(path, ViaSocket):
+            udp = self._port_sockets.get(path.via) if self._port_sockets is not None else None
+        else:
+            udp = self._sockets.get(path.family)
         if udp is None or not 0 < path.port < 65536:
             return None
         try:
@@ -317,6 +390,12 @@ class MagicSocket:
     def _disco_unwanted(self, _data: bytes, _source: SocketAddr, _now: float) -> None:
         self.counters["direct packets are not wanted"] += 1
 
+    def _direct_quic_arrived(self, source: SocketAddr, datagrams: Sequence[bytes], now: float) -> None:
+        if self._core.filter.lists and not self._core.filter.permits(source):
+            self.counters["quic: source refused by the address filter"] += len(datagrams)
+        else:
+            self._quic_arrived(source, datagrams, now)
+
     def _quic_arrived(self, source: Path, datagrams: Sequence[bytes], now: float) -> None:
         if self._quic is None:
             self.counters["quic: nobody listens"] += len(datagrams)
@@ -355,6 +434,28 @@ class MagicSocket:
         self._core.set_own_candidates(addrs if self._direct else (), self._clock(), relays)
         self._pump()
 
+    def set_own_nat(
+        self, mapping: Mapping, addr: SocketAddr | None, *, filtered: bool = True, blocked: bool = False
+    ) -> None:
+        """Say what is before us in IPv4: how it maps, and where others see our socket (None if that is not known).
+
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        """
+        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked)
+        self._pump()
+
+    def why_relayed(self, remote: Remote) -> str | None:
+        """Why traffic to a node takes no direct path, in one word of `holepunch.whyrelayed`; None if it does."""
+        return self._core.why_relayed(remote.core, self._clock())
+
+    def _attested(self, node_id: NodeId, ip: str) -> None:
+        self._core.attested(node_id, ip, self._clock())
+        self._pump()
+
+    def set_address_filter(self, address_filter: AddressFilter) -> None:
+        """Judge addresses by this filter from now on."""
+        self._core.filter = address_filter
+
     def network_changed(self) -> None:
         """The network is another one: every path must show that it works, and peers are told anew where we are."""
         self._core.network_changed(self._clock())
@@ -389,13 +490,27 @@ class MagicSocket:
     def pump_if_needed(self, paths: RemotePaths) -> None:
         """Pump after a call to the core that usually has no consequence."""
         core = self._core
-        if core.events or core.outbox or paths.due < self._timer_at:
+        if core.events or core.outbox or core.openers or paths.due < self._timer_at:
             self._pump()
 
     def _flush_outbox(self) -> None:
+        if self._core.openers:
+            openers, self._core.openers = self._core.openers, []
+            for addr, packet in openers:
+                if isinstance(addr, ViaSocket):
+                    self._send_via(addr, packet, OPENING_TTL)
+                elif (opened := self._udp_route(addr)) is not None:
+                    opened[0].send_opener(packet, opened[1], OPENING_TTL)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
-            self._send_to_path(path, (packet,))
+            if isinstance(path, ViaSocket):
+                self._send_via(path, packet)
+            else:
+                self._send_to_path(path, (packet,))
+
+    def _send_via(self, path: ViaSocket, packet: bytes, ttl: int | None = None) -> None:
+        if self._port_sockets is not None:
+            self._port_sockets.send(path.via, packet, sockaddr(path), ttl)
 
     def _pump(self) -> None:
         """Carry out what the core wants: send, report, set the timer."""
@@ -404,7 +519,7 @@ class MagicSocket:
         self._pumping = True
         try:
             core = self._core
-            while core.outbox or core.events:
+            while core.outbox or core.events or core.openers:
                 self._flush_outbox()
                 events, core.events = core.events, []
                 for event in events:

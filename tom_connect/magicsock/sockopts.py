@@ -28,6 +28,26 @@ def try_option(sock: socket.socket, level: int, option: int, value: int) -> bool
     return True
 
 
+def ttl_switch(sock: socket.socket) -> Callable[[int | None], bool] | None:
+    """A function that sets the TTL of what is sent next, None for the usual one; None where that can't be done.
+
+    For IPv4 alone: only there do NATs stand between nodes that have to be opened without waking the other side's.
+    """
+    if sock.family != socket.AF_INET:
+        return None
+    try:
+        usual = sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+    except OSError:
+        return None
+    if not try_option(sock, socket.IPPROTO_IP, socket.IP_TTL, usual):
+        return None
+
+    def switch(ttl: int | None) -> bool:
+        return try_option(sock, socket.IPPROTO_IP, socket.IP_TTL, usual if ttl is None else ttl)
+
+    return switch
+
+
 def enlarge_buffers(sock: socket.socket, size: int) -> None:
     """Ask for kernel buffers of `size` bytes, or as near to it as the system gives."""
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):

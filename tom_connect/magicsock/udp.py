@@ -25,6 +25,7 @@ from tom_connect.magicsock.sockopts import (
     enlarge_buffers,
     fragmentation_switch,
     try_option,
+    ttl_switch,
 )
 
 BUFFER_SIZE: Final = 4 << 20
@@ -38,6 +39,8 @@ MIN_MTU_PAYLOAD: Final = 1200
 """Datagrams up to this size may be fragmented (RFC 9000 section 14: larger ones must not)."""
 BACKLOG: Final = 1024
 """Datagrams that wait for the kernel's buffer, at most; further ones are dropped."""
+BROKEN: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EPIPE, errno.ESHUTDOWN})
+"""Errors of a socket that the system has taken away, as macOS and iOS do when they sleep."""
 _MAX_DATAGRAM = 65536
 _SEGMENT_SIZE = struct.Struct("=H")
 _KNOWN_SOURCES = 4096
@@ -99,16 +102,16 @@ class UdpSocket:
         writable: Callable[[], None],
         clock: Callable[[], float],
         counters: Counter[str],
+        broken: Callable[[UdpSocket], None] = lambda _udp: None,
     ) -> None:
+        """`broken(self)` is called when the system has made the socket useless; only `attach` helps then."""
         self.family = sock.family
-        name = sock.getsockname()
-        self.local = SocketAddr(name[0], name[1])
-        self._sock = sock
         self._receive = receive
         self._turn_end = turn_end
         self._writable = writable
         self._clock = clock
         self._counters = counters
+        self._broken = broken
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: asyncio.DatagramTransport | None = None
         self._reading = False
@@ -116,6 +119,12 @@ class UdpSocket:
         self._sources: dict[SockAddr, SocketAddr] = {}
         self._buffer = bytearray(_MAX_DATAGRAM)
         self._view = memoryview(self._buffer)
+        self._use(sock)
+
+    def _use(self, sock: socket.socket) -> None:
+        name = sock.getsockname()
+        self.local = SocketAddr(name[0], name[1])
+        self._sock = sock
         # Windows has neither of the two calls.
         self._sendmsg: Callable[..., int] = getattr(sock, "sendmsg", _missing)
         self._recvmsg_into: Callable[..., tuple[int, list[tuple[int, int, bytes]], int, SockAddr]] = getattr(
@@ -125,6 +134,12 @@ class UdpSocket:
         self.gro = self._recvmsg_into is not _missing and try_option(sock, SOL_UDP, UDP_GRO, 1)
         self._set_dont_fragment = fragmentation_switch(sock)
         self._dont_fragment: bool | None = None
+        self._set_ttl = ttl_switch(sock)
+
+    @property
+    def limits_ttl(self) -> bool:
+        """Whether `send_opener` can let a datagram die after few hops."""
+        return self._set_ttl is not None
 
     @property
     def congested(self) -> bool:
@@ -133,13 +148,17 @@ class UdpSocket:
 
     async def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to receive."""
-        self._loop = loop
         try:
-            loop.add_reader(self._sock.fileno(), self._drain_gro if self.gro else self._drain)
-            self._reading = True
+            self.start_reading(loop)
         except NotImplementedError:
             # The proactor loop of Windows has no readers: asyncio's own transport then does the reading.
             await self.start_transport(loop)
+
+    def start_reading(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to receive by a reader of the loop; raises NotImplementedError where it has none."""
+        self._loop = loop
+        loop.add_reader(self._sock.fileno(), self._drain_gro if self.gro else self._drain)
+        self._reading = True
 
     async def start_transport(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to receive through asyncio's datagram transport, which works on every loop, one datagram at a time."""
@@ -150,6 +169,44 @@ class UdpSocket:
         self.gso = False
         self._transport, _protocol = await loop.create_datagram_endpoint(lambda: _Bridge(self), sock=self._sock)
 
+    async def detach(self) -> None:
+        """Let go of the socket underneath; until `attach` what is sent is lost, and counted. Idempotent."""
+        loop = self._loop
+        if loop is None:
+            return
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            transport.abort()
+            # asyncio closes the socket in the loop's next turn; before that its port is taken.
+            await asyncio.sleep(0)
+            return
+        if self._sock.fileno() < 0:
+            return
+        self._stop_reading(loop)
+        if self._backlog:
+            loop.remove_writer(self._sock.fileno())
+            self._counters["send: rebound"] += len(self._backlog)
+            self._backlog.clear()
+            loop.call_soon(self._writable)
+        self._sock.close()
+
+    async def attach(self, sock: socket.socket) -> None:
+        """Go on with a bound socket of the same family, in place of the one that was detached. Raises OSError.
+
+        Who holds this object need not know of it; `local` may have another port.
+        """
+        loop = self._loop
+        if loop is None:  # closed meanwhile
+            sock.close()
+            return
+        self._use(sock)
+        await self.start(loop)
+
+    def _stop_reading(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._reading:
+            loop.remove_reader(self._sock.fileno())
+            self._reading = False
+
     def close(self) -> None:
         """Stop and close; what waits is tried once more. Idempotent."""
         loop, self._loop = self._loop, None
@@ -159,8 +216,8 @@ class UdpSocket:
             return
         if self._sock.fileno() < 0:
             return
-        if loop is not None and self._reading:
-            loop.remove_reader(self._sock.fileno())
+        if loop is not None:
+            self._stop_reading(loop)
         if self._backlog:
             if loop is not None:
                 loop.remove_writer(self._sock.fileno())
@@ -252,6 +309,10 @@ class UdpSocket:
         # An ICMP error of an earlier send shows up here on some systems (WSAECONNRESET on Windows); what else has
         # arrived is received in the next turn.
         self._counters[f"receive: {errno.errorcode.get(exc.errno or 0, 'error')}"] += 1
+        if exc.errno in BROKEN and self._loop is not None:
+            # It would be readable for ever.
+            self._stop_reading(self._loop)
+            self._broken(self)
 
     # --- sending ----------------------------------------------------------------------------------------------
 
@@ -308,6 +369,16 @@ class UdpSocket:
         if self._backlog:
             return self._wait((data,), dest)
         return self._send_now(data, dest, wait=True)
+
+    def send_opener(self, data: bytes, dest: SockAddr, ttl: int) -> None:
+        """Send one datagram that routers after the first `ttl` do not see; dropped where that is not possible now."""
+        if self._loop is None or self._set_ttl is None or not self._set_ttl(ttl):
+            self._counters["send: no opener"] += 1
+            return
+        try:
+            self._send_now(data, dest)
+        finally:
+            self._set_ttl(None)
 
     def _send_now(self, data: bytes, dest: SockAddr, *, wait: bool = False) -> bool:
         large = len(data) > MIN_MTU_PAYLOAD

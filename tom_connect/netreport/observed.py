@@ -67,7 +67,7 @@ _METHODS: Final[tuple[tuple[type, str, str], ...]] = (
 )
 _ATTRIBUTES: Final = (
     f"{_FRAME_HANDLERS} _close_at _crypto_buffers _crypto_streams _events _handshake_complete _handshake_confirmed "
-    "_host_cids _local_initial_source_connection_id _local_max_streams_bidi _local_max_streams_uni _loss "
+    "_host_cids _logger _local_initial_source_connection_id _local_max_streams_bidi _local_max_streams_uni _loss "
     "_close_event _close_pending _network_paths _remote_preferred_address _state host_cid"
 ).split()
 
@@ -177,6 +177,14 @@ class ObservedAddress(events.QuicEvent):
         return cls(sequence, SocketAddr(str(ip), port))
 
 
+class _Quiet(logging.LoggerAdapter[logging.Logger]):
+    """What aioquic warns of is told as an error; a library must not let strangers fill its user's screen besides."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.logger.isEnabledFor(logging.DEBUG):
+            super().log(logging.DEBUG, msg, *args, **kwargs)
+
+
 class ObservingConnection(QuicConnection):
     """A QUIC v1 connection that reports or learns addresses and carries nothing else: neither side gets a stream.
 
@@ -187,6 +195,7 @@ class ObservingConnection(QuicConnection):
     def __init__(self, *, role: Role, configuration: QuicConfiguration, **arguments: Any) -> None:
         """`arguments`: those of aioquic's QuicConnection."""
         super().__init__(configuration=configuration, **arguments)
+        self._logger = _Quiet(logger, {})  # type: ignore[assignment]
         self.role = role
         self.peer_role: Role | None = None
         self.reports_sent = 0

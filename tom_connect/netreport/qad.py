@@ -48,6 +48,16 @@ class QadReport:
     rtt: float | None
 
 
+def system_authorities() -> tuple[str | None, str | None]:
+    """The file and the folder of authorities that the system trusts; certifi's file where OpenSSL knows of none."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath:
+        return paths.cafile, paths.capath
+    import certifi
+
+    return certifi.where(), None
+
+
 class QadClient:
     """Asks `server` for our address over one QUIC connection; bytes and `now` in seconds in, bytes and reports out.
 
@@ -56,8 +66,8 @@ class QadClient:
     `watch` the first report ends it; with `watch` it stays, and reports each change, until `close`.
 
     `server_name`: the host name or IP address in the relay's certificate, which is checked against `cadata` (PEM) or,
-    without it, the authorities that certifi knows; not at all where `verify` is False. `timeout`: seconds for the
-    first report.
+    without it, the authorities that certifi knows, and with `system` against both `cadata` and those that the system
+    trusts; not at all where `verify` is False. `timeout`: seconds for the first report.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class QadClient:
         *,
         server_name: str,
         cadata: bytes | None = None,
+        system: bool = False,
         verify: bool = True,
         watch: bool = False,
         timeout: float = 10.0,
@@ -79,9 +90,12 @@ class QadClient:
         self._reports: deque[QadReport] = deque(maxlen=MAX_REPORTS)
         self._told: SocketAddr | None = None
         self._closing = False
+        cafile, capath = system_authorities() if system and verify else (None, None)
         configuration = QuicConfiguration(
             alpn_protocols=[ALPN],
             cadata=cadata,
+            cafile=cafile,
+            capath=capath,
             idle_timeout=IDLE_TIMEOUT,
             initial_rtt=INITIAL_RTT,
             is_client=True,
@@ -95,6 +109,11 @@ class QadClient:
     def connection_ids(self) -> tuple[bytes, ...]:
         """The ids on packets that are for this client, where it shares a socket; none begins with a digit."""
         return (self._quic.host_cid,)
+
+    @property
+    def told(self) -> SocketAddr | None:
+        """The address that the server told last, None before the first."""
+        return self._told
 
     @property
     def done(self) -> bool:

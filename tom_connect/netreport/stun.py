@@ -31,6 +31,9 @@ SUCCESS: Final = 0x0101
 ERROR: Final = 0x0111
 """Message types: the binding method with the classes request, success response and error response (section 5)."""
 
+_CHANGE_REQUEST: Final = 0x0003
+_CHANGE_PORT: Final = b"\x00\x00\x00\x02"
+"""CHANGE-REQUEST with the flag for another port, and nothing else (RFC 5780 section 7.2)."""
 _MESSAGE_INTEGRITY: Final = 0x0008
 _ERROR_CODE: Final = 0x0009
 _UNKNOWN_ATTRIBUTES: Final = 0x000A
@@ -172,9 +175,15 @@ def decode_xor_address(value: bytes, transaction_id: bytes) -> SocketAddr:
     return SocketAddr(str(ip), port)
 
 
-def binding_request(transaction_id: bytes, *, software: str | None = None, fingerprint: bool = True) -> bytes:
-    """A binding request; FINGERPRINT tells it from other protocols on a shared socket (section 7)."""
-    return StunMessage(REQUEST, transaction_id, _software(software), fingerprint).encode()
+def binding_request(
+    transaction_id: bytes, *, software: str | None = None, fingerprint: bool = True, change_port: bool = False
+) -> bytes:
+    """A binding request; FINGERPRINT tells it from other protocols on a shared socket (section 7).
+
+    `change_port` asks for an answer from another port of the server (RFC 5780 section 7.2).
+    """
+    change = ((_CHANGE_REQUEST, _CHANGE_PORT),) if change_port else ()
+    return StunMessage(REQUEST, transaction_id, (*change, *_software(software)), fingerprint).encode()
 
 
 def binding_success(
@@ -202,11 +211,15 @@ def _software(text: str | None) -> tuple[tuple[int, bytes], ...]:
 
 @attrs.frozen
 class BindingRequest:
-    """A binding request as a server sees it. `unknown`: attributes that must be understood and are not."""
+    """A binding request as a server sees it. `unknown`: attributes that must be understood and are not.
+
+    `change_port`: whether the answer is wanted from another port; CHANGE-REQUEST for another IP address is unknown.
+    """
 
     transaction_id: bytes
     fingerprint: bool
     unknown: tuple[int, ...]
+    change_port: bool = False
 
     @classmethod
     def decode(cls, data: bytes) -> BindingRequest:
@@ -214,7 +227,9 @@ class BindingRequest:
         if len(data) >= 2 and is_stun(data[:8]) and data[:2] != b"\x00\x01":
             raise StunError("not binding", "not a binding request")
         message = StunMessage.decode(data)
-        return cls(message.transaction_id, message.fingerprint, message.unknown(frozenset()))
+        change_port = message.first(_CHANGE_REQUEST) == _CHANGE_PORT
+        unknown = message.unknown(frozenset((_CHANGE_REQUEST,)) if change_port else frozenset())
+        return cls(message.transaction_id, message.fingerprint, unknown, change_port)
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ import attrs
 import importlib_metadata
 
 ENTRY_POINT_GROUP = "tom_connect"
+_REMEMBERED = 256
 
 
 class Loader(Protocol):
@@ -54,6 +55,7 @@ class PluginCatalog:
         self._scan = scan
         self._lock = threading.Lock()
         self._found: tuple[InstalledPlugin, ...] | None = None
+        self._said: set[str] = set()
 
     def installed(self) -> tuple[InstalledPlugin, ...]:
         """The plugins that the scan found, ordered by name, then package."""
@@ -61,6 +63,14 @@ class PluginCatalog:
             if self._found is None:
                 self._found = tuple(sorted(self._scan(), key=lambda plugin: (plugin.name, plugin.package or "")))
             return self._found
+
+    def is_news(self, text: str) -> bool:
+        """Whether this was not said before: what is wrong with an installation is told once, not by each endpoint."""
+        with self._lock:
+            if text in self._said or len(self._said) >= _REMEMBERED:
+                return False
+            self._said.add(text)
+            return True
 
 
 @functools.cache

@@ -72,13 +72,9 @@ class PluginContexts:
 
 def plugin_data_dir(config: EndpointConfig, name: str) -> pathlib.Path | None:
     """The plugin's own directory, made if it is missing; None if nothing is to be kept or it can't be made."""
-    if not config.persist:
-        return None
-    base = config.data_dir
+    base = config.data_path()
     if base is None:
-        import platformdirs  # not needed by those who say where their data go, or keep none
-
-        base = platformdirs.user_data_path("tom-connect", appauthor=False)
+        return None
     path = base / "plugins" / name
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -86,6 +86,8 @@ class PluginHost:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(TomHookSpecs)
         self._entries: list[_Entry] = []
+        self.missing: list[PluginInfo] = []
+        """What a list of plugins that may be used names, and nobody has installed."""
 
     @classmethod
     def load(
@@ -101,13 +103,19 @@ class PluginHost:
         that of the process. Raises ConfigError only, if `config` itself is wrong for the plugins.
         """
         host = cls(config or EndpointConfig())
+        catalog = catalog or process_catalog()
         wanted = _Selection(host.config, os.environ if environ is None else environ)
         for name, plugin in _named(host.config.extra_plugins):
             host._admit(InstalledPlugin(name, None, None, functools.partial(_same, plugin)), wanted, extra=True)
-        for installed in (catalog or process_catalog()).installed():
+        for installed in catalog.installed():
             host._admit(installed, wanted, extra=False)
         host._register_all()
-        wanted.warn_of_unknown({name for e in host._entries for name in (e.info.name, e.info.package or "")})
+        found = {name for e in host._entries for name in (e.info.name, e.info.package or "")}
+        host.missing = wanted.missing(found)
+        for info in host.missing:
+            if catalog.is_news(f"{info.name}: {info.reason}"):
+                logger.warning("plugin %s can't be used (%s): %s", info.name, info.state, info.reason)
+        wanted.log_unknown_blocks(found)
         host._check_given_configs()
         return host
 
@@ -391,14 +399,26 @@ class _Selection:
                 return f"not among those allowed by {origin}"
         return None
 
-    def warn_of_unknown(self, found: set[str]) -> None:
-        """Log each name in a list that no plugin has: most likely a slip."""
-        for origin, patterns in [*self._allow, *self._block]:
-            for pattern in patterns:
-                if not _matches(found, [pattern]):
-                    near = difflib.get_close_matches(pattern, found, n=1)
-                    hint = f"; did you mean {near[0]}?" if near else ""
-                    logger.info("%s names %r, which is not installed%s", origin, pattern, hint)
+    def missing(self, found: set[str]) -> list[PluginInfo]:
+        """Each name in a list of those that may be used that no plugin has: what it was for is not there."""
+        return [
+            PluginInfo(name, state=PluginState.MISSING, reason=f"named by {origin}, but not installed{hint}")
+            for origin, name, hint in _unknown(self._allow, found)
+        ]
+
+    def log_unknown_blocks(self, found: set[str]) -> None:
+        """Log each name in a block list that no plugin has: a slip, or a precaution."""
+        for origin, name, hint in _unknown(self._block, found):
+            logger.info("%s names %r, which is not installed%s", origin, name, hint)
+
+
+def _unknown(lists: Iterable[tuple[str, Sequence[str]]], found: set[str]) -> Iterable[tuple[str, str, str]]:
+    """The names in lists that nobody has: which list, the name, and what was perhaps meant."""
+    for origin, patterns in lists:
+        for pattern in dict.fromkeys(patterns):
+            if not _matches(found, [pattern]):
+                near = difflib.get_close_matches(pattern, sorted(found), n=1)
+                yield origin, pattern, f"; did you mean {near[0]}?" if near else ""
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ class PluginState(enum.StrEnum):
     """Written for another version of the plugin API."""
     DUPLICATE = "duplicate"
     """Another plugin has the same name, and came first."""
+    MISSING = "missing"
+    """Named by a list of those that may be used, and not installed."""
 
 
 @attrs.frozen

@@ -61,6 +61,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._by_cid: dict[bytes, Link] = {}
         self._by_initial: dict[tuple[Path, bytes], Link] = {}
+        self._foreign: Callable[[Path, bytes, bytes, float], bool] | None = None
         self._acceptor = Acceptor(self, max_handshakes=max_handshakes, guard=guard)
         self._dirty: dict[Link, None] = {}
         self._scheduled: list[Link] = []
@@ -130,6 +131,13 @@ class Driver:
         if not self.links:
             self._idle.set()
 
+    def set_foreign(self, take: Callable[[Path, bytes, bytes, float], bool]) -> None:
+        """Ask `take(path, dcid, datagram, now)` first about connection ids that are none of ours.
+
+        For other QUIC connections on this socket, whose ids have the length of ours; True: it was for one of them.
+        """
+        self._foreign = take
+
     def _sync_cids(self, link: Link) -> None:
         cids = set(link.engine.host_cids())
         for cid in link.cids - cids:
@@ -151,12 +159,17 @@ class Driver:
                 dcid = data[6 : 6 + data[5]] if len(data) > 5 else b""
                 link = by_cid.get(dcid) or self._by_initial.get((path, dcid))
                 if link is None:
+                    if self._foreign is not None and self._foreign(path, dcid, data, now):
+                        continue
                     link = self._acceptor.first_packet(path, data, now)
                     if link is None:
                         continue
             else:
-                link = by_cid.get(data[1 : 1 + CID_LENGTH])
+                dcid = data[1 : 1 + CID_LENGTH]
+                link = by_cid.get(dcid)
                 if link is None:
+                    if self._foreign is not None and self._foreign(path, dcid, data, now):
+                        continue
                     self.counters["unknown connection id"] += 1
                     continue
             engine = link.engine
@@ -222,7 +235,7 @@ class Driver:
             return
         datagrams = engine.send(now)
         if datagrams:
-            self.magic.send_quic(link.dest, datagrams, now)
+            self.magic.send_quic(link.dest, datagrams, now, asks=engine.awaits_answer)
             if engine.terminating and not engine.closed_by_peer and not link.closing:
                 link.closing = datagrams[-4:]
         self._take_events(link)

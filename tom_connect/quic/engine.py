@@ -456,6 +456,11 @@ class Engine(Authenticated):
         self._pmtu.path_restored(now)
         self._recovery.path_restored(now)
 
+    def probe_now(self, now: float, *, forget_backoff: bool) -> None:
+        """Probe at once, as if the probe timer had gone off."""
+        self._clock = now
+        self._recovery.probe_now(now, forget_backoff=forget_backoff)
+
     def next_packet(self) -> int:
         """The number of the packet that is sent next, for `acknowledged`."""
         return self._packet_number
@@ -463,6 +468,11 @@ class Engine(Authenticated):
     def acknowledged(self, packet_number: int) -> bool:
         """Whether the peer has acknowledged a 1-RTT packet of this number or a later one."""
         return self._spaces[tls.Epoch.ONE_RTT].largest_acked_packet >= packet_number
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether something that we sent has to be acknowledged."""
+        return bool(self._loss.bytes_in_flight > 0)
 
     def packet_too_big(self, size: int, now: float) -> None:
         """The socket refused a datagram of `size` bytes (EMSGSIZE)."""

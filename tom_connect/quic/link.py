@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 from aioquic.quic import events as quic_events
 
 from tom_connect.abc import PathInfo
-from tom_connect.holepunch.events import PathEvent, PathRestored, PathSelected
+from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, PathSelected
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
-from tom_connect.magicsock.remote import PathListener, Remote
+from tom_connect.magicsock.remote import PathCounts, PathListener, Remote
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.events import HandshakeConfirmed
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONNECTION_REFUSED = 0x02
 """RFC 9000 section 20.1."""
+SHORT_SILENCE = 1.0
+"""Seconds of silence of a path that say nothing about what it can carry afterwards."""
 MAX_EARLY_EVENTS = 4096
 """Events that a server's link holds before the application has accepted it; flow control bounds their bytes."""
 
@@ -106,6 +108,10 @@ class Link:
     def paths(self) -> list[PathInfo]:
         """The peer's paths, the active one first."""
         return [] if self.remote is None else self.remote.paths()
+
+    def path_counts(self) -> PathCounts:
+        """What has happened to the peer's paths so far."""
+        return PathCounts() if self.remote is None else self.remote.path_counts()
 
     def add_path_listener(self, listener: PathListener) -> None:
         """Call `listener` for each path event from now on."""
@@ -210,8 +216,14 @@ class Link:
                 return
             self.engine.path_changed(event.at)
             self._unconfirmed = (event.path, self.engine.next_packet())
-        elif isinstance(event, PathRestored):
+        elif isinstance(event, PathRestored) and event.silent_for >= SHORT_SILENCE:
             self.engine.path_restored(event.at)
+        elif isinstance(event, PathRestored):
+            self.engine.probe_now(event.at, forget_backoff=True)
+        elif isinstance(event, PathDoubted):
+            # What was lost is sent again at once, on all paths that traffic takes now. If they are dead too, the
+            # back-off goes on.
+            self.engine.probe_now(event.at, forget_backoff=False)
         else:
             return
         self.flush_soon()

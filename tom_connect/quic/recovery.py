@@ -83,6 +83,12 @@ class Recovery(FastRecovery):
         self._pto_count = 0
         self.reschedule_data(now=now)
 
+    def probe_now(self, now: float, *, forget_backoff: bool) -> None:
+        """Send the oldest data again at once; the window stays as it is."""
+        if forget_backoff:
+            self._pto_count = 0
+        self.reschedule_data(now=now)
+
     def _fresh_window(self, now: float, max_datagram_size: int) -> None:
         in_flight = self._cc.bytes_in_flight
         cc: Any = create_congestion_control(self._algorithm, max_datagram_size=max_datagram_size)

@@ -26,7 +26,7 @@ cd "$work"
 TOM_CONNECT_RELAY_SERVER_STATS_FILE="$work/stats.sqlite" \
     "$work/opt/bin/tom-connect" relay --dev --json --listen 127.0.0.1:0 >"$work/out" &
 relay=$!
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     grep -q '"serving"' "$work/out" && break
     kill -0 "$relay"
     sleep 0.1

@@ -215,6 +215,15 @@ def test_plugins_for_people(capsys: Capture) -> None:
     assert re.fullmatch(r"test +tom-test +0\.1 +tom_cli_commands, tom_register_config +loaded *", out[2])
 
 
+def test_plugins_that_are_wanted_and_missing(capsys: Capture) -> None:
+    """`plugins` has a row for what TOM_CONNECT_PLUGINS names and nobody has."""
+    assert run(["plugins", "--json"], surroundings(environ={"TOM_CONNECT_PLUGINS": "test, tset"})) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["name"], row["state"]) for row in rows] == [("test", "loaded"), ("tset", "missing")]
+    assert rows[1]["package"] is None
+    assert rows[1]["reason"] == "named by TOM_CONNECT_PLUGINS, but not installed; did you mean test?"
+
+
 def test_plugins_for_machines(capsys: Capture) -> None:
     """`plugins --json` prints one object a plugin, and one that is blocked says by what."""
     assert run(["plugins", "--json"], surroundings(BROKEN, environ={"TOM_CONNECT_DISABLE_PLUGINS": "broken"})) == 0

@@ -137,7 +137,7 @@ def test_types(tmp_path: Path, key: str, toml: str, text: str, value: object) ->
         ('\n\nallow_local = "maybe"', "line 3: allow_local: 'maybe' is not allowed; expected true or false"),
         ("allow_local = 1", "line 1: allow_local: 1 is not allowed; expected true or false"),
         ("allow_locale = true", "line 1: unknown option 'allow_locale'; did you mean allow_local?"),
-        ("zzz = true", "line 1: unknown option 'zzz'; known: allow_local, bind,"),
+        ("zzz = true", "line 1: unknown option 'zzz'; known: addr_allow, addr_deny, allow_local, bind,"),
         ("alpns = ['x']", "line 1: unknown option 'alpns'"),
         ("idle_timeout = -1", "line 1: idle_timeout: -1.0 is not allowed; expected a number of seconds above 0"),
         ("idle_timeout = nan", "line 1: idle_timeout: nan is not allowed"),

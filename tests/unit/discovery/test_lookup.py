@@ -122,7 +122,7 @@ async def test_leaving_cancels_what_runs() -> None:
     """Leaving the block early closes every source's iterator."""
     endless = Script("endless", found("endless", "1.1.1.1:1"), endless=True)
     async with Lookup(NODE, [("endless", endless)], report=lambda *_: None) as lookup:
-        assert (await anext(lookup)).source == "endless"
+        assert (await anext(aiter(lookup))).source == "endless"
         assert "still searching" in str(lookup.outcomes[0])
     assert endless.closed
 

@@ -9,11 +9,12 @@ import pytest
 from tests.unit.endpoint.pairs import ALPN, Pair, accept_one, local_config
 from tests.unit.endpoint.wires import wires_to
 from tom_connect import Endpoint, NodeAddr, SocketAddr
-from tom_connect import endpoint as endpoint_module
-from tom_connect.abc import PluginContext
+from tom_connect import own_addrs as own_addrs_module
+from tom_connect.abc import AddressSource, PluginContext
 from tom_connect.holepunch.events import PathSelected
 from tom_connect.hookspecs import hookimpl
-from tom_connect.netreport.interfaces import expand_wildcards, interface_hosts
+from tom_connect.netreport.interfaces import InterfaceAddress, NetworkState, expand_wildcards, interface_addresses
+from tom_connect.watch import Watch
 
 HOSTS = ["192.168.1.5", "10.0.0.7", "169.254.3.3", "127.0.0.1", "203.0.113.9", "fd00::5", "2001:db8::9"]
 
@@ -30,7 +31,8 @@ class Reporter:
 
 
 def interfaces(monkeypatch: pytest.MonkeyPatch, hosts: list[str]) -> None:
-    monkeypatch.setattr(endpoint_module, "interface_hosts", lambda: hosts)
+    state = NetworkState(tuple(InterfaceAddress("eth0", 2, host, 24) for host in hosts))
+    monkeypatch.setattr(own_addrs_module, "network_state", lambda: state)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,9 @@ async def test_local_addresses_are_told_only_where_that_is_allowed(
 ) -> None:
     """A wildcard stands for every interface; private, loopback and link-local ones are left out by default."""
     interfaces(monkeypatch, HOSTS)
-    async with Endpoint.bind(local_config(bind=("0.0.0.0:0",), allow_local=allow_local)) as endpoint:
+    async with Endpoint.bind(
+        local_config(bind=("0.0.0.0:0",), allow_local=allow_local, watch_network=False)
+    ) as endpoint:
         port = endpoint.local_addrs[0].port
         assert endpoint.node_addr().direct_addrs == tuple(SocketAddr(host, port) for host in told)
 
@@ -50,7 +54,9 @@ async def test_changes_are_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """`watch_addr` gives the address as it is, then each change once: other interfaces, an address seen by others."""
     interfaces(monkeypatch, ["203.0.113.9"])
     plugin = Reporter()
-    config = local_config(bind=("0.0.0.0:0",), allow_local=False, extra_plugins=(("reporter", plugin),))
+    config = local_config(
+        bind=("0.0.0.0:0",), allow_local=False, watch_network=False, extra_plugins=(("reporter", plugin),)
+    )
     async with Endpoint.bind(config) as endpoint:
         port = endpoint.local_addrs[0].port
         changes = aiter(endpoint.watch_addr())
@@ -68,10 +74,46 @@ async def test_changes_are_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [value async for value in changes] == []
 
 
+class Mapped(AddressSource):
+    """An address source that hears of changes, and may fail when it does."""
+
+    def __init__(self, *addrs: SocketAddr, fail: bool = False) -> None:
+        self.addrs = Watch(addrs)
+        self.changes = 0
+        self._fail = fail
+
+    @hookimpl
+    def tom_address_source(self, ctx: PluginContext) -> AddressSource:
+        return self
+
+    def watch(self) -> Watch[tuple[SocketAddr, ...]]:
+        return self.addrs
+
+    def network_changed(self) -> None:
+        self.changes += 1
+        if self._fail:
+            raise RuntimeError("broken plugin")
+
+
+async def test_address_sources_hear_of_another_network() -> None:
+    """What they know comes before the interfaces' addresses; one that fails is reported, and the others are told."""
+    broken, good = Mapped(fail=True), Mapped(SocketAddr("203.0.113.77", 4000))
+    plugins = (("broken", broken), ("good", good))
+    async with Endpoint.bind(local_config(extra_plugins=plugins)) as endpoint:
+        assert [addr.port for addr in endpoint.node_addr().direct_addrs] == [4000, endpoint.local_addrs[0].port]
+        endpoint.network_changed()
+        assert (broken.changes, good.changes) == (1, 1)
+        assert {info.name: str(info.state) for info in endpoint.plugins}["broken"] == "failed"
+        good.addrs.set(())
+        async with asyncio.timeout(5):
+            while len((addr := endpoint.node_addr()).direct_addrs) > 1:
+                await endpoint.watch_addr().other_than(addr)
+
+
 def test_this_machine_has_addresses_that_others_can_read() -> None:
     """Every address of an interface is a usable text, each once, IPv4 first, none with an interface number."""
-    hosts = interface_hosts()
-    assert len(hosts) == len(set(hosts)) <= 32
+    hosts = [address.host for address in interface_addresses()]
+    assert len(hosts) == len(set(hosts))
     assert hosts == sorted(hosts, key=lambda host: ":" in host)
     assert all(str(SocketAddr(host, 1)) and "%" not in host for host in hosts)
 

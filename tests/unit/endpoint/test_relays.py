@@ -10,6 +10,7 @@ import pytest
 from tests.unit.endpoint.pairs import ALPN, accept_one, local_config
 from tom_connect import DialError, Endpoint, InvalidInputError, NodeAddr, NodeId, RelayUrl, SecretKey, hookimpl
 from tom_connect.abc import PluginContext, RelayTransport
+from tom_connect.holepunch.path import RelayPath
 from tom_connect.signing import NodeSigner
 from tom_connect.watch import Watch
 
@@ -38,6 +39,7 @@ class Transport(RelayTransport):
         self.home: Watch[RelayUrl | None] = Watch(URL)
         self.opened: list[tuple[RelayUrl, bool]] = []
         self.changes = 0
+        self.asked: list[tuple[RelayUrl, NodeId]] = []
         self.fail = False
 
     def set_receiver(self, receive: Receiver) -> None:
@@ -51,6 +53,14 @@ class Transport(RelayTransport):
 
     def network_changed(self) -> None:
         self.changes += 1
+
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        if self.fail:
+            raise RuntimeError("broken plugin")
+        self.asked.append((relay, node_id))
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        self.attested = callback
 
     def send(self, relay: RelayUrl, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:
         if self.fail:
@@ -130,6 +140,22 @@ async def test_a_transport_that_raises_harms_nobody(met: Meeting) -> None:
     accepting = asyncio.create_task(accept_one(met.b))
     await met.a.connect(NodeAddr(met.b.node_id, (URL,)), ALPN, timeout=5)
     await accepting
+
+
+async def test_a_relays_word_on_an_address_is_passed_on(met: Meeting) -> None:
+    """A question goes to the path's transport and an answer to who waits; what nobody carries or waits for is lost."""
+    relays, transport = met.a._magic.relays, met.plugins[0].transport
+    transport.attested(URL, met.b.node_id, "198.51.100.7")
+    told: list[tuple[NodeId, str]] = []
+    relays.attested = lambda node_id, ip: told.append((node_id, ip))
+    relays.attest(RelayPath(URL, met.b.node_id))
+    relays.attest(RelayPath(RelayUrl.parse("other://relay/"), met.b.node_id))
+    assert transport.asked == [(URL, met.b.node_id)]
+    transport.attested(URL, met.b.node_id, "198.51.100.8")
+    assert told == [(met.b.node_id, "198.51.100.8")]
+    transport.fail = True
+    relays.attest(RelayPath(URL, met.b.node_id))
+    assert met.a._magic.counters["relay transport: failed"] == 1
 
 
 async def test_an_answer_through_a_relay_is_held_to_three_times_the_question(met: Meeting) -> None:

@@ -61,6 +61,19 @@ async def test_a_protocol_has_one_handler() -> None:
             Router(server).route("a/1", wait).route("a/1", wait)
 
 
+async def test_a_router_serves_once_at_a_time() -> None:
+    """A second `serve` while the first runs is a mistake that is said at once; after it, the router serves again."""
+    async with Endpoint.bind(local_config(alpns=())) as server, Endpoint.bind(local_config()) as client:
+        router = Router(server).route("a/1", wait)
+        async with serving(router):
+            await (await client.connect(server.node_addr(), "a/1")).close()
+            with pytest.raises(LocalError, match="serves already"):
+                await asyncio.wait_for(router.serve(), 5)
+            await (await client.connect(server.node_addr(), "a/1")).close()
+        async with serving(router):
+            await (await client.connect(server.node_addr(), "a/1")).close()
+
+
 @pytest.mark.parametrize("error", [ProtocolError("that is not how it goes"), ValueError("a mistake")])
 async def test_a_handler_that_raises_closes_with_code_1(error: Exception) -> None:
     """Whichever error it was, the peer does not take the end for a success, and learns nothing of it."""

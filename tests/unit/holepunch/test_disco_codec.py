@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,17 @@ from tests.unit.holepunch import reference_disco
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 from tom_connect.holepunch import disco
-from tom_connect.holepunch.disco import CallMeMaybe, Challenge, DiscoError, Message, Ping, Pong
+from tom_connect.holepunch.disco import (
+    CallMeMaybe,
+    Challenge,
+    DiscoError,
+    Mapping,
+    Message,
+    Ping,
+    Pong,
+    PortProbing,
+    PortStep,
+)
 from tom_connect.holepunch.sealing import Opened, Sealer
 from tom_connect.keys import SecretKey
 
@@ -77,7 +88,19 @@ transactions = st.binary(min_size=disco.TX_SIZE, max_size=disco.TX_SIZE)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ping, transactions),
     st.builds(Pong, transactions, st.none() | addresses.filter(lambda a: a != ("::", 0))),
-    st.builds(CallMeMaybe, transactions, st.lists(addresses, max_size=disco.MAX_CANDIDATES, unique=True).map(tuple)),
+    st.builds(
+        CallMeMaybe,
+        transactions,
+        st.lists(addresses, max_size=disco.MAX_CANDIDATES, unique=True).map(tuple),
+        st.sampled_from([(), (RelayUrl.parse("https://a.example/"),)]),
+        st.sampled_from(Mapping),
+    ),
+    st.builds(
+        PortProbing,
+        transactions,
+        st.sampled_from(PortStep),
+        st.none() | addresses.filter(lambda a: a != ("::", 0)),
+    ),
 )
 
 
@@ -130,14 +153,27 @@ def test_any_plaintext_is_read_or_refused(plain: bytes) -> None:
         assert len(message.candidates) <= disco.MAX_CANDIDATES
 
 
+def read(plain: bytes) -> Message | str | None:
+    """The message, or the reason for which it is refused."""
+    try:
+        return disco.decode_message(plain)
+    except DiscoError as exc:
+        return exc.reason
+
+
 @given(messages)
 def test_prefixes_of_messages(message: Message) -> None:
-    """Every prefix of a message that lacks more than zeros is refused."""
+    """A prefix that lacks more than zeros is refused, or is the call without what may follow its candidates."""
     plain = disco.encode_message(message)
+    shorter: list[Message] = []
+    required = len(plain)
+    if isinstance(message, CallMeMaybe):
+        required = 14 + 18 * len(message.candidates)
+        shorter = [attrs.evolve(message, mapping=Mapping.UNKNOWN)]
+        shorter.append(attrs.evolve(shorter[0], relays=()))
     for end in range(len(plain)):
         if end < disco.PROBE_SIZE or plain[end:].strip(b"\0"):
-            with pytest.raises(DiscoError, match="short"):
-                disco.decode_message(plain[:end])
+            assert read(plain[:end]) in (["short"] if end < required else ["short", *shorter])
 
 
 @pytest.mark.parametrize("packet", [v[4] for v in VECTORS])
@@ -235,3 +271,36 @@ def test_a_call_may_name_relays() -> None:
         disco.decode_message(plain.replace(b"https://a", b"https//aa"))
     with pytest.raises(InvalidAddrError):
         disco.encode_message(CallMeMaybe(bytes(12), (), (*relays, RelayUrl.parse("https://c.example/"))))
+
+
+def test_the_steps_of_port_probing() -> None:
+    """Offer, accept, refuse and over have the bytes that the reference documents, as many as a ping."""
+    offer = PortProbing(TX, PortStep.OFFER, SocketAddr("192.0.2.1", 0))
+    accept = PortProbing(TX, PortStep.ACCEPT, SocketAddr("198.51.100.2", 4242))
+    for message, plain in (
+        (offer, "04a0a1a2a3a4a5a6a7a8a9aaab0100000000000000000000ffffc00002010000"),
+        (accept, "04a0a1a2a3a4a5a6a7a8a9aaab0200000000000000000000ffffc63364021092"),
+        (PortProbing(TX, PortStep.REFUSE, None), "04a0a1a2a3a4a5a6a7a8a9aaab03" + 18 * "00"),
+        (PortProbing(TX, PortStep.OVER, None), "04a0a1a2a3a4a5a6a7a8a9aaab04" + 18 * "00"),
+    ):
+        assert disco.encode_message(message).hex() == plain
+        assert len(plain) == 2 * disco.PROBE_SIZE
+        assert disco.decode_message(bytes.fromhex(plain)) == message
+        assert disco.decode_message(bytes.fromhex(plain) + b"later") == message
+        for end in range(disco.PROBE_SIZE):
+            with pytest.raises(DiscoError):
+                disco.decode_message(bytes.fromhex(plain)[:end])
+    later = bytes.fromhex("04a0a1a2a3a4a5a6a7a8a9aaab09" + 18 * "00")
+    assert disco.decode_message(later) is None
+
+
+def test_a_call_may_tell_how_its_nat_maps() -> None:
+    """The mapping stands behind candidates and relays; unknown ones are as good as none, and cut ones as well."""
+    candidates = (SocketAddr("192.0.2.1", 7),)
+    for relays in ((), (RelayUrl.parse("https://a.example/"),)):
+        call = CallMeMaybe(TX, candidates, relays, Mapping.DEPENDENT)
+        plain = disco.encode_message(call)
+        assert plain.endswith(b"\x02\x02")
+        assert disco.decode_message(plain) == call
+        for other in (plain[:-1], plain[:-1] + b"\x09", plain[:-2]):
+            assert disco.decode_message(other) == CallMeMaybe(TX, candidates, relays)

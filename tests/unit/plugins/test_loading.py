@@ -234,6 +234,22 @@ def test_slip_in_a_list_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "names 'campain', which is not installed; did you mean campaign?" in caplog.text
 
 
+def test_a_wanted_plugin_that_is_not_installed_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Each list that names it is said, with what was perhaps meant; the next endpoints of the process say nothing."""
+    catalog = PluginCatalog(lambda: [installed("campaign", Plugin(), package="tom-campaign")])
+    config = EndpointConfig(plugins=("dht", "tom-camp*"), extra_plugins=(("mine", Plugin()),))
+    for _ in range(3):
+        host = PluginHost.load(config, catalog=catalog, environ={"TOM_CONNECT_PLUGINS": "campain, tom-*,mine"})
+        assert [(info.name, str(info.state), info.reason) for info in host.missing] == [
+            ("campain", "missing", "named by TOM_CONNECT_PLUGINS, but not installed; did you mean campaign?"),
+            ("dht", "missing", "named by the option plugins, but not installed"),
+        ]
+        assert "campain" not in states(host)
+    told = [record.getMessage() for record in caplog.records if "missing" in record.getMessage()]
+    assert [text.split()[1] for text in told] == ["campain", "dht"]
+    assert "did you mean campaign?" in told[0]
+
+
 def test_names_of_application_plugins() -> None:
     """A plugin without a given name is called by its `name`, else its module's or class's."""
     named = Plugin()

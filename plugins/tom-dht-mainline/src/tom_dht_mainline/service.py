@@ -47,8 +47,8 @@ class DhtService:
         return cast(DhtService, ctx.shared[_KEY])
 
     def _report_external(self, address: Address) -> None:
-        if address[1]:  # 0: the NAT gives each destination another port, so there is no address to tell
-            self.ctx.report_external_addr(SocketAddr(*address))
+        # Port 0: the NAT gives each destination another one.
+        self.ctx.report_external_addr(SocketAddr(*address))
 
     async def acquire(self, user: object) -> None:
         """Count a user in; the node runs when this returns. Raises BindError."""

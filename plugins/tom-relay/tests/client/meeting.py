@@ -34,7 +34,7 @@ async def at_relay(*relays: str, **fields: Any) -> AsyncIterator[Endpoint]:
         yield endpoint
 
 
-async def home(endpoint: Endpoint, *, within: float = 10.0, other_than: tuple[Any, ...] = ()) -> NodeAddr:
+async def home(endpoint: Endpoint, *, within: float = 30.0, other_than: tuple[Any, ...] = ()) -> NodeAddr:
     """The endpoint's address once it has a home relay that is none of `other_than`."""
     async with asyncio.timeout(within):
         async for addr in endpoint.watch_addr():
@@ -46,7 +46,7 @@ async def home(endpoint: Endpoint, *, within: float = 10.0, other_than: tuple[An
 async def meet(dialer: Endpoint, server: Endpoint, addr: NodeAddr | None = None) -> tuple[Connection, Connection]:
     """A connection from `dialer` to `server`, through its relays alone unless an address is given."""
     where = addr or NodeAddr(server.node_id, server.node_addr().relay_urls)
-    async with asyncio.timeout(15), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         dialing = group.create_task(dialer.connect(where, ALPN, timeout=10))
 
         async def accept() -> Connection:
@@ -56,7 +56,7 @@ async def meet(dialer: Endpoint, server: Endpoint, addr: NodeAddr | None = None)
     return dialing.result(), accepting.result()
 
 
-async def until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
     """Wait until something that tells nobody is so."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110

@@ -9,6 +9,7 @@ import attrs
 from tom_connect import RelayUrl
 from tom_relay.client.backoff import LAST, LAST_WANTED, Backoff
 from tom_relay.client.choice import PATIENCE, Candidate, choose_home
+from tom_relay.client.standing import Standing
 
 A, B, C = (RelayUrl.parse(f"https://{name}.example/") for name in "abc")
 
@@ -50,13 +51,36 @@ def test_public_relays_come_last() -> None:
 
 def test_score_and_role_decide_among_near_ones() -> None:
     """Of relays that are equally near the one with the higher score is chosen; a proven relay goes before a peer."""
-    low, high = at(A, 0.020, score=1.0), at(B, 0.025, score=9.0)
+    low, high = at(A, 0.020, standing=Standing(1.0)), at(B, 0.025, standing=Standing(9.0))
     assert choose_home(None, [low, high], 0) == B
-    assert choose_home(None, [attrs.evolve(low, score=20.0), high], 0) == A
+    assert choose_home(None, [attrs.evolve(low, standing=Standing(20.0)), high], 0) == A
     assert choose_home(A, [low, high], 0) == B
-    assert choose_home(None, [at(A, 0.020, role="peer", score=50.0), at(B, 0.060)], 0) == B
-    far = at(C, 0.2, score=99.0)
+    proven = at(B, 0.060, standing=Standing(0.0, "relay"))
+    assert choose_home(None, [at(A, 0.020, standing=Standing(50.0, "peer")), proven], 0) == B
+    far = at(C, 0.2, standing=Standing(99.0))
     assert choose_home(None, [low, far], 0) == A
+
+
+def test_a_peer_is_preferred_to_a_relay_far_away() -> None:
+    """To have proven itself is worth a detour and no more: a home that starts anew is not left for one far away."""
+    peer, relay = at(A, 0.020, standing=Standing(0.0, "peer")), at(B, 0.060, standing=Standing(0.0, "relay"))
+    assert choose_home(None, [peer, relay], 0) == B
+    assert choose_home(None, [peer, attrs.evolve(relay, rtt=0.200)], 0) == A
+    assert choose_home(A, [peer, relay], 0) == A
+    assert choose_home(A, [peer, attrs.evolve(relay, rtt=0.030)], 0) == B
+
+
+def test_who_does_not_say_how_it_stands_has_proven_nothing() -> None:
+    """A relay whose standing is not known yet, or never will be, displaces none that says that it is a peer."""
+    assert choose_home(A, [at(A, 0.020, standing=Standing(0.2, "peer")), at(B, 0.020)], 0) == A
+    assert choose_home(A, [at(A, 0.020), at(B, 0.020, standing=Standing(0.2, "peer"))], 0) == A
+
+
+def test_relays_that_have_just_begun_are_equal() -> None:
+    """A little score moves no home relay, however many times that of the other it is."""
+    new, newer = at(A, 0.020, standing=Standing(0.001, "peer")), at(B, 0.020, standing=Standing(0.9, "peer"))
+    assert choose_home(A, [new, newer], 0) == A
+    assert choose_home(A, [new, attrs.evolve(newer, standing=Standing(1.1, "peer"))], 0) == B
 
 
 def test_waits_double_with_jitter_up_to_a_limit() -> None:

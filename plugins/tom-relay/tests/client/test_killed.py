@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from .meeting import at_relay, meet
-from .test_endpoints import Flow
+from .test_endpoints import SLACK, Flow
 
 
 @contextlib.asynccontextmanager
@@ -23,7 +23,7 @@ async def relay_process(port: int = 0) -> AsyncIterator[tuple[asyncio.subprocess
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         yield process, str(ready["url"])
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -44,8 +44,8 @@ async def test_a_relay_process_that_dies_under_traffic(name: str) -> None:
             victim = first if home.rstrip("/") == url.rstrip("/") else _second
             victim.send_signal(getattr(signal, name))
             began = time.monotonic()
-            await flow.more(300_000, within=10)
-            assert time.monotonic() - began < 5
+            await flow.more(300_000)
+            assert time.monotonic() - began < 2.0 * SLACK
             await flow.end()
 
 
@@ -62,6 +62,6 @@ async def test_a_relay_process_that_is_killed_and_restarted() -> None:
             await first.wait()
             await stack.enter_async_context(relay_process(int(url.rstrip("/").rpartition(":")[2])))
             began = time.monotonic()
-            await flow.more(within=10)
-            assert time.monotonic() - began < 5
+            await flow.more()
+            assert time.monotonic() - began < 2.0 * SLACK
             await flow.end()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tom_connect import ConfigError
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.client.maps import parse_map, public_relays, read_map
+from tom_relay.client.standing import Standing
 
 
 def test_lines_and_json_say_the_same() -> None:
@@ -20,7 +21,7 @@ def test_lines_and_json_say_the_same() -> None:
     assert [str(entry.url) for entry in lines] == ["https://a.example/", "http://b.example:3340/"]
     assert parse_map(json.dumps(["https://a.example", "http://b.example:3340"])) == lines
     (entry,) = parse_map(json.dumps({"relays": [{"url": "https://a.example", "score": 3, "role": "peer"}]}))
-    assert (entry.score, entry.role, entry.kind) == (3.0, "peer", "configured")
+    assert (entry.standing, entry.kind) == (Standing(3.0, "peer"), "configured")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ def test_lines_and_json_say_the_same() -> None:
         '{"relays": 3}',
         "{",
         '[{"url": "https://a", "score": NaN}]',
+        '[{"url": "https://a", "score": 1' + "0" * 400 + "}]",
         '[{"url": "https://a", "role": 1}]',
     ],
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
 from tom_connect import SecretKey
-from tom_relay.client.session import Gone, Registered, RelayLostError, RelaySession, Told
+from tom_relay.client.session import MAX_QUESTIONS, Attested, Gone, Registered, RelayLostError, RelaySession, Told
 from tom_relay.errors import RelayDeniedError, WireError
 from tom_relay.wire import (
+    AskAddress,
     Dialect,
     EndpointGone,
     Health,
+    PeerAddress,
     Ping,
     Pong,
     ReceivedDatagrams,
@@ -126,6 +130,37 @@ def test_frames_become_events() -> None:
     assert session.receive(encode(Restarting(5, 6), session.dialect), 1.0) == Restarting(5, 6)
     old = registered(Dialect.IROH_V1)
     assert old.receive(encode(Health("tired"), old.dialect), 1.0) == Told("tired")
+
+
+def test_an_address_counts_if_it_was_asked_for() -> None:
+    """A question goes out in the dialect that has it; one answer to it is told, what nobody asked for is not."""
+    session, peer = registered(Dialect.TOM_V2), SecretKey.generate().node_id.raw
+    answer_to_it = encode(PeerAddress(peer, ipaddress.ip_address("198.51.100.7")), session.dialect)
+    assert session.receive(answer_to_it, 1.0) is None
+    session.ask_address(peer)
+    assert [decode_from_client(message, session.dialect) for message in session.outbox] == [AskAddress(peer)]
+    assert session.receive(answer_to_it, 1.0) == Attested(peer, "198.51.100.7")
+    assert session.receive(answer_to_it, 1.0) is None
+    old = registered(Dialect.IROH_V2)
+    old.ask_address(peer)
+    assert old.outbox == []
+
+
+def test_questions_are_bounded() -> None:
+    """Of many questions some wait to be sent, and the oldest that were not answered are forgotten."""
+    session = registered(Dialect.TOM_V2)
+    keys = [bytes(30) + number.to_bytes(2, "big") for number in range(3 * MAX_QUESTIONS)]
+    for key in keys:
+        session.ask_address(key)
+    assert len(session.outbox) == MAX_QUESTIONS
+    for key in keys:
+        session.outbox.clear()
+        session.ask_address(key)
+    told = [
+        session.receive(encode(PeerAddress(key, ipaddress.ip_address("198.51.100.7")), session.dialect), 1.0)
+        for key in keys
+    ]
+    assert [event for event in told if event] == [Attested(key, "198.51.100.7") for key in keys[-MAX_QUESTIONS:]]
 
 
 def test_rubbish_is_a_wire_error() -> None:

@@ -151,7 +151,9 @@ async def test_through_a_proxy_with_connect(
         async with at_relay(url, plugin_configs=through) as a, at_relay(url, plugin_configs=through) as b:
             dialed, _ = await meet(a, b)
             assert kind(dialed) == "relay"
-        assert set(proxy.asked) == {f"CONNECT 127.0.0.1:{relay.addrs[0].port} HTTP/1.1"}
+        connect = f"CONNECT 127.0.0.1:{relay.addrs[0].port} HTTP/1.1"
+        # A plain relay's standing is asked for as any page is.
+        assert connect in proxy.asked and set(proxy.asked) <= {connect, f"GET {url}/relays HTTP/1.1"}
         assert "Basic" in str(proxy.authorization)
 
 
@@ -211,14 +213,15 @@ async def test_public_relays_are_a_fall_back_and_shown_as_such(
     async with RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as own:
         port = own.addrs[0].port
         async with at_relay(own.url, public_relays=("n0",)) as endpoint:
-            assert [info.kind for info in endpoint.relays()] == ["configured"]
+            # One of ours that is slow to come has the public one tried meanwhile.
+            await until(lambda: [info.kind for info in endpoint.relays()] == ["configured"])
             first = endpoint.node_addr().relay_urls
             await own.stop()
             assert (await home(endpoint, other_than=first)).relay_urls != first
             assert endpoint.relays()[0].kind == "public" and endpoint.relays()[0].home
             async with RelayServer(RelayServerConfig.dev(listen=(f"127.0.0.1:{port}",))):
-                await until(lambda: [info.kind for info in endpoint.relays()] == ["configured"], within=15)
-                assert endpoint.node_addr().relay_urls == first
+                await until(lambda: [info.kind for info in endpoint.relays()] == ["configured"])
+                await until(lambda: endpoint.node_addr().relay_urls == first)
     async with Endpoint.bind(config(public_relays=("n0",))) as endpoint:
         await home(endpoint)
         assert endpoint.relays()[0].kind == "public"

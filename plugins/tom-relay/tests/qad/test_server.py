@@ -70,7 +70,7 @@ class Asker:
 
     async def report(self) -> QadReport | None:
         """The next report, or None at the end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while True:
                 if (report := self.client.next_report()) is not None or self.client.done:
                     self.flush()
@@ -80,11 +80,12 @@ class Asker:
 
 async def counted(server: QadServer, reason: str, number: int = 1) -> None:
     """Wait until a counter has reached a number."""
-    for _ in range(10_000):
-        if server.counters[reason] >= number:
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError(f"{reason}: {server.counters}")
+    try:
+        async with asyncio.timeout(20):
+            while server.counters[reason] < number:  # noqa: ASYNC110 - counters tell nobody
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(f"{reason}: {server.counters}") from None
 
 
 @contextlib.asynccontextmanager
@@ -129,7 +130,7 @@ async def test_newcomers_prove_their_address_when_many_are_there() -> None:
             await first.report()
             report = await second.report()
             assert report is not None and report.addr == second.addr
-    assert server.counters["retries"] == 1
+    assert server.counters["retries"] >= 1  # a first packet that is sent again is answered again
     assert server.counters["accepted"] == 2
 
 
@@ -156,7 +157,7 @@ async def test_connections_of_one_source_are_bounded() -> None:
                 await two.turn()
             assert server.connections == 1
         # It was asked to prove its address first: a forged one can't take a source's places.
-        assert server.counters["retries"] == 1
+        assert server.counters["retries"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -183,14 +184,14 @@ async def test_a_handshake_that_stops_is_dropped_in_time() -> None:
 
 async def test_a_silent_client_and_an_old_one_are_dropped() -> None:
     """Who is silent for the idle time, and who stays longer than the lifetime, is dropped."""
-    async with serving(lifetime=0.2) as server:
+    async with serving(lifetime=2.0) as server:
         with Asker(server.addrs[0], watch=True) as asker:
             assert await asker.report()
             await counted(server, "lifetime over")
             assert await asker.report() is None
             assert asker.client.error is not None and asker.client.error.code == 1
             assert server.connections == 0
-    async with serving(idle_timeout=0.1) as server:
+    async with serving(idle_timeout=1.0) as server:
         with Asker(server.addrs[0], watch=True) as asker:
             assert await asker.report()
             await counted(server, "idle")
@@ -199,10 +200,10 @@ async def test_a_silent_client_and_an_old_one_are_dropped() -> None:
 
 async def test_a_client_that_floods_is_held_to_its_rate() -> None:
     """Datagrams of one connection beyond its rate are dropped before they cost anything; others are served."""
-    async with serving(packets=0.001, packets_burst=10) as server:
+    async with serving(packets=0.001, packets_burst=40) as server:
         with Asker(server.addrs[0], watch=True) as asker, Asker(server.addrs[0]) as other:
             assert await asker.report()
-            for _ in range(30):
+            for _ in range(100):
                 asker.client._quic.send_ping(1)
                 asker.flush()
             await counted(server, "packet rate", 10)

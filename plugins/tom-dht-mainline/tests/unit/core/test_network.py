@@ -434,6 +434,7 @@ def test_churn_is_survived_and_tables_are_cleaned() -> None:
     assert put.acknowledged >= 8
 
 
+@pytest.mark.slow
 def test_an_idle_node_is_quiet() -> None:
     """An hour of doing nothing costs a client fewer than 15 packets a minute."""
     net = FakeNet(24)
@@ -444,6 +445,7 @@ def test_an_idle_node_is_quiet() -> None:
     assert host.sent - before < 15 * 60, host.sent - before
 
 
+@pytest.mark.slow
 def test_the_size_of_the_dht_is_estimated() -> None:
     """From its own lookups a node knows the DHT's size within a factor of two."""
     net = FakeNet(25)
@@ -452,6 +454,7 @@ def test_the_size_of_the_dht_is_estimated() -> None:
     assert 60 < median(estimates) < 240
 
 
+@pytest.mark.slow
 def test_a_crowd_around_the_target_does_not_shut_honest_nodes_out() -> None:
     """Sixteen made-up ids nearer to the target than anyone: the put reaches past them to honest nodes."""
     net = FakeNet(26)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import random
+import socket
 from collections import deque
 from collections.abc import Sequence
 from math import inf
@@ -17,8 +20,8 @@ from tom_connect.addr import RelayUrl
 from tom_connect.keys import NodeId
 from tom_relay.client.backoff import Backoff
 from tom_relay.client.maps import RelayEntry
-from tom_relay.client.session import Gone, RelayLostError, RelaySession, Told
-from tom_relay.client.websocket import WebSocketDialer
+from tom_relay.client.session import Attested, Gone, RelayLostError, RelaySession, Told
+from tom_relay.client.websocket import WebSocketDialer, told_services
 from tom_relay.errors import RelayDeniedError, RelayError, WireError
 from tom_relay.wire import Dialect, ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
 
@@ -36,6 +39,10 @@ STABLE_AFTER: Final = 5.0
 DENIED_WAIT: Final = 30.0
 """Seconds before a relay that refused us is asked again: its lists change rarely."""
 MAX_RESTART_WAIT: Final = 60.0
+STANDING_AFTER: Final = 3.0
+"""Seconds of connection before a relay is asked how it stands: a command that is over by then does not ask."""
+STANDING_EVERY: Final = 600.0
+"""Seconds, up to half as many fewer, between questions for a relay's standing, which changes within hours."""
 
 
 class Owner(Protocol):
@@ -43,6 +50,8 @@ class Owner(Protocol):
 
     node_id: NodeId
     dialer: WebSocketDialer
+    has_choice: bool
+    """Whether there are several configured relays, of which one is to be the home relay."""
 
     def sign(self, digest: bytes) -> bytes:
         """Sign what a relay's challenge makes."""
@@ -53,8 +62,22 @@ class Owner(Protocol):
     def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
         """Take datagrams."""
 
+    def attested(self, connection: RelayConnection, key: bytes, address: str) -> None:
+        """The relay says where a node is connected from, as it was asked."""
+
     def changed(self, connection: RelayConnection) -> None:
         """The connection came, went, or was measured."""
+
+
+def address_is_gone(websocket: ws.ClientConnection) -> bool:
+    """Whether this machine no longer has the address from which a connection was made, so that nothing reaches it."""
+    name = websocket.transport.get_extra_info("sockname")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in name[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((name[0], 0, *name[2:]))
+    except OSError as exc:
+        return exc.errno == errno.EADDRNOTAVAIL
+    return False
 
 
 @attrs.define(eq=False)
@@ -72,6 +95,8 @@ class RelayConnection:
     rtt: float | None = None
     dropped: int = 0
     """Datagrams that were not sent: the queue was full, or the connection was lost."""
+    services: dict[str, int] | None = None
+    """Ports of the UDP services that the relay says it has, None as long as it says nothing."""
     last_sent: float = -inf
     _session: RelaySession | None = None
     _queue: deque[tuple[NodeId, bytes, int | None, int, int]] = attrs.Factory(deque)
@@ -79,8 +104,12 @@ class RelayConnection:
     _bytes: int = 0
     _wake: asyncio.Event = attrs.Factory(asyncio.Event)
     _retry: asyncio.Event = attrs.Factory(asyncio.Event)
+    _up: asyncio.Event = attrs.Factory(asyncio.Event)
     _poke: asyncio.Event = attrs.Factory(asyncio.Event)
     _backoff: Backoff = attrs.Factory(Backoff)
+    _websocket: ws.ClientConnection | None = None
+    _attempt: asyncio.Timeout | None = None
+    _at_once: bool = False
 
     @property
     def url(self) -> RelayUrl:
@@ -110,11 +139,24 @@ class RelayConnection:
             self._retry_soon()
         return whole
 
+    def ask_address(self, node_id: NodeId) -> None:
+        """Ask the relay where a node is connected from; nothing while we are not connected ourselves."""
+        if self._session is not None:
+            self._session.ask_address(node_id.raw)
+            self._wake.set()
+
     def network_changed(self) -> None:
-        """See whether the connection lives; without one try at once."""
+        """See whether the connection lives, and leave it at once if it can't; without one try at once."""
         self._backoff.reset()
         self._retry.set()
-        if self._session is not None:
+        if self._attempt is not None:
+            # What was begun in the old network may hang until it times out.
+            self._at_once = True
+            self._attempt.reschedule(asyncio.get_running_loop().time())
+        elif self._websocket is not None and address_is_gone(self._websocket):
+            self._at_once = True
+            self._websocket.transport.abort()
+        elif self._session is not None:
             self._session.check(self.owner.now())
             self._wake.set()
             self._poke.set()
@@ -130,12 +172,13 @@ class RelayConnection:
         while True:
             wait: float | None = None
             try:
-                websocket, dialect = await self.owner.dialer.open(
-                    self.url, configured=self.kind == "configured", trusted=self.trusted
-                )
+                websocket, dialect = await self._open()
+                self.services = told_services(websocket)
+                self._websocket = websocket
                 try:
                     wait = await self._serve(websocket, dialect)
                 finally:
+                    self._websocket = None
                     await self._close(websocket)
             except RelayDeniedError as exc:
                 self.problem, wait = str(exc), DENIED_WAIT
@@ -143,6 +186,8 @@ class RelayConnection:
                 self.problem = str(exc)
             finally:
                 self._lost()
+            if self._at_once:
+                self._at_once, wait = False, 0.0
             if wait is None:
                 wanted = self.owner.now() - self.last_sent < WANTED_FOR or self.kind == "configured"
                 wait = self._backoff.next(wanted=wanted)
@@ -150,6 +195,17 @@ class RelayConnection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._retry.wait()
+
+    async def _open(self) -> tuple[ws.ClientConnection, Dialect]:
+        try:
+            async with asyncio.timeout(None) as self._attempt:
+                return await self.owner.dialer.open(
+                    self.url, configured=self.kind == "configured", trusted=self.trusted
+                )
+        except TimeoutError:
+            raise RelayLostError("the network changed while it was connected to") from None
+        finally:
+            self._attempt = None
 
     async def _close(self, websocket: ws.ClientConnection) -> None:
         try:
@@ -163,6 +219,7 @@ class RelayConnection:
     def _lost(self) -> None:
         now = self.owner.now()
         self._session = None
+        self._up.clear()
         self.dropped += self._packets
         self._queue.clear()
         self._packets = self._bytes = 0
@@ -180,6 +237,8 @@ class RelayConnection:
             asyncio.create_task(self._write(websocket, session), name=f"writing to {self.url}"),
             asyncio.create_task(self._watch(session), name=f"watching {self.url}"),
         ]
+        if self.kind == "configured" and self.owner.has_choice:
+            tasks.append(asyncio.create_task(self._ask_standing(), name=f"asking for the standing of {self.url}"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -224,6 +283,8 @@ class RelayConnection:
             self.problem = "it restarts"
             self._backoff.reset()
             return min(event.reconnect_in_ms / 1000, MAX_RESTART_WAIT)
+        elif isinstance(event, Attested):
+            self.owner.attested(self, event.key, event.address)
         elif isinstance(event, Told):
             self.problem = event.problem
             self.owner.changed(self)
@@ -231,6 +292,7 @@ class RelayConnection:
             self.connected_at, self.problem = self.owner.now(), None
             self._wake.set()
             self._poke.set()
+            self._up.set()
             self.owner.changed(self)
         if session.rtt is not None and session.rtt != self.rtt:
             self.rtt = session.rtt
@@ -263,6 +325,17 @@ class RelayConnection:
         if session.next_due() < due:
             self._poke.set()
         return encode(SendDatagrams(node_id.raw, data, ecn, segment), session.dialect)
+
+    async def _ask_standing(self) -> float | None:
+        """Keep the relay's score and role as it counts them itself; while it does not say, what its map says stays."""
+        await self._up.wait()
+        await asyncio.sleep(STANDING_AFTER)
+        while True:
+            standing = await self.owner.dialer.standing(self.url)
+            if standing is not None and standing != self.entry.standing:
+                self.entry = attrs.evolve(self.entry, standing=standing)
+                self.owner.changed(self)
+            await asyncio.sleep(STANDING_EVERY * random.uniform(0.5, 1.0))
 
     async def _watch(self, session: RelaySession) -> float | None:
         while True:

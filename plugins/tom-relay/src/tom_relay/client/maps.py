@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import attrs
 
 from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import ConfigError, InvalidAddrError
+from tom_relay.client.standing import MAX_SCORE, UNKNOWN, Standing
 
 MAX_MAP_BYTES = 1 << 20
 MAX_RELAYS = 64
@@ -30,12 +30,11 @@ PUBLIC_RELAYS: Mapping[str, tuple[str, ...]] = {
 
 @attrs.frozen
 class RelayEntry:
-    """A relay of a map. `kind`: "configured" or "public"; `score` and `role` ("relay" or "peer"): its standing."""
+    """A relay of a map. `kind`: "configured" or "public"."""
 
     url: RelayUrl
     kind: str = "configured"
-    score: float = 0.0
-    role: str = "relay"
+    standing: Standing = UNKNOWN
 
 
 def public_relays(names: Iterable[str]) -> list[RelayEntry]:
@@ -91,14 +90,14 @@ def parse_map(text: str) -> list[RelayEntry]:
 
 def _entry(value: Any) -> RelayEntry:
     fields = value if isinstance(value, dict) else {"url": value}
-    url, score, role = fields.get("url"), fields.get("score", 0.0), fields.get("role", "relay")
+    url, score, role = fields.get("url"), fields.get("score", UNKNOWN.score), fields.get("role", UNKNOWN.role)
     if not isinstance(url, str):
         raise ConfigError(f"expected the URL of a relay, got {str(value)[:80]!r}")
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not -MAX_SCORE <= score <= MAX_SCORE:
         raise ConfigError(f"the score of {url[:80]} is not a number")
     if role not in ("relay", "peer"):
         raise ConfigError(f"the role of {url[:80]} is neither relay nor peer")
     try:
-        return RelayEntry(RelayUrl.parse(url), score=float(score), role=role)
+        return RelayEntry(RelayUrl.parse(url), standing=Standing(float(score), role))
     except InvalidAddrError as exc:
         raise ConfigError(str(exc)) from None

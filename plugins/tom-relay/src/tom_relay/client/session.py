@@ -11,10 +11,13 @@ import attrs
 from tom_connect.keys import NodeId
 from tom_relay.errors import RelayError
 from tom_relay.wire import (
+    AskAddress,
     ClientHandshake,
     Dialect,
     EndpointGone,
     Health,
+    IPAddress,
+    PeerAddress,
     Ping,
     Pong,
     ReceivedDatagrams,
@@ -32,6 +35,8 @@ ASK_AFTER = 0.9
 """Seconds without a word from the relay after datagrams were sent until it is asked whether it lives."""
 TRAFFIC_TIMEOUT = 0.9
 """Seconds for the answer then: together less than 2 s, longer than any path to a relay worth having."""
+MAX_QUESTIONS = 32
+"""Questions for addresses that may be open: the oldest is forgotten."""
 LATE = 0.2
 """Seconds by which a timer may be late: after a stall of our own what has arrived is read before anything is judged."""
 
@@ -59,7 +64,15 @@ class Gone:
     key: bytes
 
 
-Event = Registered | Told | Gone | ReceivedDatagrams | Restarting
+@attrs.frozen
+class Attested:
+    """The relay says from which IP address the node `key` is connected to it, as we asked."""
+
+    key: bytes
+    address: str
+
+
+Event = Registered | Told | Gone | Attested | ReceivedDatagrams | Restarting
 
 _STATUS = {
     StatusCode.HEALTHY: None,
@@ -94,6 +107,7 @@ class RelaySession:
         self._pinged: tuple[bytes, float] | None = None
         self._unanswered_since: float | None = None
         self._samples: list[float] = []
+        self._questions: dict[bytes, None] = {}
 
     @property
     def registered(self) -> bool:
@@ -120,6 +134,8 @@ class RelaySession:
                 self._pong(data, now)
             case EndpointGone(key):
                 return Gone(key)
+            case PeerAddress(key, address):
+                return self._attested(key, address)
             case Health(problem):
                 return Told(problem[:200] or None)
             case Status(code):
@@ -137,6 +153,22 @@ class RelaySession:
             self._samples = [*self._samples, now - self._pinged[1]][-4:]
             self.rtt = min(self._samples)
             self._pinged = None
+
+    def _attested(self, key: bytes, address: IPAddress) -> Attested | None:
+        if key not in self._questions:
+            return None
+        del self._questions[key]
+        return Attested(key, str(address))
+
+    def ask_address(self, key: bytes) -> None:
+        """Ask from where the node `key` is connected; nothing if the dialect has no such question or too many wait."""
+        if not self.registered or not self.dialect.has_peer_address or len(self.outbox) >= MAX_QUESTIONS:
+            return
+        self._questions.pop(key, None)
+        if len(self._questions) >= MAX_QUESTIONS:
+            del self._questions[next(iter(self._questions))]
+        self._questions[key] = None
+        self.outbox.append(encode(AskAddress(key), self.dialect))
 
     def sent(self, now: float) -> None:
         """Datagrams were sent."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tom_connect.abc import PluginContext, RelayInfo, RelayTransport
+from tom_connect.abc import PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
@@ -27,6 +27,9 @@ SWEEP: Final = 0.5
 FALL_BACK_AFTER: Final = 3.0
 """Seconds without any configured relay after which public ones are connected to, if they were asked for."""
 MAX_KEYS: Final = 4096
+
+ATTESTS: Final = ("configured", "public")
+"""Kinds of relays whose word on a node's address counts: one that a peer named could be the peer's own."""
 
 Receiver = Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]
 
@@ -52,6 +55,7 @@ class WebSocketRelays(RelayTransport):
             entries += read_map(config.map)
         own = {entry.url: entry for entry in reversed(entries)}
         self._own = {entry.url: own[entry.url] for entry in entries}
+        self.has_choice = len(self._own) > 1
         self._public = {e.url: e for e in public_relays(ctx.public_relays) if e.url not in self._own}
         self._connections: dict[RelayUrl, RelayConnection] = {}
         self._tasks: dict[RelayUrl, asyncio.Task[None]] = {}
@@ -61,6 +65,7 @@ class WebSocketRelays(RelayTransport):
         self._standby: Watch[RelayUrl | None] = Watch(None)
         self._keys: dict[bytes, NodeId] = {}
         self._receive: Receiver | None = None
+        self._attested: Callable[[RelayUrl, NodeId, str], None] | None = None
         self._running = False
         self._without_since = 0.0
 
@@ -115,6 +120,16 @@ class WebSocketRelays(RelayTransport):
         connection = self._connections.get(relay) or self._connection(relay, trusted=False)
         return connection is not None and connection.send(node_id, datagrams, ecn)
 
+    def attest(self, relay: RelayUrl, node_id: NodeId) -> None:
+        """See `RelayTransport`."""
+        connection = self._connections.get(relay)
+        if connection is not None and connection.kind in ATTESTS:
+            connection.ask_address(node_id)
+
+    def set_attested(self, callback: Callable[[RelayUrl, NodeId, str], None]) -> None:
+        """See `RelayTransport`."""
+        self._attested = callback
+
     def network_changed(self) -> None:
         """See `RelayTransport`."""
         for connection in self._connections.values():
@@ -129,6 +144,27 @@ class WebSocketRelays(RelayTransport):
         ]
         order = ("configured", "public", "found")
         return sorted(infos, key=lambda info: (not info.home, order.index(info.kind), str(info.url)))
+
+    def probes(self) -> Sequence[ProbeServer]:
+        """See `RelayTransport`."""
+        own = [c for c in self._connections.values() if c.kind != "found"]
+        own.sort(key=lambda c: (c.url != self._home.value, c.kind != "configured", not c.connected))
+        return [self._probe(connection) for connection in own]
+
+    def _probe(self, connection: RelayConnection) -> ProbeServer:
+        url, services = connection.url, connection.services
+        # Public relays are iroh's, which have no STUN.
+        ports = {"stun": None if connection.kind == "public" else 3478, "qad": 7842} if services is None else services
+        return ProbeServer(
+            relay=url,
+            host=url.host.strip("[]"),
+            stun_port=ports.get("stun"),
+            stun_other_port=ports.get("stun-other"),
+            qad_port=ports.get("qad"),
+            certain=services is not None,
+            qad_verify=url.scheme == "https",
+            qad_ca=self.dialer.authorities,
+        )
 
     # Connections
 
@@ -201,17 +237,27 @@ class WebSocketRelays(RelayTransport):
 
     def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
         """Pass datagrams on to the core."""
-        key = self._keys.get(received.key)
-        if key is None:
+        node_id = self._node_id(received.key)
+        if node_id is not None and self._receive is not None:
+            self._receive(connection.url, node_id, received.datagrams(), received.ecn)
+
+    def _node_id(self, key: bytes) -> NodeId | None:
+        node_id = self._keys.get(key)
+        if node_id is None:
             try:
-                key = NodeId(received.key)
+                node_id = NodeId(key)
             except InvalidKeyError:
-                return
+                return None
             if len(self._keys) >= MAX_KEYS:
                 self._keys.clear()
-            self._keys[received.key] = key
-        if self._receive is not None:
-            self._receive(connection.url, key, received.datagrams(), received.ecn)
+            self._keys[key] = node_id
+        return node_id
+
+    def attested(self, connection: RelayConnection, key: bytes, address: str) -> None:
+        """Pass a relay's word on a node's address on to the core."""
+        node_id = self._node_id(key)
+        if node_id is not None and self._attested is not None and connection.kind in ATTESTS:
+            self._attested(connection.url, node_id, address)
 
     def changed(self, connection: RelayConnection) -> None:
         """Choose the home relay anew, and say in the log what became of the connection."""
@@ -230,8 +276,7 @@ class WebSocketRelays(RelayTransport):
                 connected=c.connected_at,
                 lost_at=c.lost_at,
                 rtt=c.rtt,
-                score=c.entry.score,
-                role=c.entry.role,
+                standing=c.entry.standing,
             )
             for c in self._connections.values()
             if c.kind != "found"

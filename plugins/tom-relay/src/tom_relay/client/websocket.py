@@ -15,8 +15,10 @@ from websockets.typing import Subprotocol
 from tom_connect.addr import RelayUrl, SocketAddr, is_local
 from tom_connect.exceptions import ConfigError
 from tom_relay.client.config import RelayClientConfig
+from tom_relay.client.standing import Standing, ask_standing
 from tom_relay.errors import RelayError
 from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect
+from tom_relay.wire.services import HEADER, decode_services
 
 CONNECT_TIMEOUT: Final = 8.0
 """Seconds for name, TCP, proxy, TLS and upgrade together: ten round trips over a satellite."""
@@ -43,11 +45,14 @@ class WebSocketDialer:
 
     config: RelayClientConfig
     allow_local: bool
+    authorities: bytes | None = None
+    """The certificates of `ca_file`, PEM."""
     _tls: ssl.SSLContext | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.config.ca_file is not None:
             self._context()
+            self.authorities = self.config.ca_file.read_bytes()
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -81,14 +86,12 @@ class WebSocketDialer:
         scheme = SCHEMES[url.scheme]
         port = url.port or (443 if scheme == "wss" else 80)
         headers = {"Authorization": f"Bearer {self.config.token}"} if configured and self.config.token else {}
-        proxy: str | bool | None = {None: True, "none": None}.get(self.config.proxy, self.config.proxy)
+        proxy = self._proxy(url)
         place: dict[str, object] = {"server_hostname": url.host.strip("[]")} if scheme == "wss" else {}
-        if not trusted and not self.allow_local:
+        if not trusted and not self.allow_local and proxy is None:
             # What a record names is connected to directly and only in public networks; where a proxy is needed, the
             # proxy's own rules say where it leads.
-            sock = await self._public_socket(url.host.strip("[]"), port) if not self._behind_proxy(proxy, url) else None
-            if sock is not None:
-                place["sock"], proxy = sock, None
+            place["sock"] = await self._public_socket(url.host.strip("[]"), port)
         connection = await _Connect(
             f"{scheme}://{url.host}:{port}/relay",
             subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS],
@@ -96,7 +99,7 @@ class WebSocketDialer:
             user_agent_header="tom-relay",
             compression=None,
             ssl=self._context() if scheme == "wss" else None,
-            proxy=proxy,  # type: ignore[arg-type]
+            proxy=proxy,
             open_timeout=None,
             ping_interval=None,
             close_timeout=0.3,
@@ -115,13 +118,21 @@ class WebSocketDialer:
             sock_used.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
         return connection, dialect
 
-    @staticmethod
-    def _behind_proxy(proxy: str | bool | None, url: RelayUrl) -> bool:
-        if proxy is True:
-            from urllib.request import getproxies, proxy_bypass
+    async def standing(self, url: RelayUrl) -> Standing | None:
+        """How a relay stands, as it says itself over a connection of its own; None if it does not say."""
+        return await ask_standing(url, tls=self._context() if url.scheme == "https" else None, proxy=self._proxy(url))
 
-            return bool(getproxies()) and not proxy_bypass(url.host)
-        return proxy is not None
+    def _proxy(self, url: RelayUrl) -> str | None:
+        """The URL of the proxy on the way to a relay, None if there is none."""
+        if self.config.proxy is not None:
+            return None if self.config.proxy == "none" else self.config.proxy
+        from urllib.request import getproxies, proxy_bypass
+
+        if proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
+            return None
+        proxies = getproxies()
+        names = ("wss", "https") if url.scheme == "https" else ("ws", "https", "http")
+        return next((proxies[name] for name in names if proxies.get(name)), None)
 
     @staticmethod
     async def _public_socket(host: str, port: int) -> socket.socket:
@@ -149,3 +160,10 @@ class WebSocketDialer:
                 return sock
         assert error is not None
         raise error
+
+
+def told_services(connection: ws.ClientConnection) -> dict[str, int] | None:
+    """The ports of the UDP services that a relay named when it was connected to, None if it said nothing."""
+    response = connection.response
+    values = [] if response is None else response.headers.get_all(HEADER)
+    return decode_services(values[0] if values else None)

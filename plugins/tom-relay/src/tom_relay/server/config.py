@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # ruff: noqa: RUF009 - `_field` is attrs.field with the metadata filled in
+import ipaddress
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -57,6 +58,16 @@ def _named_addrs(self: object, field: attrs.Attribute[Any], value: object) -> No
         host, _, port = text.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
             raise _fail(field, value, "addresses HOST:PORT or [IPV6]:PORT")
+
+
+def _networks(self: object, field: attrs.Attribute[Any], value: object) -> None:
+    _is_texts(self, field, value)
+    assert isinstance(value, tuple)
+    for text in value:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as exc:
+            raise ConfigError(f"{field.name}: {exc}") from None
 
 
 def _node_ids(self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -129,13 +140,19 @@ class RelayServerConfig:
     url: str | None = _field(None, optional(_url("http", "https")), "our URL as nodes reach it, shown at /relays")
     relays: tuple[str, ...] = _field((), _is_texts, "URLs of further relays that /relays names", _texts)
 
+    trust_forwarded: tuple[str, ...] = _field(
+        (), _networks, "IP address or network of a proxy whose X-Forwarded-For is believed", _texts
+    )
+
     qad_listen: tuple[str, ...] = _field(
         ("0.0.0.0:7842", "[::]:7842"),
         _named_addrs,
         "UDP address for QUIC address discovery; it needs a certificate",
         _texts,
     )
-    stun_listen: tuple[str, ...] = _field(("0.0.0.0:3478", "[::]:3478"), _named_addrs, "UDP address for STUN", _texts)
+    stun_listen: tuple[str, ...] = _field(
+        ("0.0.0.0:3478", "[::]:3478"), _named_addrs, "UDP address for STUN; the port after it is used too", _texts
+    )
 
     access: AccessMode = _field("open", _mode, "who may use the relay")
     allow: tuple[str, ...] = _field((), _node_ids, "NodeId that access mode allow lets in", _texts)
@@ -204,6 +221,11 @@ class RelayServerConfig:
     def listen_addrs(self) -> tuple[SocketAddr, ...]:
         """`listen`, read."""
         return tuple(SocketAddr.parse(text) for text in self.listen)
+
+    @property
+    def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`trust_forwarded`, read."""
+        return tuple(ipaddress.ip_network(text) for text in self.trust_forwarded)
 
     @classmethod
     def dev(cls, **fields: Any) -> RelayServerConfig:

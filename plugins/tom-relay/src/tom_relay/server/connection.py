@@ -3,15 +3,22 @@
 aiohttp speaks HTTP and reads WebSocket messages. Data goes out here instead: an unmasked frame without compression is a
 head and the message (RFC 6455 section 5.2), so that all that waits for a client leaves in one write, and what the
 kernel does not take stays in the hub's bounded queue.
+
+Whether a client reads can't be seen from what the kernel takes: it has megabytes of its own, and says nothing while a
+steady reader empties them. So it is told to hold little that is not on its way, and asked what was acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import contextlib
+import socket
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
+
+from tom_relay.server.origin import host_of
 
 if TYPE_CHECKING:
     from tom_relay.server.gate import Gate
@@ -19,13 +26,17 @@ if TYPE_CHECKING:
 
 WRITE_CHUNK = 65_536
 """Bytes in one write, about; what the transport's buffer holds before it says that it is full."""
+NOT_SENT = 128 << 10
+"""Bytes that the kernel holds besides those on their way; more would only wait there, out of sight."""
 _BINARY = 0x82
+_BYTES_ACKED = slice(120, 128)
+"""Where `struct tcp_info` of Linux has `tcpi_bytes_acked` (linux/tcp.h), since 4.1."""
 
 
 class RelayConnection(web.RequestHandler):
     """A connection as aiohttp's protocol, with its client once that has proven its key."""
 
-    __slots__ = ("_gate", "client", "host", "opened_at", "paused_at", "refused")
+    __slots__ = ("_gate", "acknowledged", "client", "host", "opened_at", "paused_at", "refused")
 
     def __init__(self, manager: web.Server, gate: Gate, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -34,6 +45,8 @@ class RelayConnection(web.RequestHandler):
         self.host = ""
         self.opened_at = 0.0
         self.paused_at: float | None = None
+        """Since when the client has taken nothing worth mentioning; None while it takes what there is."""
+        self.acknowledged: int | None = None
         self.refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -43,6 +56,7 @@ class RelayConnection(web.RequestHandler):
         self.host = host_of(transport.get_extra_info("peername"))
         self.opened_at = self._loop.time()
         transport.set_write_buffer_limits(high=WRITE_CHUNK)
+        _hold_little(transport)
         self.refused = not self._gate.admit(self)
         if self.refused:
             transport.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -64,6 +78,7 @@ class RelayConnection(web.RequestHandler):
         """The transport is full: the hub's queue takes over, and a time-out begins."""
         super().pause_writing()
         self.paused_at = self._loop.time()
+        self.acknowledged = self.bytes_acknowledged()
 
     def resume_writing(self) -> None:
         """The transport has room again."""
@@ -91,22 +106,25 @@ class RelayConnection(web.RequestHandler):
                 parts.append(message)
             transport.write(b"".join(parts))
 
+    def bytes_acknowledged(self) -> int | None:
+        """Bytes that the client's system has taken since the start; None where ours does not say."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+        except (OSError, TypeError):
+            return None
+        return int.from_bytes(info[_BYTES_ACKED], sys.byteorder) if len(info) == _BYTES_ACKED.stop else None
+
     def abort(self) -> None:
         """End the connection now, whatever waits."""
         if self.transport is not None:
             self.transport.abort()
 
 
-def host_of(peername: object) -> str:
-    """What limits for each host go by: the IPv4 address, or the IPv6 /64 that one host may well own."""
-    if not isinstance(peername, tuple) or not peername:
-        return ""
-    try:
-        address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+def _hold_little(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError, TypeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)

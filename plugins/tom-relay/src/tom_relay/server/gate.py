@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tom_relay.server.hub import RelayClient, RelayHub
 
 
+PROGRESS = 16 << 10
+"""Bytes within the write time-out that show that a client reads. One that takes less is of no use to those who send to
+it, and would hold its queue for ever."""
+
+
 @attrs.define
 class GateCounters:
     """What happened to connections since the start, for metrics."""
@@ -97,10 +102,17 @@ class Gate:
         """End connections that took too long."""
         for connection in [c for c in self.pending if now - c.opened_at >= self.config.handshake_timeout]:
             self.counters.handshake_timeouts += 1
+            self._settle(connection)  # it takes a moment to go, and is counted once
             connection.abort()
         # A pending one that reads nothing is ended above.
         limit = self.config.write_timeout
         for connection in list(self.proven.values()):
-            if connection.paused_at is not None and now - connection.paused_at >= limit:
+            if connection.paused_at is None:
+                continue
+            acknowledged = connection.bytes_acknowledged()
+            if acknowledged is not None and acknowledged - (connection.acknowledged or 0) >= PROGRESS:
+                connection.paused_at, connection.acknowledged = now, acknowledged
+            elif now - connection.paused_at >= limit:
                 self.counters.write_timeouts += 1
+                connection.paused_at = None
                 connection.abort()

@@ -7,12 +7,15 @@ The shell registers each connection whose key is proven, gives every message to 
   again if the newer one ends first; of older ones, one is kept.
 - A datagram for a node that is not connected is dropped, and its sender told EndpointGone, once a second at most.
 - When a node's last connection ends, those to whom it sent (the last 256) are told EndpointGone.
+- Where a node is connected from is told to those to whom it has itself sent datagrams in this session, and only if
+  that is known for certain: so no node can have others aim at a stranger.
 - Nothing waits without a bound: frames and bytes for each client, bytes in all. What does not fit is dropped, newest
   first.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,9 +29,12 @@ from tom_relay.server.config import RelayServerConfig
 from tom_relay.wire import (
     KEY_SIZE,
     MAX_PAYLOAD,
+    AskAddress,
     Dialect,
     EndpointGone,
     Health,
+    IPAddress,
+    PeerAddress,
     PeerPresent,
     Ping,
     Pong,
@@ -45,6 +51,10 @@ SENT_TO_LIMIT = 256
 """Nodes that we remember a client sent to."""
 GONE_INTERVAL = 1.0
 """Seconds between two EndpointGone for one sender: what it misses is only speed."""
+ADDRESS_INTERVAL = 0.5
+"""Seconds for each answer about an address: it is asked for once, when a node begins to punch."""
+ADDRESS_BURST = 16
+"""Such answers at once before that: punching with several nodes at a time."""
 CONTROL_EXTRA = 32
 """Frames of our own that still fit when a client's queue is full of datagrams."""
 PEERS_SAMPLED = 8
@@ -74,6 +84,8 @@ class RelayClient:
     bucket: TokenBucket
     queue: deque[bytes] = attrs.Factory(deque)
     queued_bytes: int = 0
+    address: IPAddress | None = None
+    """Where it is connected from; None if that is not known for certain."""
     active: bool = True
     last_heard: float = 0.0
     unanswered_since: float | None = None
@@ -82,6 +94,8 @@ class RelayClient:
     """Until when it is throttled: what it says meanwhile is not heard."""
     told_limited: bool = False
     told_gone_at: float = float("-inf")
+    answers_paid_until: float = float("-inf")
+    """Each answer about an address moves this on by its interval, and it may be a burst ahead."""
     sent: Traffic = attrs.Factory(Traffic)
     """What this client sent and the relay could pass on."""
     received: Traffic = attrs.Factory(Traffic)
@@ -118,6 +132,8 @@ class Counters:
     """Messages after which a client had to wait."""
     told_limited: int = 0
     endpoint_gone: int = 0
+    addresses: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(("told", "withheld", "limited"), 0))
+    """Questions for a node's address, by what became of them."""
     silent: int = 0
     """Connections that answered no ping."""
 
@@ -155,8 +171,13 @@ class RelayHub:
 
     # Coming and going
 
-    def register(self, node_id: NodeId, dialect: Dialect, now: float) -> tuple[RelayClient, RelayClient | None]:
-        """Take a connection in; returns it, and an old one of the same key to be closed now, if there are three."""
+    def register(
+        self, node_id: NodeId, dialect: Dialect, now: float, address: IPAddress | None = None
+    ) -> tuple[RelayClient, RelayClient | None]:
+        """Take a connection in; returns it, and an old one of the same key to be closed now, if there are three.
+
+        `address`: where it comes from, if that is known for certain.
+        """
         client = RelayClient(
             node_id,
             dialect,
@@ -164,6 +185,7 @@ class RelayHub:
             next_ping=now + self._ping_delay(),
             bucket=TokenBucket(self.config.client_rate, self.config.client_burst),
             last_heard=now,
+            address=address,
         )
         self._connections += 1
         self.counters.registered += 1
@@ -316,11 +338,27 @@ class RelayHub:
                 self._control(client, Pong(data))
             case Pong():
                 pass  # that something came is what counts
+            case AskAddress(key):
+                self._tell_address(client, key, now)
             case SendDatagrams() as frame:  # its type was written longer than needed
                 short = encode(frame, client.dialect)
                 self._forward(client, short[0], short, now)
             case _:
                 raise WireError("direction", "the handshake is over; no further ClientAuth is expected")
+
+    def _tell_address(self, client: RelayClient, key: bytes, now: float) -> None:
+        paid_until = max(client.answers_paid_until, now)
+        if paid_until - now > (ADDRESS_BURST - 1) * ADDRESS_INTERVAL:
+            self.counters.addresses["limited"] += 1
+            return
+        client.answers_paid_until = paid_until + ADDRESS_INTERVAL
+        peer = self._active.get(key)
+        # Having sent to the asker is the peer's consent: else anyone who knows a key could learn where its owner is.
+        if not client.active or peer is None or peer.address is None or client.key not in peer.sent_to:
+            self.counters.addresses["withheld"] += 1
+            return
+        self.counters.addresses["told"] += 1
+        self._control(client, PeerAddress(key, peer.address))
 
     def _throttle(self, client: RelayClient) -> None:
         self.counters.throttled += 1
@@ -366,6 +404,7 @@ class RelayHub:
             asked = client.unanswered_since
             if asked is not None and now - max(asked, client.read_again_at) >= self.config.ping_timeout:
                 self.counters.silent += 1
+                client.unanswered_since, client.next_ping = None, math.inf  # it takes a moment to go, and is told once
                 silent.append(client)
             elif now >= client.next_ping:
                 client.next_ping = now + self._ping_delay()

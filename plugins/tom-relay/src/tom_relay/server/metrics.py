@@ -47,6 +47,7 @@ class RelayMetrics(Collector):
         yield _counter("write_timeouts", "Clients ended as they accepted no data", gate.write_timeouts)
         yield _counter("upgrade_requests", "Requests for a relay session", sessions.upgrades)
         yield _by("bad_requests", "Such requests that were no WebSocket of ours", "reason", sessions.bad_requests)
+        yield _counter("interrupted", "Sessions that ended while they were written to", sessions.gone)
         yield _by("authenticated", "Sessions begun, by dialect", "dialect", sessions.authenticated)
         yield _by("denied", "Sessions refused in the handshake", "reason", sessions.denied)
         yield _by("violations", "Sessions ended for a breach of the protocol", "kind", sessions.violations)
@@ -59,6 +60,7 @@ class RelayMetrics(Collector):
         yield _by("dropped_packets", "Datagrams dropped", "reason", hub.dropped)
         yield _counter("throttled", "Messages after which a client had to wait", hub.throttled)
         yield _counter("rate_limit_notices", "Clients told that they are limited", hub.told_limited)
+        yield _by("address_questions", "Questions for a node's address", "outcome", hub.addresses)
         yield _counter("endpoint_gone", "EndpointGone frames", hub.endpoint_gone)
         for name, counts in server.udp.counters.items():
             yield _by(f"{name}_datagrams", f"What became of datagrams to {name.upper()}", "outcome", counts)

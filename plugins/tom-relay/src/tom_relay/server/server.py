@@ -25,6 +25,7 @@ from tom_relay.server.sessions import Sessions
 from tom_relay.server.site import Site
 from tom_relay.server.tls import Certificate
 from tom_relay.server.udp import UdpServices
+from tom_relay.wire.services import encode_services
 
 logger = logging.getLogger("tom_connect.plugin.relay-server")
 
@@ -102,6 +103,7 @@ class RelayServer:
             self.udp = UdpServices(config)
             self._stack.push_async_callback(self.udp.close)
             await self.udp.start()
+            self.sessions.services = encode_services(self.udp.ports)
         except BaseException:
             await self._release()
             raise
@@ -231,7 +233,7 @@ class RelayServer:
             "role": relay["role"],
             "clients": len(self.hub),
             "accepting": len(self.hub) < self.config.max_clients,
-            **{f"{name}_port": int(addrs[0].rpartition(":")[2]) for name, addrs in self.udp_addrs.items() if addrs},
+            **{f"{name.replace('-', '_')}_port": port for name, port in self.udp.ports.items()},
         }
         return [own, *({"url": url} for url in self.config.relays if url != self.url)]
 

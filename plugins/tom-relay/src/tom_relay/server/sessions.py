@@ -18,8 +18,10 @@ from tom_relay.server.config import RelayServerConfig
 from tom_relay.server.connection import RelayConnection
 from tom_relay.server.gate import Gate
 from tom_relay.server.hub import RelayClient, RelayHub
-from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect, ServerHandshake, choose_dialect
+from tom_relay.server.origin import public_origin
+from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect, IPAddress, ServerHandshake, choose_dialect
 from tom_relay.wire.frames import CHALLENGE_SIZE
+from tom_relay.wire.services import HEADER
 
 logger = logging.getLogger("tom_connect.plugin.relay-server")
 
@@ -36,6 +38,8 @@ class SessionCounters:
     upgrades: int = 0
     bad_requests: dict[str, int] = attrs.Factory(lambda: {"no_upgrade": 0, "subprotocol": 0})
     authenticated: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(SUBPROTOCOLS, 0))
+    gone: int = 0
+    """Connections that ended while they were written to."""
     denied: Counter[str] = attrs.Factory(Counter)
     """Refusals by kind: "signature", "key", "access", "full" and so on."""
     violations: Counter[str] = attrs.Factory(Counter)
@@ -49,11 +53,14 @@ class Sessions:
         self, config: RelayServerConfig, hub: RelayHub, gate: Gate, accounts: Accounts, access: AccessPolicy
     ) -> None:
         self.counters = SessionCounters()
+        self.services: str | None = None
+        """What clients are told about our UDP services, once they run."""
         self._config = config
         self._hub = hub
         self._gate = gate
         self._accounts = accounts
         self._access = access
+        self._proxies = config.proxies
         self._sockets: dict[RelayClient, tuple[web.WebSocketResponse, str | None]] = {}
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -65,6 +72,8 @@ class Sessions:
             max_msg_size=MAX_MESSAGE,
             timeout=CLOSE_TIMEOUT,
         )
+        if self.services is not None:
+            websocket.headers[HEADER] = self.services
         if request.method != "GET" or not websocket.can_prepare(request):
             self.counters.bad_requests["no_upgrade"] += 1
             text = "This is a relay for encrypted datagrams: connect by WebSocket.\n"
@@ -75,23 +84,40 @@ class Sessions:
             self.counters.bad_requests["subprotocol"] += 1
             text = f"None of the offered WebSocket sub-protocols is spoken here; ours are {', '.join(SUBPROTOCOLS)}.\n"
             return web.Response(status=400, text=text)
+        try:
+            await self._run(websocket, request, dialect)
+        except ConnectionError:  # it has gone in the midst of it, and nobody waits for an answer
+            self.counters.gone += 1
+        return websocket
+
+    async def _run(self, websocket: web.WebSocketResponse, request: web.BaseRequest, dialect: Dialect) -> None:
         connection = request.protocol
         assert isinstance(connection, RelayConnection)
         await websocket.prepare(request)
         token = _token(request)
-        client = await self._let_in(websocket, connection, dialect, token)
+        address = public_origin(
+            request.get_extra_info("peername"),
+            request.headers,
+            request.headers.getall("X-Forwarded-For", ()),
+            self._proxies,
+        )
+        client = await self._let_in(websocket, connection, dialect, token, address)
         if client is not None:
             self._sockets[client] = (websocket, token)
             try:
                 await self._receive(websocket, client)
             finally:
                 self._let_go(client)
-        return websocket
 
     # Coming
 
     async def _let_in(
-        self, websocket: web.WebSocketResponse, connection: RelayConnection, dialect: Dialect, token: str | None
+        self,
+        websocket: web.WebSocketResponse,
+        connection: RelayConnection,
+        dialect: Dialect,
+        token: str | None,
+        address: IPAddress | None,
     ) -> RelayClient | None:
         handshake = ServerHandshake(dialect, secrets.token_bytes(CHALLENGE_SIZE))
         await websocket.send_bytes(handshake.challenge())
@@ -113,12 +139,14 @@ class Sessions:
             await self._deny(websocket, handshake, "full", "the relay is full; use another one")
             return None
         await websocket.send_bytes(handshake.confirm())
-        return self._register(connection, node_id, dialect)
+        return self._register(connection, node_id, dialect, address)
 
-    def _register(self, connection: RelayConnection, node_id: NodeId, dialect: Dialect) -> RelayClient | None:
+    def _register(
+        self, connection: RelayConnection, node_id: NodeId, dialect: Dialect, address: IPAddress | None
+    ) -> RelayClient | None:
         if connection.transport is None:  # it has ended meanwhile
             return None
-        client, surplus = self._hub.register(node_id, dialect, asyncio.get_running_loop().time())
+        client, surplus = self._hub.register(node_id, dialect, asyncio.get_running_loop().time(), address)
         self.counters.authenticated[dialect.value] += 1
         self._accounts.begin(client)
         self._gate.prove(connection, client)

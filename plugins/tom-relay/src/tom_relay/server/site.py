@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tom_relay.server.metrics import CONTENT_TYPE
+from tom_relay.server.origin import is_forwarded
 
 if TYPE_CHECKING:
     from tom_relay.server.server import RelayServer
@@ -94,7 +95,7 @@ class Site:
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
             return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
         # A proxy on this machine passes strangers on, and says so.
-        if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")):
+        if is_forwarded(request.headers):
             return False
         try:
             return ipaddress.ip_address(request.remote or "").is_loopback

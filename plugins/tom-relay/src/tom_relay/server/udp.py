@@ -68,6 +68,14 @@ class UdpServices:
         return {name: [str(addr) for addr in service.addrs] for name, service in services.items() if service}
 
     @property
+    def ports(self) -> dict[str, int]:
+        """The port of each service, by name; `stun-other` is STUN's second one."""
+        ports = {name: int(addrs[0].rpartition(":")[2]) for name, addrs in self.addrs.items() if addrs}
+        if self.stun is not None and self.stun.other_addrs:
+            ports["stun-other"] = self.stun.other_addrs[0].port
+        return ports
+
+    @property
     def counters(self) -> dict[str, Mapping[str, int]]:
         """What each service counted, by name."""
         services = {"stun": self.stun, "qad": self.qad}
@@ -89,6 +97,8 @@ async def _resolved(text: str) -> list[SocketAddr]:
         found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
     except OSError as exc:
         raise RelayServerError(f"{text}: {exc.strerror or exc}") from None
+    except UnicodeError:
+        raise RelayServerError(f"{text}: not a name that a host can have") from None
     # Some hosts give UDP one address only, and that by a name; one is enough.
     return [SocketAddr(str(address[0]), int(address[1])) for *_, address in found[:1]]
 

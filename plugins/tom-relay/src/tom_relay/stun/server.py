@@ -16,6 +16,7 @@ from tom_connect.netreport.stun import (
     binding_error,
     binding_success,
 )
+from tom_relay.errors import RelayServerError
 from tom_relay.stun.sockets import Listener, open_listeners
 from tom_relay.stun.sources import SourceRates, source_key
 
@@ -46,15 +47,18 @@ def answer(data: bytes, source: SocketAddr, software: str | None = None) -> byte
     An answer has what section 6.3.1 demands and no more: 1.6 times a bare request over IPv4, 2.2 times over IPv6.
     `software` is added where the answer does not grow beyond the request.
     """
-    request = BindingRequest.decode(data)
+    return _reply(BindingRequest.decode(data), len(data), source, software)
+
+
+def _reply(request: BindingRequest, size: int, source: SocketAddr, software: str | None) -> bytes:
     if request.unknown:
         return binding_error(
             request.transaction_id, UNKNOWN_ATTRIBUTE, unknown=request.unknown, fingerprint=request.fingerprint
         )
     reply = binding_success(request.transaction_id, source, fingerprint=request.fingerprint)
-    if software is not None and len(reply) + 4 + len(software) <= len(data):
+    if software is not None and len(reply) + 4 + len(software) <= size:
         named = binding_success(request.transaction_id, source, software=software, fingerprint=request.fingerprint)
-        if len(named) <= len(data):
+        if len(named) <= size:
             return named
     return reply
 
@@ -63,7 +67,9 @@ class StunServer:
     """A STUN binding server: `async with StunServer(bind=[SocketAddr("0.0.0.0", 3478)]) as server`.
 
     `bind`: UDP addresses, port 0 for a free one; on a host with several addresses of a family name them instead of the
-    wildcard, or answers may leave from another one than was asked. `software`: the SOFTWARE attribute of answers, left
+    wildcard, or answers may leave from another one than was asked. Each has a second port, the next one or any that is
+    free, for requests that want their answer from there (RFC 5780 section 7.2): so a client learns whom its NAT lets
+    in. `software`: the SOFTWARE attribute of answers, left
     out where the answer would grow larger than the request. `counters` counts: "answered", "unknown attribute"
     (answered with an error), and what was dropped: "not stun", "too large", "malformed", "fingerprint", "not binding",
     "source rate", "rate", "send buffer full".
@@ -79,7 +85,13 @@ class StunServer:
         self._sources = SourceRates(limits.rate_per_source, limits.burst_per_source, limits.sources)
         self._all = SourceRates(limits.rate, limits.burst, 1)
         self._listeners: tuple[Listener, ...] = ()
+        self._others: dict[Listener, Listener] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def other_addrs(self) -> tuple[SocketAddr, ...]:
+        """Their second ports, in the same order."""
+        return tuple(self._others[listener].addr for listener in self._listeners)
 
     @property
     def addrs(self) -> tuple[SocketAddr, ...]:
@@ -90,10 +102,26 @@ class StunServer:
         """Open the sockets; raises RelayServerError where one can't be bound, and leaves none open then."""
         self._loop = asyncio.get_running_loop()
         self._listeners = await open_listeners(self._bind, self._received, self.counters, purpose="STUN")
+        try:
+            for listener in self._listeners:
+                other = await self._open_other(listener.addr)
+                self._others |= {listener: other, other: listener}
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _open_other(self, addr: SocketAddr) -> Listener:
+        following = SocketAddr(addr.host, addr.port + 1 if addr.port < 65_535 else 0)
+        try:
+            found = await open_listeners([following], self._received, self.counters, purpose="STUN")
+        except RelayServerError:
+            found = await open_listeners([SocketAddr(addr.host, 0)], self._received, self.counters, purpose="STUN")
+        return found[0]
 
     async def aclose(self) -> None:
         """Close the sockets; may be called again, and before `start`."""
-        listeners, self._listeners = self._listeners, ()
+        listeners = {*self._listeners, *self._others}
+        self._listeners, self._others = (), {}
         for listener in listeners:
             await listener.aclose()
 
@@ -110,10 +138,11 @@ class StunServer:
             self.counters["malformed"] += 1
             return
         try:
-            reply = answer(data, source, self._software)
+            request = BindingRequest.decode(data)
         except StunError as exc:
             self.counters[exc.kind] += 1
             return
+        reply = _reply(request, len(data), source, self._software)
         now = self._loop.time()
         if not self._sources.take(source_key(source.host), now):
             self.counters["source rate"] += 1
@@ -121,4 +150,4 @@ class StunServer:
             self.counters["rate"] += 1
         else:
             self.counters["answered" if reply[0:2] == b"\x01\x01" else "unknown attribute"] += 1
-            listener.send(reply, source)
+            (self._others.get(listener, listener) if request.change_port else listener).send(reply, source)

@@ -1,4 +1,4 @@
-"""The three dialects of the relay protocol, which differ in names and in two frames."""
+"""The four dialects of the relay protocol, which differ in names and in a few frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 class Dialect(enum.Enum):
     """A dialect; its value is the WebSocket sub-protocol. The order is that of preference."""
 
+    TOM_V2 = "tom-relay-v2"
     IROH_V2 = "iroh-relay-v2"
     IROH_V1 = "iroh-relay-v1"
     TOM_V1 = "tom-relay-v1"
@@ -16,23 +17,28 @@ class Dialect(enum.Enum):
     @property
     def challenge_context(self) -> str:
         """The BLAKE3 `derive_key` context under which a challenge is hashed before it is signed."""
-        family = "tom" if self is Dialect.TOM_V1 else "iroh"
+        family = "tom" if self in (Dialect.TOM_V1, Dialect.TOM_V2) else "iroh"
         return f"{family}-relay handshake v1 challenge signature"
 
     @property
     def has_health(self) -> bool:
         """Whether frame 11 is Health."""
-        return self is not Dialect.IROH_V2
+        return not self.has_status
 
     @property
     def has_status(self) -> bool:
         """Whether frame 13 is Status."""
-        return self is Dialect.IROH_V2
+        return self in (Dialect.TOM_V2, Dialect.IROH_V2)
 
     @property
     def has_peer_present(self) -> bool:
         """Whether frame 13 is PeerPresent."""
         return self is Dialect.TOM_V1
+
+    @property
+    def has_peer_address(self) -> bool:
+        """Whether there are frames 14, AskAddress, and 15, PeerAddress."""
+        return self is Dialect.TOM_V2
 
 
 SUBPROTOCOLS: tuple[str, ...] = tuple(dialect.value for dialect in Dialect)

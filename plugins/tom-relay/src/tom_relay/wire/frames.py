@@ -6,6 +6,7 @@ Keys are the 32 raw bytes here: a datagram's is looked up in a table and need no
 from __future__ import annotations
 
 import enum
+import ipaddress
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,6 +15,8 @@ import attrs
 from tom_relay.errors import FrameUsageError, WireError
 from tom_relay.wire.dialect import Dialect
 from tom_relay.wire.varint import decode_leb128, decode_quic, encode_leb128, encode_quic
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 KEY_SIZE = 32
 SIGNATURE_SIZE = 64
@@ -30,7 +33,7 @@ MAX_TEXT = 1024
 
 
 class FrameType(enum.IntEnum):
-    """The types; 11 and 13 depend on the dialect."""
+    """The types; 11, 13, 14 and 15 depend on the dialect."""
 
     SERVER_CHALLENGE = 0
     CLIENT_AUTH = 1
@@ -46,10 +49,14 @@ class FrameType(enum.IntEnum):
     HEALTH = 11
     RESTARTING = 12
     STATUS_OR_PEER_PRESENT = 13
+    ASK_ADDRESS = 14
+    PEER_ADDRESS = 15
 
 
-FROM_CLIENT = frozenset({1, 4, 5, 9, 10})
-FROM_SERVER = frozenset({0, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13})
+_ADDRESS_SIZES = {4: 4, 6: 16}
+
+FROM_CLIENT = frozenset({1, 4, 5, 9, 10, 14})
+FROM_SERVER = frozenset({0, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 15})
 
 
 class StatusCode(enum.IntEnum):
@@ -176,7 +183,22 @@ class Restarting:
     try_for_ms: int
 
 
-ClientFrame = ClientAuth | SendDatagrams | Ping | Pong
+@attrs.frozen
+class AskAddress:
+    """From a client: which IP address is the node `key` connected from?"""
+
+    key: bytes
+
+
+@attrs.frozen
+class PeerAddress:
+    """From the relay: the IP address from which the node `key` is connected, as the relay itself sees it."""
+
+    key: bytes
+    address: IPAddress
+
+
+ClientFrame = ClientAuth | SendDatagrams | Ping | Pong | AskAddress
 ServerFrame = (
     ServerChallenge
     | ServerConfirmsAuth
@@ -189,6 +211,7 @@ ServerFrame = (
     | Status
     | PeerPresent
     | Restarting
+    | PeerAddress
 )
 Frame = ClientFrame | ServerFrame
 
@@ -229,6 +252,10 @@ def _payload(frame: Frame, dialect: Dialect) -> tuple[FrameType, bytes]:
             return FrameType.STATUS_OR_PEER_PRESENT, _sized(key, KEY_SIZE)
         case Restarting(reconnect_in, try_for) if 0 <= reconnect_in < 1 << 32 and 0 <= try_for < 1 << 32:
             return FrameType.RESTARTING, reconnect_in.to_bytes(4, "big") + try_for.to_bytes(4, "big")
+        case AskAddress(key) if dialect.has_peer_address:
+            return FrameType.ASK_ADDRESS, _sized(key, KEY_SIZE)
+        case PeerAddress(key, address) if dialect.has_peer_address:
+            return FrameType.PEER_ADDRESS, b"%b%c%b" % (_sized(key, KEY_SIZE), address.version, address.packed)
     raise FrameUsageError(f"{frame!r} can't be sent in {dialect.value}")
 
 
@@ -261,6 +288,10 @@ def decode_from_client(message: bytes, dialect: Dialect) -> ClientFrame:
         return _client_auth(payload)
     if frame_type in (FrameType.SEND_DATAGRAM, FrameType.SEND_BATCH):
         return SendDatagrams(*_datagrams(payload, batch=frame_type == FrameType.SEND_BATCH))
+    if frame_type == FrameType.ASK_ADDRESS:
+        if not dialect.has_peer_address:
+            raise WireError("dialect", f"{dialect.value} has no frame of type {frame_type}")
+        return AskAddress(_exactly(payload, KEY_SIZE, "AskAddress"))
     return _ping_or_pong(frame_type, payload)
 
 
@@ -293,6 +324,8 @@ def decode_from_server(message: bytes, dialect: Dialect) -> ServerFrame:
             return Status(payload[0])
         case FrameType.STATUS_OR_PEER_PRESENT if dialect.has_peer_present:
             return PeerPresent(_exactly(payload, KEY_SIZE, "PeerPresent"))
+        case FrameType.PEER_ADDRESS if dialect.has_peer_address:
+            return _peer_address(payload)
         case FrameType.PING | FrameType.PONG:
             return _ping_or_pong(frame_type, payload)
     raise WireError("dialect", f"{dialect.value} has no frame of type {frame_type}")
@@ -332,6 +365,16 @@ def _client_auth(payload: bytes) -> ClientAuth:
     if len(signature) < SIGNATURE_SIZE:
         raise WireError("truncated", "ClientAuth ends within its signature")
     return ClientAuth(payload[:KEY_SIZE], _exactly(signature, SIGNATURE_SIZE, "ClientAuth's signature"))
+
+
+def _peer_address(payload: bytes) -> PeerAddress:
+    if len(payload) <= KEY_SIZE:
+        raise WireError("truncated", f"PeerAddress of {len(payload)} bytes ends within its head")
+    version, data = payload[KEY_SIZE], payload[KEY_SIZE + 1 :]
+    if version not in _ADDRESS_SIZES:
+        raise WireError("malformed", f"PeerAddress has an address of IP version {version}, not 4 or 6")
+    address = ipaddress.ip_address(_exactly(data, _ADDRESS_SIZES[version], "PeerAddress's address"))
+    return PeerAddress(payload[:KEY_SIZE], address)
 
 
 def _ping_or_pong(frame_type: int, payload: bytes) -> Ping | Pong:

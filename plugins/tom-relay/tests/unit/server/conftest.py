@@ -27,7 +27,7 @@ from tom_relay.wire import (
     encode,
 )
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 @attrs.define

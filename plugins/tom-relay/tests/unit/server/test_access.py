@@ -77,7 +77,7 @@ async def service() -> AsyncIterator[Service]:
 async def test_a_service_decides(run: Any, clients: Any) -> None:
     """The service is asked as iroh's relay asks; only 2xx with `true` is yes, and nothing is no."""
     async with service() as asked:
-        async with run(access="http", access_url=asked.url, access_bearer="key", access_timeout=1.0) as relay:
+        async with run(access="http", access_url=asked.url, access_bearer="key", access_timeout=30.0) as relay:
             await clients.open(relay.url, FRIEND)
             assert asked.asked == [("POST", str(FRIEND.node_id), "Bearer key")]
             for status, body in ((200, "false"), (200, "truely"), (403, "true"), (302, "true"), (500, "")):

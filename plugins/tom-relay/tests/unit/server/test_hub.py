@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 
-import attrs
 import pytest
 
-from tom_connect.keys import NodeId, SecretKey
+from tom_connect.keys import SecretKey
 from tom_relay.errors import WireError
 from tom_relay.server.buckets import TokenBucket
-from tom_relay.server.config import RelayServerConfig
-from tom_relay.server.hub import CONTROL_EXTRA, SENT_TO_LIMIT, RelayClient, RelayHub
+from tom_relay.server.hub import CONTROL_EXTRA, SENT_TO_LIMIT, RelayClient
 from tom_relay.wire import (
     MAX_DATA,
     Dialect,
@@ -25,38 +23,10 @@ from tom_relay.wire import (
     SendDatagrams,
     ServerFrame,
     Status,
-    decode_from_server,
     encode,
 )
 
-KEYS = [SecretKey(bytes(30) + number.to_bytes(2, "big")).node_id for number in range(1, 60)]
-A, B, C = KEYS[:3]
-
-
-@attrs.define
-class World:
-    """A hub, the time, and what each connection was sent."""
-
-    hub: RelayHub
-    now: float = 1000.0
-
-    def join(self, node_id: NodeId, dialect: Dialect = Dialect.IROH_V2) -> RelayClient:
-        client, _ = self.hub.register(node_id, dialect, self.now)
-        return client
-
-    def send(self, client: RelayClient, to: NodeId, data: bytes = b"x", **fields: int) -> float:
-        frame = SendDatagrams(to.raw, data, **fields)
-        return self.hub.receive(client, encode(frame, client.dialect), self.now)
-
-    def read(self, client: RelayClient) -> list[ServerFrame]:
-        messages = []
-        while client.queue:
-            messages += self.hub.take(client, 1 << 16)
-        return [decode_from_server(message, client.dialect) for message in messages]
-
-
-def world(**options: object) -> World:
-    return World(RelayHub(RelayServerConfig.dev(**options), lambda _client: None, random.Random(1)))
+from .world import KEYS, A, B, C, world
 
 
 def test_datagrams_arrive_as_they_were_sent() -> None:

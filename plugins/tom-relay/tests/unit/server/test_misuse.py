@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 
 from tom_connect.keys import SecretKey
@@ -102,7 +105,7 @@ OFF_CURVE = b"\x02" + bytes(31)
     ("kind", "words", "answer"),
     [
         ("signature", "signature", lambda _: encode(ClientAuth(KEY.node_id.raw, bytes(64)), V2)),
-        ("signature", "signature", lambda challenge: signed(challenge)[:-1] + b"\0"),
+        ("signature", "signature", lambda challenge: signed(challenge)[:-1] + bytes((signed(challenge)[-1] ^ 1,))),
         ("signature", "signature", lambda _: signed(bytes(16))),
         ("key", "not on the curve", lambda _: encode(ClientAuth(OFF_CURVE, bytes(64)), V2)),
         ("key", "low order", lambda _: encode(ClientAuth(bytes(32), bytes(64)), V2)),
@@ -238,12 +241,10 @@ async def test_a_client_that_says_nothing_is_ended(run: Any, clients: Any, raw: 
         reader, _writer = await raw(relay)
         websocket = await clients.upgrade(relay.url)
         await websocket.receive_bytes()
-        began = time.monotonic()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             assert await reader.read() == b""
             await websocket.receive()
         assert websocket.closed
-        assert time.monotonic() - began < 2
         assert metric(relay, "handshake_timeouts_total") >= 1
         assert metric(relay, "pending_connections") == 0
         await relays_still(relay, clients)
@@ -254,32 +255,31 @@ async def test_a_client_that_sends_a_byte_a_moment_is_ended(
 ) -> None:
     """A request that trickles in does not hold a connection beyond the handshake time-out."""
     async with run(handshake_timeout=0.5) as relay:
+        began = time.monotonic()
         reader, writer = await raw(relay)
         ended = asyncio.ensure_future(reader.read())
-        began = time.monotonic()
         with contextlib.suppress(ConnectionError):
             for byte in b"GET /relay HTTP/1.1\r\nHost: x\r\nX-Slow: " + b"y" * 1000:
                 writer.write(bytes((byte,)))
                 await asyncio.wait({ended}, timeout=0.05)
                 if ended.done():
                     break
-        assert 0.4 < time.monotonic() - began < 3
+        assert 0.5 < time.monotonic() - began < 10
         with contextlib.suppress(ConnectionError):
             await ended
         await relays_still(relay, clients)
 
 
-async def test_a_frame_that_trickles_in_keeps_nobody_alive(run: Any, clients: Any, eventually: Any) -> None:
+async def test_a_frame_that_trickles_in_keeps_nobody_alive(run: Any, clients: Any) -> None:
     """A byte now and then of one long frame answers no ping: the session is ended as silent."""
     async with run(ping_interval=1.0, ping_timeout=0.5) as relay:
         client = await clients.open(relay.url)
         transport = client.websocket._response.connection.transport
         transport.write(b"\x82\xff" + struct.pack(">Q", 60_000) + bytes(4))
-        began = time.monotonic()
-        while len(relay.hub) and time.monotonic() - began < 5:
-            transport.write(b"\x04")
-            await asyncio.sleep(0.05)
-        await eventually(lambda: len(relay.hub) == 0)
+        async with asyncio.timeout(20):
+            while len(relay.hub):
+                transport.write(b"\x04")
+                await asyncio.sleep(0.05)
         assert metric(relay, "silent_total") == 1
 
 
@@ -292,7 +292,7 @@ async def flood(relay: RelayServer, clients: Any, sender: Any, target: SecretKey
 
 
 async def test_a_client_that_never_reads_loses_packets_then_its_session(
-    run: Any, clients: Any, relays_still: Any
+    run: Any, clients: Any, relays_still: Any, eventually: Any
 ) -> None:
     """What it does not take is dropped beyond its queue; after the write time-out it is ended; its sender goes on."""
     async with run(write_timeout=0.6) as relay:
@@ -302,9 +302,42 @@ async def test_a_client_that_never_reads_loses_packets_then_its_session(
         transport.pause_reading()
         await flood(relay, clients, sender, KEY, lambda: relay.gate.counters.write_timeouts == 1)
         assert metric(relay, 'dropped_packets_total{reason="queue_full"}') > 0
-        assert relay.hub.queued_bytes == 0
+        await eventually(lambda: not relay.hub.is_connected(KEY.node_id))
+        await eventually(lambda: relay.hub.queued_bytes == 0)
         await relays_still(relay, clients)
+        await sender.send(KEY.node_id, b"anyone there?")
         assert await sender.read() == EndpointGone(KEY.node_id.raw)
+
+
+async def read_steadily(client: Any, rate: int, seconds: float) -> int:
+    """Read so many bytes a second from a client's connection, and then no more; returns those that came."""
+    loop = asyncio.get_running_loop()
+    transport = client.websocket._response.connection.transport
+    transport.pause_reading()
+    got, began = 0, loop.time()
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
+        while loop.time() - began < seconds and (data := await loop.sock_recv(sock, 16_384)):
+            got += len(data)
+            await asyncio.sleep(max(0.0, began + got / rate - loop.time()))
+    return got
+
+
+async def test_a_slow_reader_stays_until_it_reads_nothing(run: Any, clients: Any, relays_still: Any) -> None:
+    """Who reads steadily, but far less than others send, loses packets and not its session; a stop ends that in 2 s."""
+    async with run() as relay:
+        limit = relay.config.write_timeout
+        assert limit == 2.0
+        sender, slow = await clients.open(relay.url), await clients.open(relay.url, KEY)
+        timeouts = relay.gate.counters
+        reading = asyncio.create_task(read_steadily(slow, 300_000, 3 * limit))
+        await flood(relay, clients, sender, KEY, lambda: reading.done() or timeouts.write_timeouts > 0)
+        assert timeouts.write_timeouts == 0
+        assert await reading > limit * 300_000
+        assert relay.hub.counters.dropped["queue_full"] > 0
+        stopped = time.monotonic()
+        await flood(relay, clients, sender, KEY, lambda: timeouts.write_timeouts == 1)
+        assert time.monotonic() - stopped < 5 * limit
+        await relays_still(relay, clients)
 
 
 async def test_memory_is_bounded_while_many_do_not_read(run: Any, clients: Any) -> None:
@@ -329,6 +362,23 @@ async def test_memory_is_bounded_while_many_do_not_read(run: Any, clients: Any) 
         assert 0 < most <= 2 << 20
 
 
+async def test_clients_that_go_in_the_midst_of_their_handshake_are_no_error(
+    relay: RelayServer, clients: Any, raw: Any, relays_still: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks for a session and is gone before it is answered leaves nothing, not even a line in the log."""
+    head = (
+        "GET /relay HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Protocol: {V2.value}\r\n\r\n"
+    )
+    for _ in range(100):
+        _reader, writer = await raw(relay)
+        writer.write(head.encode())
+        writer.transport.abort()
+    await relays_still(relay, clients)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 # Numbers
 
 
@@ -336,7 +386,7 @@ async def test_many_connections_shut_nobody_out(
     run: Any, clients: Any, raw: Any, relays_still: Any, eventually: Any
 ) -> None:
     """Of connections that prove nothing each host has a bounded number; more hear 503, and who is in feels nothing."""
-    async with run(max_pending_per_host=50, handshake_timeout=2.0) as relay:
+    async with run(max_pending_per_host=50, handshake_timeout=60.0) as relay:
         a, b = await clients.open(relay.url), await clients.open(relay.url)
         refused = 0
         opened = [await raw(relay) for _ in range(400)]
@@ -348,7 +398,10 @@ async def test_many_connections_shut_nobody_out(
         assert refused == 350
         await a.send(b.node_id, b"undisturbed")
         assert await b.read() == ReceivedDatagrams(a.node_id.raw, b"undisturbed")
-        await eventually(lambda: not relay.gate.pending)  # the time-out makes room again
+        # The time-out makes room again.
+        relay.gate.config = attrs.evolve(relay.config, handshake_timeout=0.1)
+        await eventually(lambda: not relay.gate.pending)
+        relay.gate.config = relay.config
         await relays_still(relay, clients)
 
 
@@ -382,9 +435,9 @@ async def test_a_full_relay_says_so(run: Any, clients: Any) -> None:
 
 
 async def test_a_client_over_its_rate_is_slowed_and_told_once(run: Any, clients: Any) -> None:
-    """It is held to its rate, told Status 2 once, loses nothing, and others are as fast as ever."""
+    """It is held to its rate, told Status 2 once, and loses nothing."""
     async with run(client_rate=2 << 20, client_burst=1 << 20) as relay:
-        fast, other, target = [await clients.open(relay.url) for _ in range(3)]
+        fast, target = await clients.open(relay.url), await clients.open(relay.url)
         began = time.monotonic()
 
         async def pump() -> None:
@@ -392,22 +445,25 @@ async def test_a_client_over_its_rate_is_slowed_and_told_once(run: Any, clients:
                 await fast.send(target.node_id, bytes(60_000), segment_size=1200)
 
         pumping = asyncio.ensure_future(pump())
-        got = 0
-        others = 0
-        while got < 40:
-            frame = await target.read()
-            assert isinstance(frame, ReceivedDatagrams)
-            if frame.key == fast.node_id.raw:
-                got += 1
-                if got % 10 == 0:
-                    sent = time.monotonic()
-                    await other.send(target.node_id, b"quick")
-            else:
-                others += 1
-                assert time.monotonic() - sent < 0.5
+        for _ in range(40):
+            assert isinstance(await target.read(), ReceivedDatagrams)
         await pumping
         took = time.monotonic() - began
         assert took > (40 * 60_000 - (1 << 20) - 120_000) / (2 << 20)
         assert await fast.read() == Status(2)
         await fast.websocket.send_bytes(encode(Ping(b"only one"), V2))
         assert await fast.read() == Pong(b"only one")
+
+
+async def test_a_client_over_its_rate_slows_no_other(run: Any, clients: Any) -> None:
+    """While one client waits for half a minute to be read again, all that another sends arrives."""
+    async with run(client_rate=1000, client_burst=1 << 20) as relay:
+        fast, other, target = [await clients.open(relay.url) for _ in range(3)]
+        for _ in range((1 << 20) // 60_000 + 1):
+            await fast.send(target.node_id, bytes(60_000), segment_size=1200)
+            await target.read()
+        await fast.send(target.node_id, b"late")
+        sent = [bytes((number,)) for number in range(20)]
+        for data in sent:
+            await other.send(target.node_id, data)
+        assert [await target.read() for _ in sent] == [ReceivedDatagrams(other.node_id.raw, data) for data in sent]

@@ -86,6 +86,7 @@ async def test_statistics_are_for_the_operator(relay: RelayServer, run: Any, cli
                 assert response.status == status
 
 
+@pytest.mark.interop  # where CI is set it must not be skipped
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs the command curl")
 async def test_curl_gets_all_of_it(relay: RelayServer) -> None:
     """curl reads each path, keeps its connection for the next one, and is refused by /relay in words."""

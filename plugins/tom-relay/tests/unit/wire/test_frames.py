@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from collections.abc import Callable
 
@@ -13,11 +14,13 @@ from tom_relay.errors import FrameUsageError, WireError
 from tom_relay.wire import (
     MAX_DATA,
     MAX_PAYLOAD,
+    AskAddress,
     ClientAuth,
     Dialect,
     EndpointGone,
     Frame,
     Health,
+    PeerAddress,
     PeerPresent,
     Ping,
     Pong,
@@ -39,7 +42,7 @@ KEY = bytes.fromhex("19 7f 6b 23 e1 6c 85 32 c6 ab c8 38 fa cd 5e a7 89 be 0c 76
 K = KEY.hex()
 
 # The datagram, batch, ping, pong, gone, health, restarting and status bytes are those of the snapshot tests in
-# iroh-relay's protos/relay.rs.
+# iroh-relay's protos/relay.rs; those of tom-relay-v2 are its description's.
 FROM_SERVER = [
     (Dialect.IROH_V1, Health("Hello? Yes this is dog."), "0b48656c6c6f3f20596573207468697320697320646f672e"),
     (Dialect.TOM_V1, Health("Hello? Yes this is dog."), "0b48656c6c6f3f20596573207468697320697320646f672e"),
@@ -57,6 +60,9 @@ FROM_SERVER = [
     (Dialect.IROH_V2, ServerConfirmsAuth(), "02"),
     (Dialect.IROH_V2, ServerDeniesAuth("no"), "03026e6f"),
     (Dialect.IROH_V2, ServerDeniesAuth("x" * 200), "03c801" + "78" * 200),
+    (Dialect.TOM_V2, Status(1), "0d01"),
+    (Dialect.TOM_V2, PeerAddress(KEY, ipaddress.ip_address("198.51.100.7")), f"0f{K}04c6336407"),
+    (Dialect.TOM_V2, PeerAddress(KEY, ipaddress.ip_address("2001:db8::7")), f"0f{K}0620010db8" + "00" * 11 + "07"),
 ]
 FROM_CLIENT = [
     (Dialect.IROH_V2, Ping(b"*" * 8), "092a2a2a2a2a2a2a2a"),
@@ -64,6 +70,7 @@ FROM_CLIENT = [
     (Dialect.IROH_V2, SendDatagrams(KEY, b"Hello World!", 3, 6), f"05{K}03000648656c6c6f20576f726c6421"),
     (Dialect.IROH_V2, SendDatagrams(KEY, b"Hello World!", 3), f"04{K}0348656c6c6f20576f726c6421"),
     (Dialect.IROH_V2, ClientAuth(KEY, b"s" * 64), f"01{K}40" + "73" * 64),
+    (Dialect.TOM_V2, AskAddress(KEY), f"0e{K}"),
 ]
 
 
@@ -117,16 +124,19 @@ server_frames = st.one_of(
     st.builds(EndpointGone, keys),
     st.builds(Restarting, u32, u32),
 )
+own_client_frames = {Dialect.TOM_V2: st.builds(AskAddress, keys)}
 own_frames = {
+    Dialect.TOM_V2: st.builds(Status, st.integers(0, 255)) | st.builds(PeerAddress, keys, st.ip_addresses()),
     Dialect.IROH_V2: st.builds(Status, st.integers(0, 255)),
     Dialect.IROH_V1: st.builds(Health, texts),
     Dialect.TOM_V1: st.builds(Health, texts) | st.builds(PeerPresent, keys),
 }
 
 
-@given(st.sampled_from(list(Dialect)), client_frames)
-def test_a_client_frame_comes_back(dialect: Dialect, frame: Frame) -> None:
-    """What is written is read as the same."""
+@given(st.data(), st.sampled_from(list(Dialect)))
+def test_a_client_frame_comes_back(data: st.DataObject, dialect: Dialect) -> None:
+    """What is written is read as the same, in each dialect with its own frames."""
+    frame = data.draw(client_frames | own_client_frames.get(dialect, st.nothing()))
     assert decode_from_client(encode(frame, dialect), dialect) == frame
 
 
@@ -209,6 +219,23 @@ def test_what_is_wrong_is_named(message: bytes, kind: str) -> None:
     assert caught.value.kind == kind
 
 
+@pytest.mark.parametrize(
+    ("payload", "kind"),
+    [
+        (b"\x04\xc6\x33\x64", "truncated"),
+        (b"\x04\xc6\x33\x64\x07\x00", "malformed"),
+        (b"\x06\xc6\x33\x64\x07", "truncated"),
+        (b"\x05\xc6\x33\x64\x07", "malformed"),
+        (b"", "truncated"),
+    ],
+)
+def test_an_address_is_of_one_of_two_versions(payload: bytes, kind: str) -> None:
+    """An address has the size of its IP version, and there are two of these."""
+    with pytest.raises(WireError) as caught:
+        decode_from_server(b"\x0f" + KEY + payload, Dialect.TOM_V2)
+    assert caught.value.kind == kind
+
+
 def test_longer_forms_of_a_type_are_read() -> None:
     """A type may be written longer than needed (RFC 9000 section 16)."""
     for prefix in (b"\x09", b"\x40\x09", b"\x80\0\0\x09", b"\xc0\0\0\0\0\0\0\x09"):
@@ -216,16 +243,24 @@ def test_longer_forms_of_a_type_are_read() -> None:
 
 
 def test_dialects_lack_frames_of_others() -> None:
-    """Health is not read or written in iroh-relay-v2, Status and PeerPresent only in theirs."""
+    """Health is not read or written in v2 dialects, Status, PeerPresent and the frames on addresses only in theirs."""
     for dialect, frame in (
         (Dialect.IROH_V2, Health("x")),
         (Dialect.IROH_V1, Status(1)),
         (Dialect.TOM_V1, Status(1)),
         (Dialect.IROH_V1, PeerPresent(KEY)),
+        (Dialect.TOM_V2, PeerPresent(KEY)),
+        (Dialect.TOM_V2, Health("x")),
+        (Dialect.IROH_V2, AskAddress(KEY)),
+        (Dialect.TOM_V1, PeerAddress(KEY, ipaddress.ip_address("198.51.100.7"))),
     ):
         with pytest.raises(FrameUsageError):
             encode(frame, dialect)
-    for dialect, message in ((Dialect.IROH_V2, b"\x0bx"), (Dialect.IROH_V1, b"\x0d\x01")):
+    for dialect, message in (
+        (Dialect.IROH_V2, b"\x0bx"),
+        (Dialect.IROH_V1, b"\x0d\x01"),
+        (Dialect.IROH_V2, b"\x0f" + KEY + b"\x04\xc6\x33\x64\x07"),
+    ):
         with pytest.raises(WireError) as caught:
             decode_from_server(message, dialect)
         assert caught.value.kind == "dialect"

@@ -42,7 +42,7 @@ def test_what_is_signed_depends_on_the_family() -> None:
     iroh = blake3(CHALLENGE, derive_key_context="iroh-relay handshake v1 challenge signature").digest()
     tom = blake3(CHALLENGE, derive_key_context="tom-relay handshake v1 challenge signature").digest()
     assert signed_message(CHALLENGE, Dialect.IROH_V2) == signed_message(CHALLENGE, Dialect.IROH_V1) == iroh
-    assert signed_message(CHALLENGE, Dialect.TOM_V1) == tom
+    assert signed_message(CHALLENGE, Dialect.TOM_V2) == signed_message(CHALLENGE, Dialect.TOM_V1) == tom
 
 
 def test_an_answer_proves_nothing_elsewhere() -> None:

@@ -1,0 +1,1 @@
+"""The other contender of the mobility benchmark."""

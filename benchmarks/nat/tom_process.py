@@ -1,0 +1,104 @@
+"""The child that runs one endpoint of ours in a lab's host: bound anew for each run, it dials or is dialed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import attrs
+
+from tests.interop.peers.lines import serve
+from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr, SocketAddr
+from tom_connect.holepunch.events import PathSelected
+
+ALPN = "meet/1"
+#: Seconds for a relay in the same lab to let us in, on a machine that is busy with other things.
+ONLINE_TIMEOUT = 30.0
+
+
+@attrs.define(eq=False)
+class Node:
+    """One endpoint at a time, with the task that takes its connections."""
+
+    endpoint: Endpoint | None = None
+    accepting: asyncio.Task[None] | None = None
+    connections: list[Connection] = attrs.field(factory=list)
+
+    async def bind(self, relay: str, port: int = 0, external: str | None = None) -> dict[str, Any]:
+        """Open a fresh endpoint and wait until the relay lets it in; what `external` tells others, it finds out."""
+        await self.unbind()
+        config = EndpointConfig(
+            alpns=(ALPN,),
+            bind=(f"0.0.0.0:{port}", f"[::]:{port}"),
+            persist=False,
+            plugins=("relay",),
+            relay=(relay,),
+        )
+        self.endpoint = await Endpoint.bind(config)
+        self.accepting = asyncio.create_task(self._accept(self.endpoint))
+        async with asyncio.timeout(ONLINE_TIMEOUT):
+            async for addr in self.endpoint.watch_addr():
+                if addr.relay_urls:
+                    break
+        return {"node_id": str(self.endpoint.node_id)}
+
+    async def _accept(self, endpoint: Endpoint) -> None:
+        async for incoming in endpoint.accept():
+            self.connections.append(await incoming.accept())
+
+    async def dial(self, node_id: str, relay: str, wait: float) -> dict[str, Any]:
+        """Dial a node through its relay, and say after how many seconds it was connected, and on a direct path.
+
+        `direct` is None if there is none within `wait` seconds, `addr` where it leads.
+        """
+        assert self.endpoint is not None
+        began = time.monotonic()
+        connection = await self.endpoint.connect(NodeAddr(node_id, [relay]), ALPN, timeout=max(wait, 10.0))
+        connected = time.monotonic() - began
+        async with connection:
+            addr = await _direct_path(connection, wait)
+            direct = time.monotonic() - began if addr is not None else None
+            return {"connected": connected, "direct": direct, "addr": str(addr) if addr is not None else None}
+
+    async def addresses(self) -> dict[str, Any]:
+        """Say at which addresses the endpoint believes to be reachable."""
+        assert self.endpoint is not None
+        return {"addresses": [str(addr) for addr in self.endpoint.node_addr().direct_addrs]}
+
+    async def unbind(self) -> dict[str, Any]:
+        """Close the endpoint, if there is one."""
+        if self.endpoint is not None and self.accepting is not None:
+            await self.endpoint.close()
+            self.accepting.cancel()
+            await asyncio.gather(self.accepting, return_exceptions=True)
+            self.connections.clear()
+            self.endpoint = None
+        return {}
+
+
+async def _direct_path(connection: Connection, wait: float) -> SocketAddr | None:
+    with connection.path_events() as events, contextlib.suppress(TimeoutError):
+        for path in connection.paths():
+            if path.active and path.kind == "direct":
+                return SocketAddr.parse(str(path.addr))
+        async with asyncio.timeout(wait):
+            async for event in events:
+                if isinstance(event, PathSelected) and isinstance(event.path, SocketAddr):
+                    return event.path
+    return None
+
+
+async def main() -> None:
+    """Answer until standard input ends."""
+    node = Node()
+    handlers = {name: getattr(node, name) for name in ("bind", "dial", "addresses", "unbind")}
+    try:
+        await serve(handlers)
+    finally:
+        await node.unbind()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

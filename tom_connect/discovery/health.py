@@ -1,0 +1,113 @@
+"""How each discovery source has done lately: what it usually takes, and whether it is worth asking; sans-IO."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import Final
+
+import attrs
+
+SAMPLES: Final = 32
+"""Latencies from which the usual one is taken: the last few minutes of a busy node."""
+USUAL: Final = 0.9
+"""The share of answers that come within the usual latency."""
+MARGIN: Final = 1.2
+"""Times the usual latency that a hedge waits: an answer that is just a little late is still waited for."""
+SHORTEST_HEDGE: Final = 0.05
+"""Seconds that a hedge waits at least, so that one slow packet is not answered by another query."""
+LONGEST_HEDGE: Final = 2.0
+"""Times its own stage that a hedge waits at most: where earlier sources are slow, a later one is wanted soon."""
+BREAK_AFTER: Final = 4
+"""Failures in a row after which a source is left out for a while."""
+BREAK_FOR: Final = (10.0, 300.0)
+"""Seconds for which it is left out at first, doubled with each failed trial, and at most."""
+
+
+@attrs.define
+class SourceCounts:
+    """Look-ups by what came of them. `first`: this source's answer was the first one that was found."""
+
+    asked: int = 0
+    found: int = 0
+    first: int = 0
+    nothing: int = 0
+    failed: int = 0
+
+    def add(self, other: SourceCounts) -> None:
+        """Count another's look-ups too."""
+        for field in attrs.fields(SourceCounts):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+@attrs.define(eq=False)
+class SourceHealth:
+    """One source. Times are seconds of the caller's clock."""
+
+    counts: SourceCounts = attrs.Factory(SourceCounts)
+    _latencies: deque[float] = attrs.field(factory=lambda: deque(maxlen=SAMPLES))
+    _failures: int = 0
+    _closed_until: float = -inf
+    _pause: float = BREAK_FOR[0]
+
+    @property
+    def usual(self) -> float | None:
+        """Seconds within which it usually has its first answer; None before it ever had one."""
+        if not self._latencies:
+            return None
+        ordered = sorted(self._latencies)
+        return ordered[min(len(ordered) - 1, int(USUAL * len(ordered)))]
+
+    @property
+    def failures(self) -> int:
+        """Failures since it last did its work."""
+        return self._failures
+
+    def left_out_for(self, now: float) -> float:
+        """Seconds for which it is still left out after repeated failures; 0 if it may be asked."""
+        return max(0.0, self._closed_until - now)
+
+    def ask(self, now: float) -> None:
+        """A look-up begins to ask it. Where it had been left out this is the one trial until its outcome is known."""
+        self.counts.asked += 1
+        if self._failures >= BREAK_AFTER:
+            self._closed_until = now + self._pause
+
+    def answered(self, seconds: float, *, first: bool) -> None:
+        """Its first answer in a look-up came after `seconds`."""
+        self.counts.found += 1
+        self.counts.first += first
+        self._latencies.append(seconds)
+        self._works()
+
+    def had_nothing(self) -> None:
+        """It was asked, and knew nothing."""
+        self.counts.nothing += 1
+        self._works()
+
+    def failed(self, now: float) -> None:
+        """It could not be asked."""
+        self.counts.failed += 1
+        self._failures += 1
+        if self._failures == BREAK_AFTER:
+            self._pause = BREAK_FOR[0]
+            self._closed_until = now + self._pause
+        elif self._failures > BREAK_AFTER:
+            self._pause = min(2 * self._pause, BREAK_FOR[1])
+            self._closed_until = now + self._pause
+
+    def forgive(self) -> None:
+        """The network is another one: what failed before may work now."""
+        self._failures = 0
+        self._closed_until = -inf
+
+    def _works(self) -> None:
+        self._failures = 0
+        self._closed_until = -inf
+
+
+def hedge(stage: float, usual: float | None, *, fixed: bool) -> float:
+    """Seconds that a source waits for earlier ones, of which the quickest usually takes `usual`."""
+    if fixed or usual is None or stage <= 0:
+        return stage
+    return min(max(MARGIN * usual, SHORTEST_HEDGE), LONGEST_HEDGE * stage)

@@ -1,0 +1,1 @@
+"""Notices that the network is another one: `core` judges, `netlink` and `clocks` tell, `shell` runs them."""
