@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import sqlite3
 import tempfile
@@ -35,7 +36,7 @@ def opened(path: pathlib.Path | None = None, **options: Any) -> PacketStore:
 
 
 def put(store: PacketStore, packets: list[Packet], now: float = NOW) -> list[Verdict]:
-    return [verdict for verdict, _ in store.work([PutOrder(p) for p in packets], [], [], now)[0]]
+    return [verdict for verdict, _ in store.work([PutOrder(p, "") for p in packets], [], [], now)[0]]
 
 
 def get(store: PacketStore, key: bytes, now: float = NOW) -> Kept | None:
@@ -149,7 +150,7 @@ async def test_a_queue_that_is_full_refuses(relay: PkarrRelay, monkeypatch: pyte
     """More requests than may wait are refused at once."""
     monkeypatch.setattr("tom_pkarr.server.shelf.MAX_WAITING", 0)
     with pytest.raises(StoreBusyError):
-        await relay.shelf.get(bytes(32))
+        await relay.shelf.get(bytes(32), "")
     assert MAX_WAITING > 0
 
 
@@ -194,7 +195,7 @@ def test_the_store_follows_the_rules(batches: list[list[tuple[int, int, int, str
                 verdict = judge(new, held, Conditions(named), publishing=False)
                 if verdict is Verdict.STORED:
                     model[new.key] = new
-                orders.append(PutOrder(new, Conditions(named)))
+                orders.append(PutOrder(new, "", Conditions(named)))
                 expected.append(verdict)
             outcomes, _ = store.work(orders, [], [], NOW)
             assert [verdict for verdict, _ in outcomes] == expected
@@ -205,3 +206,32 @@ def test_the_store_follows_the_rules(batches: list[list[tuple[int, int, int, str
         assert store.packets == len(model)
         assert store.bytes == sum(len(held.payload) + ROW_OVERHEAD for held in model.values())
         store.close()
+
+
+async def test_memory_follows_the_store_when_nobody_waits(relay: PkarrRelay) -> None:
+    """A writer that hangs up before its answer leaves no older packet in memory than in the store."""
+    key = SecretKey.generate()
+    z32, now = key.node_id.z32(), relay.wall()
+    old, new = packet(key, now - 1, 1), packet(key, now, 2)
+    await relay.shelf.put(PutOrder(old, z32))
+    putting = asyncio.create_task(relay.shelf.put(PutOrder(new, z32)))
+    await asyncio.sleep(0)
+    putting.cancel()
+    await asyncio.gather(putting, return_exceptions=True)
+    # Behind the one that was given up.
+    held = await relay.shelf.get(new.key, z32)
+    assert held is not None and held.packet == new
+    kept = relay.hot.get(z32, 0.0)
+    assert kept is not None and kept.packet == new
+
+
+def test_renewing_takes_no_newer_packet_away() -> None:
+    """What was looked for in the DHT meanwhile counts as seen only if it is still what is held."""
+    hot, key = HotPackets(10_000), SecretKey.generate()
+    old, new = packet(key, NOW, 1), packet(key, NOW + 1, 2)
+    hot.put("a", Kept(old, NOW))
+    hot.renew("a", old, NOW + 5)
+    assert hot.get("a", NOW + 5) == Kept(old, NOW + 5)
+    hot.put("a", Kept(new, NOW))
+    hot.renew("a", old, NOW + 9)
+    assert hot.get("a", NOW) == Kept(new, NOW)

@@ -130,9 +130,7 @@ class Site:
         relay = self._relay
         kept = relay.hot.get(z32, relay.earliest())
         if kept is None and (key := key_bytes(z32)) is not None:
-            kept = await relay.shelf.get(key)
-            if kept is not None:
-                relay.hot.put(z32, kept)
+            kept = await relay.shelf.get(key, z32)
         if kept is None or self._is_stale(kept):
             try:
                 kept = await self._from_dht(NodeId.from_z32(z32), z32, kept)
@@ -168,8 +166,8 @@ class Site:
             return kept
         if found is None and kept is not None:
             # The next ones do not wait for a DHT that is slow or knows nothing.
-            found = attrs.evolve(kept, seen_at=self._relay.wall())
-            self._relay.hot.put(z32, found)
+            self._relay.hot.renew(z32, kept.packet, self._relay.wall())
+            return kept
         return found
 
     async def _put(self, request: web.BaseRequest, z32: str, *, is_iroh: bool) -> web.Response:
@@ -205,9 +203,7 @@ class Site:
     async def _keep(self, packet: Packet, z32: str, conditions: Conditions) -> Verdict:
         dht = self._relay.dht
         publishing = dht is not None and dht.is_publishing(packet.key)
-        verdict, kept = await self._relay.shelf.put(PutOrder(packet, conditions, publishing))
-        if kept is not None:
-            self._relay.hot.put(z32, kept)
+        verdict, _ = await self._relay.shelf.put(PutOrder(packet, z32, conditions, publishing))
         if dht is not None and verdict in (Verdict.STORED, Verdict.UNCHANGED):
             dht.publish(SignedRecord.from_relay_payload(NodeId(packet.key), packet.payload))
         return verdict

@@ -28,9 +28,13 @@ class Kept:
 
 @attrs.frozen
 class PutOrder:
-    """A packet to be judged and perhaps kept. `publishing`: what is held is on its way into the DHT."""
+    """A packet to be judged and perhaps kept, and the z-base-32 letters of its key.
+
+    `publishing`: what is held is on its way into the DHT.
+    """
 
     packet: Packet
+    z32: str
     conditions: Conditions = attrs.Factory(Conditions)
     publishing: bool = False
 
