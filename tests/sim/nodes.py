@@ -317,6 +317,7 @@ class Flow:
         """As `Link` does: a path that is back or new zeroes the back-off."""
         moved = isinstance(event, PathSelected) and event.old not in (None, event.path)
         if moved or isinstance(event, PathRestored | PathDoubted):
-            self._probes = 0
+            if not isinstance(event, PathDoubted):
+                self._probes = 0
             self._repeat()
             self._arm()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 
-from tests.sim.nodes import NOTICED, Flow, Node, Stun
+from tests.sim.nodes import Flow, Node, Stun
 from tom_connect.addr import is_local
-from tom_connect.holepunch.events import PathSelected
 from tom_connect.holepunch.pathrules import HEARTBEAT, MAX_PATHS, TRAFFIC
 from tom_connect.testing.fakenet import Depends, FakeNet, Firewall, Link, Nat, Router
 from tom_connect.testing.fakerelay import FakeRelay
@@ -141,28 +139,13 @@ class Weather:
     def event(self) -> None:
         """Something happens to one side, or to both at once."""
         rng = self.rng
-        what = rng.choice(
-            (
-                self.rebind,
-                self.rebind,
-                self.new_address,
-                self.move,
-                self.move,
-                self.flap,
-                self.cut,
-                self.block,
-                self.relay_down,
-                self.sleep,
-                self.lossy,
-                self.half_dead,
-            )
-        )
+        what = rng.choice(self.CHANGES)
         sides = rng.choice((self.sides[:1], self.sides[1:], self.sides))
-        if self.without_relay and what in (self.relay_down, self.block):
+        if self.without_relay and what in (Weather.relay_down, Weather.block):
             return
         self.counts[what.__name__] += 1
         for side in sides:
-            what(side)
+            what(self, side)
 
     def _routers(self, side: Side) -> list[Router]:
         return [router for router in side.node.host.routers() if router.box is not None or router.firewall is not None]
@@ -204,7 +187,7 @@ class Weather:
         self.net.at(self.net.now + seconds, back)
 
     def cut(self, side: Side) -> None:
-        self.flap(side, self.rng.uniform(5, 100))
+        self.flap(side, self.rng.choice((5.0, 20.0, 100.0)))
 
     def block(self, side: Side) -> None:
         """UDP is blocked on the way out, or the direct way between the two is dead."""
@@ -229,7 +212,7 @@ class Weather:
         host = side.node.host
         if host.asleep:
             return
-        seconds = self.rng.choice((1.0, 5.0, 60.0, 300.0))
+        seconds = self.rng.choice((1.0, 5.0, 60.0))
         self.note(f"{host.name}: sleeps {seconds}")
         host.sleep()
         stood = self.rng.random() < 0.5
@@ -258,6 +241,8 @@ class Weather:
         self.net.censor = lambda sender, dst: sender is host and dst.port != 3478
         assert others
         self.net.at(self.net.now + self.rng.uniform(3, 30), lambda: setattr(self.net, "censor", None))
+
+    CHANGES = (rebind, rebind, new_address, move, move, flap, cut, block, relay_down, sleep, lossy, half_dead)
 
     # --- what must hold ---------------------------------------------------------------------------------------
 
@@ -312,10 +297,8 @@ class Weather:
         lines = [f"seed {self.seed}: {what} at {self.net.now - 1000:.3f}", *self.log[-25:]]
         for side in self.sides:
             host, remote = side.node.host, side.flow.remote
-            lines.append(
-                f"{host.name} at {host.v4} {host.v6} behind "
-                f"{[(r.name, r.wan, r.box and r.box.kind) for r in host.routers()]}"
-            )
+            behind = [(router.name, router.wan, router.box and router.box.kind) for router in host.routers()]
+            lines.append(f"{host.name} at {host.v4} {host.v6} behind {behind}")
             lines.append(
                 f"  active {remote.active and remote.active.path}, targets {[str(t.path) for t in remote.targets]}"
             )
@@ -355,7 +338,7 @@ class Weather:
             if not side.node.host.asleep:
                 side.node.look()
         self.net.advance(0.5)
-        interval = rng.choice((0.2, 0.4, 0.9))
+        interval = rng.choice((0.25, 0.5, 0.9))
         # Nobody can reach what a NAT keeps shut, unless a relay tells it to open.
         mute = self.sides[:1] if self.without_relay else self.sides[1:]
         for side in rng.choice((self.sides, self.sides, self.sides[:1], mute)):
@@ -390,8 +373,8 @@ class Weather:
             for _ in range(self.rng.choice((1, 1, 2))):
                 at = self.net.now + self.rng.uniform(0, 4)
                 self.net.at(at, self.event)
-            self.traffic(self.rng.uniform(8, 14))
-            self.net.advance(self.rng.uniform(0, 360))
+            self.traffic(self.rng.uniform(7, 11))
+            self.net.advance(self.rng.uniform(0, 500))
 
     def settle(self) -> None:
         """At last everything works and stays as it is: both ends must come to the best that there is."""
@@ -403,7 +386,7 @@ class Weather:
         self.net.advance(330.0)
         self.net.censor = None
         self.note("everything works again")
-        for _ in range(10):
+        for _ in range(10 if self.must_be_direct() else 2):
             self.traffic(10.0)
             if all(side.flow.remote.active is not None and side.flow.remote.active.direct for side in self.sides):
                 break
@@ -444,6 +427,3 @@ def an_hour(seed: int) -> Weather:
     weather.run(3600.0)
     weather.settle()
     return weather
-
-
-__all__ = ["NOTICED", "Callable", "PathSelected", "Stuck", "Weather", "an_hour"]

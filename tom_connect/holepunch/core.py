@@ -352,11 +352,11 @@ class DiscoCore:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
         if self.openers is None or self._unfiltered or not known.paths.can_be_called:
             return False
-        if state.heard is not None and now - state.heard < STALE:
+        # What came from there lately passed both NATs.
+        passed = max(state.heard or -inf, state.added if state.source in (SOURCE_PEER, SOURCE_QUIC) else -inf)
+        if now - passed < STALE:
             return False
         if state.given and known.paths.active is None:
-            return False
-        if state.source in (SOURCE_PEER, SOURCE_QUIC):
             return False
         return beyond_nat(state.path) and known.puncher.opening(now, heard=_heard(known.paths))
 
@@ -387,7 +387,9 @@ class DiscoCore:
                 remote.punch(now)
             if now >= puncher.next_round and remote.in_use(now):
                 puncher.begin(now, fresh=False)
-                remote.punch(now)
+                if self.openers is not None:
+                    # Otherwise whom we call pings first, and our pings then find an open door more often.
+                    remote.punch(now)
             if remote.in_use(now) and self.ports_link.sockets is not None and self.ports.hard(puncher.their_mapping):
                 if now >= puncher.ports_due:
                     puncher.ports_tried(now)

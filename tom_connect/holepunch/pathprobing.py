@@ -31,7 +31,7 @@ def given_up(state: PathState, now: float, *, traffic: bool, dialing: bool, sile
     """
     if not state.given and not state.ever_proven:
         # While a dial waits for any path at all, the node may still be starting: it is asked on, ever more rarely.
-        wanted = dialing or silent
+        wanted = dialing or (silent and traffic)
         return state.lifetime_pings >= UNPROVEN_PINGS or (state.attempts >= len(PROBES) and not wanted)
     if state.attempts < len(PROBES) or dialing:
         return False

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from math import inf
 
 from tom_connect.abc import PathInfo
+from tom_connect.holepunch import pathrules as rules
 from tom_connect.holepunch.addrfilter import SOURCE_CALL, SOURCE_PEER, SOURCE_QUIC
 from tom_connect.holepunch.events import (
     PathAdded,
@@ -30,28 +31,6 @@ from tom_connect.holepunch.events import (
 from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.pathprobing import given_up, ping_interval
 from tom_connect.holepunch.pathroom import make_room
-from tom_connect.holepunch.pathrules import (
-    ACTIVE_TICK,
-    AT_EASE,
-    CONFIRMED_AFTER,
-    DOUBT_AFTER,
-    FOLLOW_AFTER,
-    HEARTBEAT,
-    LEAVE_AFTER,
-    LOST_AFTER,
-    MOST_PATIENCE,
-    MOVE_CREDIT,
-    OUTAGE,
-    PROBES,
-    REPROBE,
-    RETRY,
-    SECOND_SAMPLE,
-    STALE,
-    STANDBY,
-    TRAFFIC,
-    doubt_after,
-    leave_after,
-)
 from tom_connect.holepunch.pathsowner import PathsOwner
 from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
 from tom_connect.holepunch.pathtargets import doubted_targets, first_targets
@@ -86,6 +65,7 @@ class RemotePaths:
         self._patience = 1
         """Grows while pings are answered and QUIC's packets are not: then it is not the path that is silent."""
         self._outage_since: float | None = None
+        self._searched_since = -inf
         self._active_spoke = -inf
         self._led_to: PathState | None = None
         self._led_since = -inf
@@ -98,7 +78,7 @@ class RemotePaths:
         if self.holders > 1:
             return
         for state in self.paths.values():
-            if state.heard is None or now - state.heard > HEARTBEAT * LOST_AFTER:
+            if state.heard is None or now - state.heard > rules.HEARTBEAT * rules.LOST_AFTER:
                 state.proven = False
             self._probe(state, now)
         if self.active is not None and not self.active.proven:
@@ -140,10 +120,12 @@ class RemotePaths:
 
     def sent(self, now: float, *, asks: bool = True) -> None:
         """QUIC sent something to `targets`. Called for every batch. `asks`: it waits for an acknowledgment."""
-        self._last_sent = now
+        paused, self._last_sent = now - self._last_sent > rules.TRAFFIC, now
+        if paused and self._outage_since is not None:
+            self._search(now)
         if asks and self._unanswered_since is None:
             self._unanswered_since = now
-        if self.due > now + ACTIVE_TICK:
+        if self.due > now + rules.ACTIVE_TICK:
             self._wake(now)
 
     def quic_heard(self, path: Path, now: float, size: int) -> None:
@@ -175,7 +157,8 @@ class RemotePaths:
         state.credit = None
         self._prove(state, "quic", now)
         active = self.active
-        if active is not None and active is not state and (active.heard is None or now - active.heard > DOUBT_AFTER[0]):
+        silent = active is None or active.heard is None or now - active.heard > rules.DOUBT_AFTER[0]
+        if active is not state and silent:
             self._doubt(now, "the peer may have started anew elsewhere")
         self._choose(now)
         self._owner.arm(self, now)
@@ -194,7 +177,7 @@ class RemotePaths:
             self.add(path, SOURCE_PEER, now, given=False)
             return
         state.heard = now
-        pinged_lately = state.last_ping is not None and now - state.last_ping < PROBES[0]
+        pinged_lately = state.last_ping is not None and now - state.last_ping < rules.PROBES[0]
         if not state.proven and not pinged_lately and state.next_ping > now:
             if state.next_ping == inf:
                 state.attempts = 0
@@ -211,11 +194,11 @@ class RemotePaths:
         state.credit = None
         first = state.rtt is None
         state.answered(rtt, now)
-        state.next_ping = now + (SECOND_SAMPLE if first else HEARTBEAT)
+        state.next_ping = now + (rules.SECOND_SAMPLE if first else rules.HEARTBEAT)
         self._prove(state, "disco", now)
         if state is self.active:
             if self._doubt_since is not None:
-                self._patience = min(2 * self._patience, MOST_PATIENCE)
+                self._patience = min(2 * self._patience, rules.MOST_PATIENCE)
             self._calm(now)
             self._retarget()
         else:
@@ -299,22 +282,22 @@ class RemotePaths:
         self._choose(now)
         due = min((state.next_ping for state in self.paths.values()), default=inf)
         if traffic:
-            due = min(due, now + ACTIVE_TICK, self._next_verdict(now))
+            due = min(due, now + rules.ACTIVE_TICK, self._next_verdict(now))
         if due < inf:
             self._owner.arm(self, max(due, now + 0.001))
 
     def _traffic(self, now: float) -> bool:
         if self._outage_since is not None:
-            return now - self._outage_since < OUTAGE
-        return now - self._last_sent < TRAFFIC
+            return now - self._searched_since < rules.OUTAGE
+        return now - self._last_sent < rules.TRAFFIC
 
     def _wake(self, now: float) -> None:
         """Traffic after a pause: what was proven then may be gone."""
         for state in self._kept():
-            if state.last_pong is None or now - state.last_pong > HEARTBEAT:
+            if state.last_pong is None or now - state.last_pong > rules.HEARTBEAT:
                 state.next_ping = min(state.next_ping, now)
         active = self.active
-        if self.speaks_disco and active is not None and active.heard is not None and now - active.heard > STALE:
+        if self.speaks_disco and active is not None and active.heard is not None and now - active.heard > rules.STALE:
             self._doubt(now, "long silence")
         self._owner.arm(self, now)
 
@@ -324,15 +307,15 @@ class RemotePaths:
         if self._doubt_since is None:
             if self._unanswered_since is None:
                 return inf
-            times: tuple[float, ...] = (self._unanswered_since + self._patience * doubt_after(self.active),)
+            times: tuple[float, ...] = (self._unanswered_since + self._patience * rules.doubt_after(self.active),)
         else:
-            times = (self._doubt_since + leave_after(self.active), self._doubt_since + LEAVE_AFTER[1])
+            times = (self._doubt_since + rules.leave_after(self.active), self._doubt_since + rules.LEAVE_AFTER[1])
         return min((time for time in times if time > now), default=inf)
 
     # --- pings ------------------------------------------------------------------------------------------------
 
     def _probe(self, state: PathState, now: float) -> None:
-        state.attempts = 0
+        state.attempts = state.unanswered = 0
         state.next_ping = now
         if self.holders:
             self._owner.arm(self, now)
@@ -342,7 +325,7 @@ class RemotePaths:
         if state.proven:
             if not traffic and state.last_pong is not None and state.rtt is not None and state.unanswered == 0:
                 return
-            if not traffic and state.unanswered >= LOST_AFTER:
+            if not traffic and state.unanswered >= rules.LOST_AFTER:
                 return
             if self._lost_on_standby(state, now):
                 return
@@ -369,15 +352,15 @@ class RemotePaths:
             doubted=self._doubt_since is not None,
             silent=self.in_outage,
         )
-        if state.attempts > len(PROBES) and state.proven and self.speaks_disco is None:
+        if state.attempts > len(rules.PROBES) and state.proven and self.speaks_disco is None:
             self.speaks_disco = False
 
     def _lost_on_standby(self, state: PathState, now: float) -> bool:
         if state is self.active or not self.speaks_disco:
             return False
-        if state.unanswered >= LOST_AFTER:
+        if state.unanswered >= rules.LOST_AFTER:
             self._lose(state, now, "no answer")
-            state.next_ping = now + REPROBE
+            state.next_ping = now + rules.REPROBE
             self._owner.arm(self, state.next_ping)
             return True
         if self._doubt_since is None and state not in self._kept():
@@ -399,7 +382,7 @@ class RemotePaths:
         state.proven = False
         state.why = why
         state.first_heard = None
-        state.attempts = len(PROBES)
+        state.attempts = len(rules.PROBES)
         state.forget_rtt()
         self._owner.emit(PathLost(self.node_id, state.path, now, why))
 
@@ -410,6 +393,8 @@ class RemotePaths:
             state.first_heard = now
         if state.proven:
             if self._doubt_since is not None:
+                if state.next_ping > now + rules.DOUBT_PING:
+                    self._probe(state, now)
                 self._judge(now)
             elif self.active is not None:
                 self._used_by_peer(state, self.active, now)
@@ -443,12 +428,12 @@ class RemotePaths:
             self._follow(state, now)
         elif state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
             self._doubt(now, "the peer uses another", needs_pong=True)
-            self._at_ease_until = now + self._patience * AT_EASE
+            self._at_ease_until = now + self._patience * rules.AT_EASE
 
     def _follow(self, state: PathState, now: float) -> None:
         if state is not self._led_to or self._active_spoke > self._led_since:
             self._led_to, self._led_since = state, now
-        elif now - self._led_since >= FOLLOW_AFTER:
+        elif now - self._led_since >= rules.FOLLOW_AFTER:
             self._led_to = None
             if self._chosen_by_plugin(now) is None:
                 self._switch(state, "the peer uses it", now)
@@ -456,10 +441,10 @@ class RemotePaths:
     def _earn(self, state: PathState, now: float, size: int) -> None:
         if state.credit is None:
             return
-        if state.proven and now - (state.first_heard or now) >= CONFIRMED_AFTER:
+        if state.proven and now - (state.first_heard or now) >= rules.CONFIRMED_AFTER:
             state.credit = None
         else:
-            state.credit += MOVE_CREDIT * size
+            state.credit += rules.MOVE_CREDIT * size
 
     def _doubt(self, now: float, why: str, *, needs_pong: bool = False) -> None:
         """Begin to doubt the active path: ask it and all others whether they live."""
@@ -488,8 +473,10 @@ class RemotePaths:
         if self.active is not None:
             self.active.unanswered = 0
         if now is not None and doubted and self.active is not None:
-            self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
-            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
+            self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
+            # Where pings are answered and QUIC's packets are not, again and again, its back-off is right.
+            if self._patience < rules.MOST_PATIENCE:
+                self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
 
     def _judge(self, now: float) -> None:
         active = self.active
@@ -500,12 +487,12 @@ class RemotePaths:
                 return
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now >= self._unanswered_since + self._patience * doubt_after(active) and self._traffic(now)
-            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= DOUBT_AFTER[0]):
+            silent = now >= self._unanswered_since + self._patience * rules.doubt_after(active) and self._traffic(now)
+            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= rules.DOUBT_AFTER[0]):
                 self._doubt(now, "silent under traffic")
             return
         since = self._doubt_since
-        if now < since + leave_after(active):
+        if now < since + rules.leave_after(active):
             return
         alive = [s for s in self.paths.values() if s.proven and s is not active and (s.heard or -inf) >= since]
         if self.speaks_disco:
@@ -515,21 +502,25 @@ class RemotePaths:
             outage = self._outage_since
             self._switch(winner, "the path in use went silent", now)
             self._lose(active, now, "silent")
-            active.next_ping = now + RETRY
+            active.next_ping = now + rules.RETRY
             self._owner.arm(self, active.next_ping)
             if outage is not None:
                 self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
-        elif self._outage_since is None and now >= since + LEAVE_AFTER[1]:
+        elif self._outage_since is None and now >= since + rules.LEAVE_AFTER[1]:
             unanswered = self._unanswered_since
             self._outage_since = since if unanswered is None else min(unanswered, since)
-            for state in self.paths.values():
-                if not state.proven:
-                    # Another family, or a way that was shut until now, may be all that is left.
-                    state.lifetime_pings = 0
-                    self._probe(state, now)
             self.outages += 1
-            self._owner.outage(self, now)
+            self._search(now)
             self._retarget()
+
+    def _search(self, now: float) -> None:
+        """No path answers while there is traffic: ask all, for some time."""
+        self._searched_since = now
+        for state in self.paths.values():
+            # Another family, or a way that was shut until now, may be all that is left.
+            state.lifetime_pings = 0
+            self._probe(state, now)
+        self._owner.outage(self, now)
 
     def _choose(self, now: float) -> None:
         if self._doubt_since is not None and self.active is not None:
@@ -564,7 +555,7 @@ class RemotePaths:
             old.why = "answers, another one is used"
         self.active = winner
         winner.why = why
-        self._at_ease_until = max(self._at_ease_until, now + AT_EASE)
+        self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
         self._patience = 1
         self._calm()
         self._retarget()
@@ -574,7 +565,7 @@ class RemotePaths:
         """The active path and the best others, which are kept proven."""
         others = [state for state in self.paths.values() if state.proven and state is not self.active]
         others.sort(key=lambda state: (not state.direct, state.score(), state.added))
-        return ([self.active] if self.active is not None else []) + others[:STANDBY]
+        return ([self.active] if self.active is not None else []) + others[: rules.STANDBY]
 
     def _retarget(self) -> None:
         active = self.active

@@ -19,6 +19,7 @@ them, and at once when either end has new candidates. A direct path ends it all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -58,6 +59,7 @@ Offer = tuple[tuple[SocketAddr, ...], tuple[RelayUrl, ...], Mapping]
 NOTHING: Final[Offer] = ((), (), Mapping.UNKNOWN)
 
 
+@functools.lru_cache(maxsize=4096)
 def beyond_nat(path: Path) -> bool:
     """Whether a NAT may stand before `path`: not in our own networks, and IPv6 routers keep ports as they are."""
     return not isinstance(path, RelayPath) and ":" not in path.host and not is_local(path)

@@ -200,7 +200,7 @@ class Prober:
         )
         target = next(helpers, None)
         if target is not None:
-            check = OtherPortCheck(addr, target.addr, self._random_bytes(12))
+            check = OtherPortCheck(addr, target.addr, self._random_bytes(12), self.rtts.get(target))
             self._filters[version] = self._check(check, now)
 
     def _doubt_filtering(self, now: float) -> None:

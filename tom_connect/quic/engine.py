@@ -456,10 +456,10 @@ class Engine(Authenticated):
         self._pmtu.path_restored(now)
         self._recovery.path_restored(now)
 
-    def probe_now(self, now: float) -> None:
-        """Forget the back-off and probe at once, as if the probe timer had gone off for the first time."""
+    def probe_now(self, now: float, *, forget_backoff: bool) -> None:
+        """Probe at once, as if the probe timer had gone off."""
         self._clock = now
-        self._recovery.probe_now(now)
+        self._recovery.probe_now(now, forget_backoff=forget_backoff)
 
     def next_packet(self) -> int:
         """The number of the packet that is sent next, for `acknowledged`."""

@@ -218,9 +218,12 @@ class Link:
             self._unconfirmed = (event.path, self.engine.next_packet())
         elif isinstance(event, PathRestored) and event.silent_for >= SHORT_SILENCE:
             self.engine.path_restored(event.at)
-        elif isinstance(event, PathRestored | PathDoubted):
-            # What was lost is sent again at once, on all paths that traffic takes now, whatever the back-off says.
-            self.engine.probe_now(event.at)
+        elif isinstance(event, PathRestored):
+            self.engine.probe_now(event.at, forget_backoff=True)
+        elif isinstance(event, PathDoubted):
+            # What was lost is sent again at once, on all paths that traffic takes now. If they are dead too, the
+            # back-off goes on.
+            self.engine.probe_now(event.at, forget_backoff=False)
         else:
             return
         self.flush_soon()

@@ -83,9 +83,10 @@ class Recovery(FastRecovery):
         self._pto_count = 0
         self.reschedule_data(now=now)
 
-    def probe_now(self, now: float) -> None:
-        """Forget the back-off and send the oldest data again; the window stays as it is."""
-        self._pto_count = 0
+    def probe_now(self, now: float, *, forget_backoff: bool) -> None:
+        """Send the oldest data again at once; the window stays as it is."""
+        if forget_backoff:
+            self._pto_count = 0
         self.reschedule_data(now=now)
 
     def _fresh_window(self, now: float, max_datagram_size: int) -> None:

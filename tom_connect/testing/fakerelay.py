@@ -197,7 +197,7 @@ class RelayClient:
 
     def passed_on(self, sender: NodeId, data: bytes) -> None:
         """The relay has a datagram for us."""
-        if self.works():
+        if self.connected:
             self._down_at = max(self._down_at, self._clock.now + self._travel())
             self._clock.at(self._down_at, self._arrived, self._way, sender, data)
 

@@ -111,6 +111,23 @@ def test_a_path_that_comes_back_is_used_at_once() -> None:
     assert client.stats.cwnd >= 12_000, "an outage is no congestion"
 
 
+@pytest.mark.parametrize("forget", [True, False])
+def test_a_probe_in_doubt_leaves_the_window_and_may_leave_the_back_off(forget: bool) -> None:
+    """In a silence what waits longest is sent again at once; the window stays, and the back-off if that is wanted."""
+    network, _stream_id = loaded()
+    client = network.client.engine
+    assert client is not None
+    network.links(down=True)
+    network.wait(1.0)
+    window, back_off, sent = client.stats.cwnd, client._loss._pto_count, client.stats.packets_sent
+    assert back_off > 0
+    client.probe_now(network.now, forget_backoff=forget)
+    network.pump(network.client)
+    assert client.stats.packets_sent > sent
+    assert client.stats.cwnd == window
+    assert client._loss._pto_count == (0 if forget else back_off)
+
+
 def test_the_back_off_is_bounded() -> None:
     """Without any help a path that comes back is found within the longest probe interval."""
     network, stream_id = loaded()

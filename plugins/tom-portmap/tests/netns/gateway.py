@@ -13,7 +13,7 @@ from pathlib import Path
 from tom_connect.testing.natlab import Router
 
 PROGRAM = "/usr/sbin/miniupnpd"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which anything that has to happen does, on a loaded machine too."""
 
 # The chains that it fills. Its filter is asked before the lab's own, which lets nothing in that it did not accept.
@@ -31,7 +31,10 @@ table inet miniupnpd {
 
 def missing() -> str | None:
     """What this machine lacks."""
-    return None if shutil.which(PROGRAM) else "miniupnpd"
+    if shutil.which(PROGRAM) is None:
+        return "miniupnpd (Debian: miniupnpd-nftables)"
+    told = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return None if "nftables" in told.stdout + told.stderr else "a miniupnpd that uses nftables (miniupnpd-nftables)"
 
 
 class Gateway:
