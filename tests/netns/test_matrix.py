@@ -41,6 +41,7 @@ async def test_gets_a_direct_path(nodes: Couple, cell: tuple[Nat, Nat]) -> None:
         assert (await nodes.meet(PATIENCE)).direct is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", RELAYED, ids=name)
 async def test_stays_relayed(nodes: Couple, cell: tuple[Nat, Nat]) -> None:
     """What can't be direct (RELAYED says why) is connected all the same, goes on through the relay, and says why."""
