@@ -20,11 +20,11 @@ WORDS = {
     "nat_rebind": "NAT rebind",
     "new_public_ip": "new public IP",
     "another_router": "another router",
-    "flap": "flap of 2 s",
+    "flap": "2 s flap",
     "udp_blocked": "UDP blocked",
-    "asleep": "sleep of 60 s",
-    KILLED: "relay killed beside a direct path",
-    RESTARTED: "carrying relay killed, restarted",
+    "asleep": "60 s sleep",
+    KILLED: "spare relay killed",
+    RESTARTED: "relay in use restarted",
 }
 
 
@@ -55,7 +55,10 @@ async def mobility(options: Options) -> Report:
         [Column(event, WORDS[event], digits=2) for event in events],
         [Row(name) for name in PROGRAMS if name not in options.without],
         IROH,
-        notes=["the event is on the dialer's side in one run and on the other's in the next; medians of both"],
+        notes=[
+            "the event is on the dialer's side in one run and on the other's in the next; medians of both",
+            "a spare relay is killed beside a direct path; the one in use carries all, since UDP is blocked",
+        ],
     )
     lacking = missing()
     for row in report.rows:

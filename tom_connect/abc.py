@@ -92,6 +92,8 @@ class PluginContext:
     """The plugin's own, one for each endpoint: where its factories find what they have in common."""
     relay_urls: tuple[RelayUrl, ...] = ()
     """The relays that the user wants to be reachable through."""
+    direct: bool = True
+    """Whether the endpoint sends and takes direct packets; one that does not has no wish to be found at its address."""
     public_relays: tuple[str, ...] = ()
     """Names of lists of public relays that may be used where no other relay can be."""
 

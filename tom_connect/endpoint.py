@@ -129,7 +129,7 @@ class Endpoint:
 
     def net_report(self) -> Watch[NetReport]:
         """What is known about our network: addresses at which others see us, the NAT's kind; now and as it changes."""
-        return self._net.report
+        return self._net.current()
 
     def network_changed(self) -> None:
         """Say that the network is another one: interfaces, relays and all paths are looked at again, at once.
@@ -158,6 +158,10 @@ class Endpoint:
         self._net.network_changed()
         self._discovery.network_changed()
         self._magic.network_changed()
+
+    def _socket_rebound(self) -> None:
+        self._own.update()
+        self._net.network_changed()
 
     @property
     def plugins(self) -> list[PluginInfo]:
@@ -266,7 +270,7 @@ class Endpoint:
     async def _open(self) -> None:
         config = self._config
         await self._magic.bind(config.bind_addrs)
-        self._magic.set_rebound(self._own.update)
+        self._magic.set_rebound(self._socket_rebound)
         self._own.look()
         self._driver = Driver(
             self._magic,
@@ -316,14 +320,8 @@ class Endpoint:
         for name, source in self._own.sources:
             self._spawn(name, self._own.follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
-            self._spawn(
-                name, self._own.follow(transport.home_relay(), self._net.relays_changed), "following the home relay"
-            )
-            self._spawn(
-                name,
-                self._own.follow(transport.standby_relay(), self._net.relays_changed),
-                "following the standby relay",
-            )
+            for watched in (transport.home_relay(), transport.standby_relay()):
+                self._spawn(name, self._own.follow(watched, self._net.relays_changed), "following relays")
 
     async def _start_plugins(self) -> list[tuple[str, Publisher]]:
         host = self._host

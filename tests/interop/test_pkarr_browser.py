@@ -110,7 +110,7 @@ async def test_a_page_publishes_and_resolves(tmp_path: Path) -> None:
         assert SignedRecord.from_relay_payload(endpoint.node_id, bytes.fromhex(result["other"])).addr.direct_addrs
 
         # What the page left there is a record to us.
-        kept = await relay.shelf.get(NodeId.from_z32(result["key"]).raw)
+        kept = await relay.shelf.get(NodeId.from_z32(result["key"]).raw, result["key"])
         assert kept is not None
         record = SignedRecord.from_relay_payload(NodeId.from_z32(result["key"]), kept.packet.payload)
         assert [str(addr) for addr in record.addr.direct_addrs] == ["203.0.113.8:4433"]

@@ -49,7 +49,7 @@ async def meeting(*, direct: bool = False) -> AsyncIterator[Meeting]:
             await peer.online()
             async with Endpoint.bind(config(relay.url, direct=direct)) as ours, asyncio.TaskGroup() as group:
                 seen: list[Connection] = []
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     async for addr in ours.watch_addr():
                         if addr.relay_urls:
                             break
@@ -62,7 +62,7 @@ async def test_we_dial_iroh_through_the_relay() -> None:
     """With no address but the relay's, streams both small and large, and datagrams, come back over the relay path."""
     async with meeting() as met:
         peer = NodeAddr(NodeId(met.iroh.node_id), relay_urls=(met.relay.url,))
-        connection = await met.ours.connect(peer, ALPN, timeout=10)
+        connection = await met.ours.connect(peer, ALPN, timeout=30)
         assert bytes(connection.remote_node_id) == met.iroh.node_id
         for data in (b"hello", os.urandom(1 << 20)):
             stream = await connection.open_bi()
@@ -102,7 +102,7 @@ async def test_iroh_is_dialed_where_it_is_quickest() -> None:
     """Given both a direct address and the relay, a node of ours reaches iroh, which speaks no disco, and all works."""
     async with meeting(direct=True) as met:
         where = NodeAddr(NodeId(met.iroh.node_id), (met.relay.url,), met.iroh.addresses[:1])
-        connection = await met.ours.connect(where, ALPN, timeout=10)
+        connection = await met.ours.connect(where, ALPN, timeout=30)
         stream = await connection.open_bi()
         data = os.urandom(1 << 20)
         async with asyncio.TaskGroup() as group:

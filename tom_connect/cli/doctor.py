@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WAIT = 10.0
 """Seconds in which servers answer or are given up, relays connect, and the DHT is joined."""
+ROUTER_WAIT = 5.0
+"""Seconds at least where plugins ask our router: it is found by multicast, and may think for some seconds."""
 _HEADINGS = {"works": "What works", "note": "Good to know", "fails": "What does not work"}
 _DIAGNOSTIC_LINES = 12
 """Values that a plugin shows to people; the rest is in the JSON."""
@@ -39,8 +41,11 @@ async def command(run: Invocation, wait: float) -> None:
         check_settings(run, endpoint)
         run.output.note("Examining the network")
         wanted = bool(endpoint.relays())
+        asks_routers = any(p.state == "loaded" and "tom_address_source" in p.hooks for p in endpoint.plugins)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(wait), asyncio.TaskGroup() as group:
+                if asks_routers:
+                    group.create_task(asyncio.sleep(ROUTER_WAIT), name="waiting for routers")
                 async for report in endpoint.net_report():
                     if is_enough(report, relays_wanted=wanted):
                         break

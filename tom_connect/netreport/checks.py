@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Final
 
 import attrs
 
 from tom_connect.addr import SocketAddr
 from tom_connect.netreport.stun import HEADER_SIZE, BindingResponse, StunError, binding_request
 
-SENDS: Final = (0.0, 0.25, 0.75)
+SENDS: Final = (0.0, 0.1, 0.25)
 """Seconds after the start at which the question is sent."""
+PATIENCE: Final = (0.6, 1.25)
+"""Seconds for which an answer to the last one is waited: four round trips, but no less (a busy server) and no more."""
+LATE: Final = 0.1
+"""Seconds by which the last timer may be late: after a stall of our own, what has arrived is read before we judge."""
 
 
 @attrs.define
 class Check:
     """Sends a request to `dest` up to three times; `result` says whether it came back, None while that is open.
 
-    `subject`: our reflexive address that it is about. After `start` and `handle_timer` send what they return.
+    `subject`: our reflexive address that it is about; `rtt`: seconds to `dest` and back, if that is known. After
+    `start` and `handle_timer` send what they return.
     """
 
     subject: SocketAddr
     dest: SocketAddr
     transaction_id: bytes
+    rtt: float | None = None
     result: bool | None = None
     _sent: int = 0
     _started: float = 0.0
-
-    patience: ClassVar[float] = 1.5
-    """Seconds until silence is an answer."""
+    _stalled: bool = False
 
     def start(self, now: float) -> bytes:
         """The first request."""
@@ -47,7 +51,10 @@ class Check:
         """When `handle_timer` is due, None when all is done."""
         if self.result is not None:
             return None
-        return self._started + (SENDS[self._sent] if self._sent < len(SENDS) else self.patience)
+        if self._sent < len(SENDS):
+            return self._started + SENDS[self._sent]
+        patience = PATIENCE[1] if self.rtt is None else min(max(4 * self.rtt, PATIENCE[0]), PATIENCE[1])
+        return self._started + SENDS[-1] + patience
 
     def handle_timer(self, now: float) -> bytes | None:
         """The request to send again, or None."""
@@ -57,6 +64,10 @@ class Check:
         if self._sent < len(SENDS):
             self._sent += 1
             return self._request()
+        if now - due > LATE and not self._stalled:
+            self._stalled = True
+            self._started += now - due + LATE
+            return None
         self.result = False
         return None
 

@@ -48,10 +48,10 @@ MAX_TARGETS: Final = 24
 
 @attrs.frozen
 class Target:
-    """One service of a server at one address."""
+    """One service of a server at one address. It stays the same while more becomes known about the server."""
 
     kind: Kind
-    server: ProbeServer
+    server: ProbeServer = attrs.field(eq=False)
     addr: SocketAddr
 
     @property
@@ -97,7 +97,9 @@ class Prober:
         self.silent: set[Target] = set()
         """Targets that were given up when they were asked last."""
         self.problems: dict[Target, str] = {}
-        """Why a target did not answer when it was asked last, where that is known."""
+        """Why a target told no address when it was asked last, where that is known."""
+        self.refusals: set[Target] = set()
+        """Targets that sent something back when they were asked last, but no address."""
         self._observations = observations
         self._in_use = in_use
         self._random_bytes = random_bytes
@@ -133,6 +135,7 @@ class Prober:
             self.rtts.pop(target, None)
             self.problems.pop(target, None)
             self.silent.discard(target)
+            self.refusals.discard(target)
             self._observations.forget(target.kind, target.witness)
         new = [target for target in wanted if target not in self._targets]
         self._targets = wanted
@@ -151,6 +154,7 @@ class Prober:
         self._doubt_filtering(now)
         self.answered.clear()
         self.silent.clear()
+        self.refusals.clear()
         for target in self._targets:
             self._leave(target, now)
             self._begin(target, now)
@@ -196,7 +200,7 @@ class Prober:
         )
         target = next(helpers, None)
         if target is not None:
-            check = OtherPortCheck(addr, target.addr, self._random_bytes(12))
+            check = OtherPortCheck(addr, target.addr, self._random_bytes(12), self.rtts.get(target))
             self._filters[version] = self._check(check, now)
 
     def _doubt_filtering(self, now: float) -> None:
@@ -326,6 +330,8 @@ class Prober:
             self._told(target, report.addr, report.rtt, now)
         if client.error is not None:
             self.problems[target] = str(client.error)
+            if client.error.code is not None and client.told is None:
+                self.refusals.add(target)
             self._drop_client(state)
             self.answered.pop(target, None)
             self.silent.add(target)
@@ -376,11 +382,14 @@ class Prober:
         if result is None:
             self.answered.pop(target, None)
             self.silent.add(target)
+            if transaction.error is not None and transaction.error.code is not None:
+                self.refusals.add(target)
         else:
             self._told(target, result.addr, result.rtt, now)
 
     def _told(self, target: Target, addr: SocketAddr, rtt: float | None, now: float) -> None:
         self.silent.discard(target)
+        self.refusals.discard(target)
         self.problems.pop(target, None)
         self.answered[target] = now
         if rtt is not None:

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 from tom_connect.abc import Clock, DatagramProtocol, ProbeServer, RelayInfo, RelayTransport, SharedSocket
 from tom_connect.addr import SocketAddr, is_local
@@ -20,6 +20,8 @@ from tom_connect.netreport.report import FamilyReport, Filtering, NetReport, Rel
 from tom_connect.netreport.stun import is_stun
 from tom_connect.watch import Watch
 
+T = TypeVar("T")
+
 MAX_SERVERS: Final = 4
 """Relays that are asked: two would do to contradict each other, further ones to outvote a liar."""
 MAX_QAD_SERVERS: Final = 2
@@ -30,7 +32,6 @@ PORTAL_AFTER: Final = 3.0
 PORTAL_AGAIN: Final = 60.0
 LOOK_AGAIN: Final = (1.0, 20.0)
 """Seconds after which relays are looked at again, doubled each time: not every change of theirs is announced."""
-
 
 _CARRIER: Final = ipaddress.ip_network("100.64.0.0/10")
 """Between a carrier's NAT and its customers' routers (RFC 6598)."""
@@ -45,9 +46,10 @@ class NetReporter(DatagramProtocol):
     """Keeps a NetReport of one endpoint; `run` and `find_servers` do the work.
 
     `local()`: our sockets' addresses on this machine; `routers()`: those that our routers say they have outside;
-    `transports()`: the relay transports, each with its plugin's
-    name, whose failures are given to `report_failure`; `busy()`: whether there are connections; `on_change()`: called
-    when reflexive addresses have changed. `probing` False sends nothing. It claims all STUN of the shared socket.
+    `transports()`: the relay transports, each with its plugin's name, whose failures are given to `report_failure`;
+    `busy()`: whether there are connections; `on_change()`: called when reflexive addresses have changed, or what
+    hole punching goes by: the kind of NAT, whether UDP is blocked. `probing` False sends nothing. It claims all STUN
+    of the shared socket.
     """
 
     name = "netreport"
@@ -80,12 +82,19 @@ class NetReporter(DatagramProtocol):
         self._prober = Prober(self._observations, in_use=self._in_use)
         self._resolved: dict[str, tuple[SocketAddr, ...]] = {}
         self._doubtful: set[str] = set()
+        self._failed: set[str] = set()
+        """Relay transports whose failure was reported: they are asked so often that once is enough."""
         self._looked = False
         self._portal: bool | None = None
         self._portal_at = self._now() + PORTAL_AFTER
         self._look = asyncio.Event()
         self._wake = asyncio.Event()
         self._waits_until = inf
+
+    def current(self) -> Watch[NetReport]:
+        """The report, brought up to date with what relays and routers say now."""
+        self._pump()
+        return self.report
 
     # What others tell
 
@@ -141,19 +150,25 @@ class NetReporter(DatagramProtocol):
     # What relay transports say
 
     def _relays(self) -> list[RelayInfo]:
-        return [info for _name, transport in self._transports() for info in transport.relays()]
+        return self._of_transports(lambda transport: transport.relays())
 
     def _in_use(self) -> bool:
         return self._busy() or any(info.connected for info in self._relays())
 
     def _servers(self) -> list[ProbeServer]:
-        servers: list[ProbeServer] = []
-        for name, transport in self._transports() if self._probing else ():
-            try:
-                servers += transport.probes()
-            except Exception as exc:  # a plugin may raise anything, and the others go on
-                self._report_failure(name, exc)
+        servers = self._of_transports(lambda transport: transport.probes()) if self._probing else []
         return list({server.relay: server for server in servers}.values())[:MAX_SERVERS]
+
+    def _of_transports(self, ask: Callable[[RelayTransport], Sequence[T]]) -> list[T]:
+        told: list[T] = []
+        for name, transport in self._transports():
+            try:
+                told += ask(transport)
+            except Exception as exc:  # a plugin may raise anything, and the others go on
+                if name not in self._failed:
+                    self._failed.add(name)
+                    self._report_failure(name, exc)
+        return told
 
     # Work
 
@@ -250,10 +265,7 @@ class NetReporter(DatagramProtocol):
         self.report.set(report)
         if any(new.filtering != old.family(new.version).filtering for new in (report.ipv4, report.ipv6)):
             self._look.set()
-        if any(
-            (new.reflexive, new.confirmed) != (known.reflexive, known.confirmed)
-            for new, known in ((report.ipv4, old.ipv4), (report.ipv6, old.ipv6))
-        ):
+        if _acted_on(report) != _acted_on(old):
             self._on_change()
 
     # What is known
@@ -272,9 +284,9 @@ class NetReporter(DatagramProtocol):
     def _family(self, version: Version, local: Sequence[SocketAddr]) -> FamilyReport:
         own = tuple(addr for addr in local if addr.ip.version == version)
         verdict: Verdict = self._observations.verdict(version, own)
-        if verdict.nat and verdict.confirmed:
+        if self._probing and verdict.nat and verdict.confirmed:
             self._prober.check_hairpin(version, verdict.confirmed[0], self._now())
-        if verdict.reflexive and self._probing:
+        if self._probing and verdict.reflexive:
             self._prober.check_filtering(version, verdict.reflexive[0], self._now())
         asked = [target for target in self._prober.targets if target.addr.ip.version == version]
         answers: bool | None = None
@@ -297,7 +309,12 @@ class NetReporter(DatagramProtocol):
         )
 
     def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
-        return any(addr.ip in _CARRIER for addr in own) or any(is_local(SocketAddr(h, 1)) for h in self._routers())
+        if any(addr.ip in _CARRIER for addr in own):
+            return True
+        try:
+            return any(is_local(SocketAddr(host, 1)) for host in self._routers())
+        except Exception:  # a plugin may raise anything, and say what is no address
+            return False
 
     def _relay_reports(self) -> tuple[RelayReport, ...]:
         nearest: dict[str, float] = {}
@@ -311,13 +328,18 @@ class NetReporter(DatagramProtocol):
         )
 
     def _udp_blocked(self) -> bool | None:
-        if self._prober.answered or self._observations.heard_from_peers():
+        if self._prober.answered or self._prober.refusals or self._observations.heard_from_peers():
             return False
         certain = [target for target in self._prober.targets if target.server.certain]
         connected = any(info.connected for info in self._relays())
         if certain and connected and all(target in self._prober.silent for target in certain):
             return True
         return None
+
+
+def _acted_on(report: NetReport) -> tuple[object, ...]:
+    families = (report.ipv4, report.ipv6)
+    return (report.udp_blocked, *((each.reflexive, each.confirmed, each.mapping, each.filtering) for each in families))
 
 
 async def _addresses(host: str) -> tuple[SocketAddr, ...]:

@@ -65,6 +65,7 @@ class PluginContexts:
                 report_external_addr=functools.partial(lent.report_external_addr, name),
                 shared={},
                 relay_urls=() if self._config.dht_only else self._config.relay_urls,
+                direct=self._config.direct,
                 public_relays=() if self._config.dht_only else self._config.public_relays,
             )
         return self._made[name]

@@ -10,10 +10,11 @@ from tests.unit.endpoint.pairs import ALPN, Pair, accept_one, local_config
 from tests.unit.endpoint.wires import wires_to
 from tom_connect import Endpoint, NodeAddr, SocketAddr
 from tom_connect import own_addrs as own_addrs_module
-from tom_connect.abc import PluginContext
+from tom_connect.abc import AddressSource, PluginContext
 from tom_connect.holepunch.events import PathSelected
 from tom_connect.hookspecs import hookimpl
 from tom_connect.netreport.interfaces import InterfaceAddress, NetworkState, expand_wildcards, interface_addresses
+from tom_connect.watch import Watch
 
 HOSTS = ["192.168.1.5", "10.0.0.7", "169.254.3.3", "127.0.0.1", "203.0.113.9", "fd00::5", "2001:db8::9"]
 
@@ -71,6 +72,42 @@ async def test_changes_are_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(changes), 0.05)
     assert [value async for value in changes] == []
+
+
+class Mapped(AddressSource):
+    """An address source that hears of changes, and may fail when it does."""
+
+    def __init__(self, *addrs: SocketAddr, fail: bool = False) -> None:
+        self.addrs = Watch(addrs)
+        self.changes = 0
+        self._fail = fail
+
+    @hookimpl
+    def tom_address_source(self, ctx: PluginContext) -> AddressSource:
+        return self
+
+    def watch(self) -> Watch[tuple[SocketAddr, ...]]:
+        return self.addrs
+
+    def network_changed(self) -> None:
+        self.changes += 1
+        if self._fail:
+            raise RuntimeError("broken plugin")
+
+
+async def test_address_sources_hear_of_another_network() -> None:
+    """What they know comes before the interfaces' addresses; one that fails is reported, and the others are told."""
+    broken, good = Mapped(fail=True), Mapped(SocketAddr("203.0.113.77", 4000))
+    plugins = (("broken", broken), ("good", good))
+    async with Endpoint.bind(local_config(extra_plugins=plugins)) as endpoint:
+        assert [addr.port for addr in endpoint.node_addr().direct_addrs] == [4000, endpoint.local_addrs[0].port]
+        endpoint.network_changed()
+        assert (broken.changes, good.changes) == (1, 1)
+        assert {info.name: str(info.state) for info in endpoint.plugins}["broken"] == "failed"
+        good.addrs.set(())
+        async with asyncio.timeout(5):
+            while len((addr := endpoint.node_addr()).direct_addrs) > 1:
+                await endpoint.watch_addr().other_than(addr)
 
 
 def test_this_machine_has_addresses_that_others_can_read() -> None:

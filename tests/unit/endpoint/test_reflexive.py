@@ -10,10 +10,11 @@ import pytest
 
 from tests.unit.endpoint.pairs import local_config
 from tom_connect import Endpoint, NodeAddr, NodeId, RelayUrl, SocketAddr, hookimpl
-from tom_connect.abc import AddressSource, PluginContext, ProbeServer, RelayTransport
+from tom_connect.abc import AddressSource, PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.netreport.prober import REQUESTS
 from tom_connect.netreport.report import Mapping, NetReport
 from tom_connect.netreport.stun import BindingRequest, binding_success
+from tom_connect.plugins import PluginState
 from tom_connect.watch import Watch
 
 SEEN = SocketAddr("203.0.113.1", 4000)
@@ -62,6 +63,7 @@ class Transport(RelayTransport):
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self.servers = list(servers)
+        self.broken = False
         self.home: Watch[RelayUrl | None] = Watch(None)
 
     def send(self, relay: RelayUrl, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:
@@ -73,7 +75,14 @@ class Transport(RelayTransport):
     def home_relay(self) -> Watch[RelayUrl | None]:
         return self.home
 
+    def relays(self) -> Sequence[RelayInfo]:
+        if self.broken:
+            raise RuntimeError("broken plugin")
+        return ()
+
     def probes(self) -> Sequence[ProbeServer]:
+        if self.broken:
+            raise RuntimeError("broken plugin")
         return [
             ProbeServer(
                 RelayUrl.parse(f"test://relay{number}/"),
@@ -240,6 +249,24 @@ async def test_a_silent_server_is_asked_again_and_given_up() -> None:
             assert report.complete
             assert report.udp_blocked is None  # no relay is connected, so that all may be down
             assert servers[0].asked == REQUESTS
+
+
+async def test_a_transport_that_fails_is_reported_once_and_others_are_heard() -> None:
+    """What a relay plugin raises when it is asked for servers ends nothing; what other plugins say still counts."""
+    async with serving(SEEN) as servers:
+        plugin = Plugin(servers)
+        async with asking(plugin) as endpoint:
+            await report_that(endpoint, lambda report: bool(report.ipv4.reflexive))
+            plugin.transport.broken = True
+            for _ in range(3):
+                endpoint.network_changed()
+                endpoint.net_report()
+            plugin.ctx.report_external_addr(LIE)
+            await addr_with(plugin.ctx.local_addrs, LIE)
+            info = next(info for info in endpoint.plugins if info.name == "asker")
+            assert info.state is PluginState.FAILED
+            assert "broken plugin" in info.reason
+            assert info.reason.count("broken plugin") == 1
 
 
 async def test_plugins_tell_of_themselves() -> None:

@@ -68,6 +68,7 @@ class World:
             random_bytes=self.rng.randbytes,
             uniform=self.rng.uniform,
         )
+        self._contacted: set[SocketAddr] = set()
         self._flying: list[tuple[float, int, bytes, SocketAddr]] = []
         self._order = itertools.count()
 
@@ -101,6 +102,7 @@ class World:
     def _flush(self) -> None:
         for data, dest in self.prober.take_outbox():
             self.sent.append((self.now, dest))
+            self._contacted.add(dest)
             if self.rng.random() < self.loss:
                 continue
             source = self.mapping(dest)
@@ -118,7 +120,7 @@ class World:
                     continue
                 told = self.lies.get(dest, source)
                 origin = SocketAddr(dest.host, dest.port + 1) if request.change_port else dest
-                known = any(sent == origin for _, sent in self.sent)
+                known = origin in self._contacted
                 if self.rng.random() >= self.loss and (known or not self.port_filter):
                     self._deliver(binding_success(request.transaction_id, told), origin)
 

@@ -150,6 +150,21 @@ def test_hairpinning_is_found_out_once(hairpin: bool) -> None:
     assert 1 <= len(world.sent) <= 3
 
 
+def test_more_about_a_server_changes_nothing_that_is_known() -> None:
+    """A relay that has connected, and said which services it has, keeps its word, and is not asked again for that."""
+    world = World()
+    world.prober.set_targets([stun("a", 1, certain=False)], world.now)
+    world.run(1.0)
+    world.prober.set_targets([stun("a", 1, other=3479)], world.now)
+    assert world.observations.verdict(4, LOCAL).confirmed == (cone(A.addr),)
+    assert world.prober.settled
+    world.run(1.0)
+    assert len(world.sent) == 1
+    assert world.prober.targets[0].server.certain
+    world.prober.check_filtering(4, cone(A.addr), world.now)
+    assert len(world.prober.take_outbox()) == 1
+
+
 def test_targets_that_are_gone_have_no_say() -> None:
     """A relay that is not ours any more is not asked, and its word counts no more; the number of targets is bounded."""
     world = World()

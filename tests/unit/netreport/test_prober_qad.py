@@ -77,6 +77,7 @@ def test_an_invalid_certificate_is_refused(target: object) -> None:
     world.run(600.0)
     assert world.observations.verdict(4, LOCAL).reflexive == ()
     assert "lost" in world.prober.problems[target]  # type: ignore[index]
+    assert target in world.prober.refusals  # so that UDP is not taken for blocked
     attempts = len(set(world.qad.values()))
     assert 3 <= attempts <= 600 / QAD_RETRY[0] / 3
 
@@ -96,7 +97,7 @@ def test_a_silent_server_is_given_up_and_tried_again() -> None:
     world.down.add(SERVER)
     world.prober.set_targets([qad()], world.now)
     world.run(6.0)
-    assert world.prober.settled and not world.prober.answered
+    assert world.prober.settled and not world.prober.answered and not world.prober.refusals
     world.down.clear()
     world.run(2 * QAD_RETRY[0])
     assert world.observations.verdict(4, LOCAL).confirmed == (cone(SERVER),)

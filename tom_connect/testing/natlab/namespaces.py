@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
-import fcntl
 import os
 import re
 import shutil
@@ -150,6 +149,8 @@ def settle(namespace: str, *devices: str) -> None:
     It does so in a work queue of its own, and until then drops what a device is to send, or a bridge port to forward.
     Asking for the link's state (ETHTOOL_GLINK) makes it catch up at once.
     """
+
+    import fcntl  # not there on all systems on which this module is imported
 
     def ask() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

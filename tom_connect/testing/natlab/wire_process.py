@@ -6,7 +6,6 @@ It reads requests as JSON lines on standard input and answers each with a line; 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import json
 import os
@@ -139,6 +138,8 @@ class Carrier:
 
 
 def _tap(namespace: str, name: str, mac: str) -> int:
+    import fcntl  # not there on all systems on which this module is imported
+
     def make() -> int:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))

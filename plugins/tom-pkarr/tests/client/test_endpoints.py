@@ -72,7 +72,7 @@ async def test_private_addresses_of_a_record_get_no_packet(relay: PkarrRelay) ->
         victim.setblocking(False)
         addr = NodeAddr(key.node_id, direct_addrs=(("127.0.0.1", victim.getsockname()[1]), "10.0.0.1:1", "[fc00::1]:1"))
         record = sign_record(key, addr, int(relay.wall() * 1e6))
-        await relay.shelf.put(PutOrder(Packet.of(record)))
+        await relay.shelf.put(PutOrder(Packet.of(record), key.node_id.z32()))
         async with Endpoint.bind(config(relay.url, allow_local=False)) as bob:
             with pytest.raises((DialError, DiscoveryError)):
                 await bob.connect(key.node_id, "test/1", timeout=2.0)

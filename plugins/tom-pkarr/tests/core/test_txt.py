@@ -43,7 +43,7 @@ def test_addresses_and_their_time() -> None:
     )
     assert isinstance(answer, DnsAnswer)
     assert [str(url) for url in answer.addr.relay_urls] == ["https://r.example/"]
-    assert [str(addr) for addr in answer.addr.direct_addrs] == ["192.0.2.1:5", "[2001:db8::1]:6"]
+    assert {str(addr) for addr in answer.addr.direct_addrs} == {"192.0.2.1:5", "[2001:db8::1]:6"}
     assert (answer.addr.user_data, answer.ttl) == ("x", 30.0)
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import dns.asyncresolver
 import dns.flags
 import dns.message
 import dns.rcode
@@ -141,6 +142,27 @@ async def test_an_answer_is_a_hint_and_kept_for_its_time(lend: Any, clock: Any, 
         clock.seconds += 31
         assert ports(await found(discovery)) == [1]
         assert server.udp_queries == 2
+
+
+async def test_the_servers_of_the_system(
+    lend: Any, clock: Any, name_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless others are named the system's are asked; where it names none, the error says what to set."""
+    server = await name_server(honest())
+    file = tmp_path / "resolv.conf"
+    file.write_text(f"nameserver {server.addr.host}\n")
+
+    class Resolver(dns.asyncresolver.Resolver):
+        def __init__(self) -> None:
+            super().__init__(str(file))
+            self.port = server.addr.port
+
+    monkeypatch.setattr(dns.asyncresolver, "Resolver", Resolver)
+    async with asking(lend, clock) as discovery:
+        assert ports(await found(discovery)) == [1]
+    file.write_text("")
+    async with asking(lend, clock) as discovery:
+        assert "dns.servers" in await failure(discovery)
 
 
 async def test_nothing_there(lend: Any, clock: Any, name_server: Any) -> None:

@@ -113,7 +113,7 @@ async def test_a_stale_packet_is_looked_up_again(run: Any, clock: Any) -> None:
             from tom_pkarr.core.rules import Packet
             from tom_pkarr.server.store import PutOrder
 
-            await relay.shelf.put(PutOrder(Packet.of(record(each, clock.wall(), port))))
+            await relay.shelf.put(PutOrder(Packet.of(record(each, clock.wall(), port)), each.node_id.z32()))
         await put_in_dht(net, key, clock.wall() + 1, 2)
         assert await get(relay, key) == (200, 1)
         clock.seconds += 61

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import sqlite3
+import tempfile
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tom_connect.addr import NodeAddr
 from tom_connect.keys import SecretKey
 from tom_connect.record import sign_record
-from tom_pkarr.core.rules import Packet, Verdict
+from tom_pkarr.core.rules import Conditions, Packet, Verdict, judge
 from tom_pkarr.errors import PkarrServerError, StoreBusyError, StoreError
 from tom_pkarr.server import PkarrRelay
 from tom_pkarr.server.shelf import MAX_WAITING, HotPackets
@@ -32,7 +36,7 @@ def opened(path: pathlib.Path | None = None, **options: Any) -> PacketStore:
 
 
 def put(store: PacketStore, packets: list[Packet], now: float = NOW) -> list[Verdict]:
-    return [verdict for verdict, _ in store.work([PutOrder(p) for p in packets], [], [], now)[0]]
+    return [verdict for verdict, _ in store.work([PutOrder(p, "") for p in packets], [], [], now)[0]]
 
 
 def get(store: PacketStore, key: bytes, now: float = NOW) -> Kept | None:
@@ -146,7 +150,7 @@ async def test_a_queue_that_is_full_refuses(relay: PkarrRelay, monkeypatch: pyte
     """More requests than may wait are refused at once."""
     monkeypatch.setattr("tom_pkarr.server.shelf.MAX_WAITING", 0)
     with pytest.raises(StoreBusyError):
-        await relay.shelf.get(bytes(32))
+        await relay.shelf.get(bytes(32), "")
     assert MAX_WAITING > 0
 
 
@@ -167,3 +171,67 @@ async def test_a_disk_that_fails_is_told_once(
             assert response.status == 200
     assert relay.failures == 3
     assert len([r for r in caplog.records if "can't be reached" in r.getMessage()]) == 1
+
+
+KEYS = [SecretKey(bytes(31) + bytes((number,))) for number in (1, 2, 3)]
+STEP = st.tuples(
+    st.integers(0, len(KEYS) - 1), st.integers(0, 5), st.integers(1, 2), st.sampled_from(["", "current", "other"])
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(STEP, max_size=6), max_size=5), st.booleans())
+def test_the_store_follows_the_rules(batches: list[list[tuple[int, int, int, str]]], restart: bool) -> None:
+    """Whatever is put in whatever batches, what is held and answered is what the rules say of a table in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = opened(pathlib.Path(folder) / "packets")
+        model: dict[bytes, Packet] = {}
+        for batch in batches:
+            orders, expected = [], []
+            for key, seconds, port, condition in batch:
+                new = packet(KEYS[key], NOW + seconds, port)
+                held = model.get(new.key)
+                named = {"": None, "other": "1", "current": str(held.timestamp_us) if held else "1"}[condition]
+                verdict = judge(new, held, Conditions(named), publishing=False)
+                if verdict is Verdict.STORED:
+                    model[new.key] = new
+                orders.append(PutOrder(new, "", Conditions(named)))
+                expected.append(verdict)
+            outcomes, _ = store.work(orders, [], [], NOW)
+            assert [verdict for verdict, _ in outcomes] == expected
+            if restart:
+                store.close()
+                store = opened(pathlib.Path(folder) / "packets")
+        assert {key: get(store, key) for key in model} == {key: Kept(held, NOW) for key, held in model.items()}
+        assert store.packets == len(model)
+        assert store.bytes == sum(len(held.payload) + ROW_OVERHEAD for held in model.values())
+        store.close()
+
+
+async def test_memory_follows_the_store_when_nobody_waits(relay: PkarrRelay) -> None:
+    """A writer that hangs up before its answer leaves no older packet in memory than in the store."""
+    key = SecretKey.generate()
+    z32, now = key.node_id.z32(), relay.wall()
+    old, new = packet(key, now - 1, 1), packet(key, now, 2)
+    await relay.shelf.put(PutOrder(old, z32))
+    putting = asyncio.create_task(relay.shelf.put(PutOrder(new, z32)))
+    await asyncio.sleep(0)
+    putting.cancel()
+    await asyncio.gather(putting, return_exceptions=True)
+    # Behind the one that was given up.
+    held = await relay.shelf.get(new.key, z32)
+    assert held is not None and held.packet == new
+    kept = relay.hot.get(z32, 0.0)
+    assert kept is not None and kept.packet == new
+
+
+def test_renewing_takes_no_newer_packet_away() -> None:
+    """What was looked for in the DHT meanwhile counts as seen only if it is still what is held."""
+    hot, key = HotPackets(10_000), SecretKey.generate()
+    old, new = packet(key, NOW, 1), packet(key, NOW + 1, 2)
+    hot.put("a", Kept(old, NOW))
+    hot.renew("a", old, NOW + 5)
+    assert hot.get("a", NOW + 5) == Kept(old, NOW + 5)
+    hot.put("a", Kept(new, NOW))
+    hot.renew("a", old, NOW + 9)
+    assert hot.get("a", NOW) == Kept(new, NOW)

@@ -198,8 +198,8 @@ class Mapper:
     def _announced(self, gateway: str) -> None:
         now = self.clock.monotonic()
         for slot in self._slots.values():
-            slot.keeper.announced(gateway, now)
-        self._wake.set()
+            if slot.keeper.announced(gateway, now):
+                self._wake.set()
 
     async def _do(self, slot: Slot, action: Action) -> None:
         """Ask, and tell the keeper what came of it; whatever goes wrong is an answer too."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from tom_connect.testing.natlab import Router
 
 PROGRAM = "/usr/sbin/miniupnpd"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which anything that has to happen does, on a loaded machine too."""
 
 # The chains that it fills. Its filter is asked before the lab's own, which lets nothing in that it did not accept.
@@ -31,7 +31,10 @@ table inet miniupnpd {
 
 def missing() -> str | None:
     """What this machine lacks."""
-    return None if shutil.which(PROGRAM) else "miniupnpd"
+    if shutil.which(PROGRAM) is None:
+        return "miniupnpd (Debian: miniupnpd-nftables)"
+    told = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return None if "nftables" in told.stdout + told.stderr else "a miniupnpd that uses nftables (miniupnpd-nftables)"
 
 
 class Gateway:
@@ -101,9 +104,9 @@ class Gateway:
         return [line.strip() for line in shown.splitlines() if "dnat" in line]
 
     def pinholes(self) -> list[str]:
-        """Its rules for pinholes of IPv6, as nft shows them."""
+        """Its rules for pinholes of IPv6, told from IPv4 mappings by where nft shows an address."""
         shown = self.router.run(["nft", "list", "chain", "inet", "natlab", "miniupnpd"]).stdout
-        return [line.strip() for line in shown.splitlines() if "dport" in line and "dnat" not in line]
+        return [line.strip() for line in shown.splitlines() if "@nh,192,128 " in line or "ip6 daddr" in line]
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

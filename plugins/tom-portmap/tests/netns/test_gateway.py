@@ -11,7 +11,7 @@ from tom_connect.testing.natlab import Lab, Nat
 from .conftest import Start, dial
 from .gateway import Gateway, until
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = [pytest.mark.netns, pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(400)]
 PROTOCOLS = ["pcp", "nat-pmp", "upnp"]
 
 

@@ -82,7 +82,7 @@ async def talked(dialed: Connection, accepted: Connection) -> None:
 
 async def test_two_nodes_learn_where_the_other_is(proxy: TellingProxy) -> None:
     """Nodes that talk through a relay of theirs learn from it the address from which the other is connected."""
-    async with at_relay(proxy.url) as a, at_relay(proxy.url) as b:
+    async with at_relay(proxy.url, direct=True) as a, at_relay(proxy.url, direct=True) as b:
         of_a, of_b = attested(a), attested(b)
         await talked(*await meet(a, b))
         url = RelayUrl.parse(proxy.url)
@@ -95,7 +95,7 @@ async def test_two_nodes_learn_where_the_other_is(proxy: TellingProxy) -> None:
 
 async def test_a_relay_that_a_peer_named_attests_nothing(proxy: TellingProxy) -> None:
     """Where the dialer knows the relay from the peer's address alone, it is not even asked."""
-    async with at_relay(proxy.url) as server, Endpoint.bind(config()) as dialer:
+    async with at_relay(proxy.url, direct=True) as server, Endpoint.bind(config(direct=True)) as dialer:
         told = attested(dialer)
         ends = await meet(dialer, server)
         await talked(*ends)
@@ -107,11 +107,29 @@ async def test_a_relay_that_a_peer_named_attests_nothing(proxy: TellingProxy) ->
 
 async def test_without_a_trusted_proxy_loopback_is_no_address(relay: RelayServer) -> None:
     """A relay on loopback may stand behind a proxy that says nothing: it is asked and does not answer."""
-    async with at_relay(relay.url) as a, at_relay(relay.url) as b:
+    async with at_relay(relay.url, direct=True) as a, at_relay(relay.url, direct=True) as b:
         told = attested(a)
         ends = await meet(a, b)
         await talked(*ends)
         a._magic.relays.attest(RelayPath(RelayUrl.parse(relay.url), b.node_id))
         await until(lambda: relay.hub.counters.addresses["withheld"] == 1)
+        await talked(*ends)
+        assert told == []
+
+
+async def test_who_takes_no_direct_packets_is_not_told_of(proxy: TellingProxy) -> None:
+    """A node with `direct` off talks through the relay, in a dialect in which nobody learns where it is."""
+    async with at_relay(proxy.url, direct=True) as a, at_relay(proxy.url) as hidden:
+        told = attested(a)
+        ends = await meet(a, hidden)
+        await talked(*ends)
+        assert proxy.relay.sessions.counters.authenticated == {
+            "tom-relay-v2": 1,
+            "iroh-relay-v2": 1,
+            "iroh-relay-v1": 0,
+            "tom-relay-v1": 0,
+        }
+        a._magic.relays.attest(RelayPath(RelayUrl.parse(proxy.url), hidden.node_id))
+        await until(lambda: proxy.relay.hub.counters.addresses["withheld"] == 1)
         await talked(*ends)
         assert told == []

@@ -146,8 +146,18 @@ async def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyP
             assert await ask_standing(url, tls=None, proxy=None) is None
 
 
-async def test_nobody_waits_for_a_standing(relay: RelayServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the relay hangs over the question nodes have their home, talk, and close at once."""
+@pytest.fixture
+async def second() -> AsyncIterator[RelayServer]:
+    """Another relay, so that there is a choice."""
+    async with RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as server:
+        yield server
+
+
+async def test_nobody_waits_for_a_standing(
+    relay: RelayServer, second: RelayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While relays hang over the question nodes have their home, talk, and close at once."""
+    monkeypatch.setattr(connection, "STANDING_AFTER", 0.0)
     hanging: list[RelayUrl] = []
 
     async def hang(url: RelayUrl, **_options: object) -> None:
@@ -155,23 +165,26 @@ async def test_nobody_waits_for_a_standing(relay: RelayServer, monkeypatch: pyte
         await asyncio.Event().wait()
 
     monkeypatch.setattr("tom_relay.client.websocket.ask_standing", hang)
-    async with at_relay(relay.url) as a, at_relay(relay.url) as b:
+    async with at_relay(relay.url, second.url) as a, at_relay(relay.url, second.url) as b:
         dialed, accepted = await meet(a, b)
         dialed.send_datagram(b"hello")
         assert await asyncio.wait_for(accepted.read_datagram(), 30) == b"hello"
-        await until(lambda: len(hanging) == 2)
+        await until(lambda: len(hanging) == 4)
         began = time.monotonic()
         await a.close()
         assert time.monotonic() - began < 5
 
 
-async def test_what_a_relay_has_done_makes_it_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_relay_has_done_makes_it_the_home(
+    relay: RelayServer, second: RelayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two relays that are equally near, the one through which others talk becomes the home of who asks both."""
+    monkeypatch.setattr(connection, "STANDING_AFTER", 0.0)
     monkeypatch.setattr(connection, "STANDING_EVERY", 0.5)
-    options = RelayServerConfig.dev(listen=("127.0.0.1:0",))
-    async with RelayServer(options) as one, RelayServer(options) as two, at_relay(one.url, two.url) as chooser:
+    async with at_relay(relay.url, second.url) as chooser:
         first = await home(chooser)
-        idle, busy = (one, two) if str(first.relay_urls[0]).rstrip("/") == one.url.rstrip("/") else (two, one)
+        here = str(first.relay_urls[0]).rstrip("/") == relay.url
+        idle, busy = (relay, second) if here else (second, relay)
         async with at_relay(busy.url) as a, at_relay(busy.url) as b:
             dialed, accepted = await meet(a, b)
             stream = await dialed.open_uni()
@@ -179,13 +192,16 @@ async def test_what_a_relay_has_done_makes_it_the_home(monkeypatch: pytest.Monke
             stream.finish()
             assert len(await (await accepted.accept_uni()).read()) == 100_000
         moved = await home(chooser, other_than=first.relay_urls)
-        assert str(moved.relay_urls[0]).rstrip("/") == busy.url.rstrip("/")
+        assert str(moved.relay_urls[0]).rstrip("/") == busy.url
         assert busy.accounts.ledger.relay.role is Role.RELAY
         assert idle.accounts.ledger.relay.role is Role.PEER
 
 
-async def test_relays_that_a_peer_named_are_not_asked(relay: RelayServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only who is configured for a relay asks it how it stands."""
+async def test_only_who_has_the_choice_asks(
+    relay: RelayServer, second: RelayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a relay that a peer named nor one's only relay is asked how it stands."""
+    monkeypatch.setattr(connection, "STANDING_AFTER", 0.0)
     asked: list[RelayUrl] = []
 
     async def note(url: RelayUrl, **_options: object) -> None:
@@ -194,6 +210,7 @@ async def test_relays_that_a_peer_named_are_not_asked(relay: RelayServer, monkey
     monkeypatch.setattr("tom_relay.client.websocket.ask_standing", note)
     async with at_relay(relay.url) as server, Endpoint.bind(config()) as dialer:
         await meet(dialer, server)
-        await until(lambda: bool(asked))
         assert [info.kind for info in dialer.relays()] == ["found"]
-        assert len(asked) == 1
+        async with at_relay(relay.url, second.url):
+            await until(lambda: len(asked) == 2)
+        assert sorted(str(url).rstrip("/") for url in asked) == sorted((relay.url, second.url))

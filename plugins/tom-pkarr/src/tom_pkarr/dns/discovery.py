@@ -41,8 +41,8 @@ class DnsDiscovery(Discovery):
         Ends without any where name servers answer that there are none. Raises DiscoveryError with each reason where
         none was found and an origin could not be asked.
         """
-        # Read anew: a laptop that moved has others.
-        servers = self._config.name_servers or system_servers()
+        # Read anew, as a laptop that moved has others; in a thread, as some systems take their time to say.
+        servers = self._config.name_servers or await asyncio.to_thread(system_servers)
         if not servers:
             raise DiscoveryError("the system names no name server; set dns.servers")
         outcomes: list[str] = []

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tom_pkarr.server.config import PkarrServerConfig
-from tom_pkarr.server.server import PkarrRelay
+
+if TYPE_CHECKING:
+    from tom_pkarr.server.server import PkarrRelay
 
 __all__ = ["PkarrRelay", "PkarrServerConfig"]
+
+
+def __getattr__(name: str) -> object:
+    # The plugin is loaded with every command and endpoint, and only those who serve need an HTTP server.
+    if name == "PkarrRelay":
+        from tom_pkarr.server.server import PkarrRelay
+
+        return PkarrRelay
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

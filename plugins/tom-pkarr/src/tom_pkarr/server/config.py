@@ -123,7 +123,7 @@ class PkarrServerConfig:
     keep: float = _field(
         86_400.0, _seconds(60, 366 * 86_400.0), "seconds after which a packet goes that nobody has put again"
     )
-    hot_bytes: int = _field(8 << 20, _count(0, 1 << 40), "bytes of the packets asked for most lately, kept in memory")
+    hot_bytes: int = _field(32 << 20, _count(0, 1 << 40), "bytes of the packets asked for most lately, kept in memory")
     max_ahead: float = _field(MAX_AHEAD, _seconds(0, 86_400), "seconds that a packet's timestamp may lie in the future")
 
     get_rate: float = _field(50.0, _number(0, 1e9, "a number"), "GETs a second from one source; 0: no limit")

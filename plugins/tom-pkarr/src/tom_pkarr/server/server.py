@@ -185,12 +185,10 @@ class PkarrRelay:
         if not is_usable(record, self.wall(), self.config.max_ahead):
             return None
         try:
-            _, kept = await self.shelf.put(PutOrder(Packet.of(record)))
+            _, kept = await self.shelf.put(PutOrder(Packet.of(record), record.node_id.z32()))
         except StoreError as exc:
             self.report(exc)
             return None
-        if kept is not None:
-            self.hot.put(record.node_id.z32(), kept)
         return kept
 
     # What is known

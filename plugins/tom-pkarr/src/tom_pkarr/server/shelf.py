@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from tom_pkarr.core.rules import Verdict
+from tom_pkarr.core.rules import Packet, Verdict
 from tom_pkarr.errors import StoreBusyError
 from tom_pkarr.server.store import Kept, PacketStore, PutOrder
 
@@ -57,6 +57,12 @@ class HotPackets:
         while self.bytes > self._limit and self._packets:
             self.drop(next(iter(self._packets)))
 
+    def renew(self, z32: str, packet: Packet, seen_at: float) -> None:
+        """Count a packet as seen at that time, unless another has taken its place."""
+        kept = self._packets.get(z32)
+        if kept is not None and kept.packet == packet:
+            self._packets[z32] = Kept(packet, seen_at)
+
     def drop(self, z32: str) -> None:
         """Forget a packet."""
         kept = self._packets.pop(z32, None)
@@ -72,14 +78,18 @@ class HotPackets:
 @attrs.define(eq=False)
 class _Waiting:
     puts: list[tuple[PutOrder, asyncio.Future[tuple[Verdict, Kept | None]]]] = attrs.Factory(list)
-    gets: list[tuple[bytes, asyncio.Future[Kept | None]]] = attrs.Factory(list)
+    gets: list[tuple[tuple[bytes, str], asyncio.Future[Kept | None]]] = attrs.Factory(list)
 
     def __len__(self) -> int:
         return len(self.puts) + len(self.gets)
 
 
 class Shelf:
-    """Reads and writes packets; `open` before, `close` after. `wall` gives seconds since 1970."""
+    """Reads and writes packets; `open` before, `close` after. `wall` gives seconds since 1970.
+
+    What the store says goes into `hot` here and in its order, whether or not somebody still waits for it: the two
+    can't come to differ.
+    """
 
     def __init__(self, store: PacketStore, hot: HotPackets, wall: Callable[[], float]) -> None:
         self.store = store
@@ -118,11 +128,11 @@ class Shelf:
             raise StoreBusyError("more requests wait for the store than it can take")
         self._wake.set()
 
-    async def get(self, key: bytes) -> Kept | None:
-        """The packet of a key (32 bytes); raises StoreError, StoreBusyError."""
+    async def get(self, key: bytes, z32: str) -> Kept | None:
+        """The packet of a key, 32 bytes and its letters; raises StoreError, StoreBusyError."""
         self._accept()
         future: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
-        self._waiting.gets.append((key, future))
+        self._waiting.gets.append(((key, z32), future))
         return await future
 
     async def put(self, order: PutOrder) -> tuple[Verdict, Kept | None]:
@@ -134,6 +144,7 @@ class Shelf:
 
     async def expire(self) -> int:
         """Delete what is past its time; raises StoreError."""
+        await self._in_thread(functools.partial(self.store.work, [], [], self._hot.take_used(), self._wall()))
         return await self._in_thread(functools.partial(self.store.expire, self._wall()))
 
     async def _work(self) -> None:
@@ -146,9 +157,10 @@ class Shelf:
     async def _batch(self) -> None:
         puts, gets = self._waiting.puts[:MAX_BATCH], self._waiting.gets[:MAX_BATCH]
         del self._waiting.puts[:MAX_BATCH], self._waiting.gets[:MAX_BATCH]
-        call = functools.partial(
-            self.store.work, [p for p, _ in puts], [k for k, _ in gets], self._hot.take_used(), self._wall()
-        )
+        # Who was used matters when packets may have to go, which is when there are new ones.
+        used = self._hot.take_used() if puts else ()
+        keys = [key for (key, _), _ in gets]
+        call = functools.partial(self.store.work, [order for order, _ in puts], keys, used, self._wall())
         futures = _futures(puts, gets)
         try:
             outcomes, found = await self._in_thread(call)
@@ -161,10 +173,14 @@ class Shelf:
                 if not future.done():
                     future.set_exception(exc)
             return
-        for (_, put), outcome in zip(puts, outcomes, strict=True):
+        for (order, put), outcome in zip(puts, outcomes, strict=True):
+            if outcome[1] is not None:
+                self._hot.put(order.z32, outcome[1])
             if not put.done():
                 put.set_result(outcome)
-        for (_, get), kept in zip(gets, found, strict=True):
+        for ((_, z32), get), kept in zip(gets, found, strict=True):
+            if kept is not None:
+                self._hot.put(z32, kept)
             if not get.done():
                 get.set_result(kept)
 

@@ -15,6 +15,7 @@ from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
 from tom_pkarr.core import http
 from tom_pkarr.core.limits import RateLimit, client_host, source_prefix
+from tom_pkarr.core.names import key_bytes
 from tom_pkarr.core.rules import Conditions, Packet, Verdict, get_headers, is_unmodified, read_put
 from tom_pkarr.errors import PutError, StoreBusyError, StoreError
 from tom_pkarr.server.connection import PkarrConnection
@@ -94,7 +95,8 @@ class Site:
         if method == "OPTIONS":
             return web.Response(status=204, headers=_PREFLIGHT)
         if method in ("GET", "HEAD"):
-            return self._limited(self._gets, request) or await self._get(request, z32, is_iroh=is_iroh)
+            refusal = self._limited(self._gets, request)
+            return refusal if refusal is not None else await self._get(request, z32, is_iroh=is_iroh)
         if method == "PUT":
             refusal = self._limited(self._puts, request)
             if refusal is not None:
@@ -115,8 +117,12 @@ class Site:
         return web.Response(text=_PAGE, content_type="text/html", headers=headers)
 
     def _limited(self, limit: RateLimit, request: web.BaseRequest) -> web.Response | None:
-        forwarded = request.headers.get("X-Forwarded-For") if self._proxies else None
-        prefix = source_prefix(client_host(request.remote or "", forwarded, self._proxies))
+        protocol = request.protocol
+        if not self._proxies and isinstance(protocol, PkarrConnection):
+            prefix = protocol.source
+        else:
+            forwarded = request.headers.get("X-Forwarded-For")
+            prefix = source_prefix(client_host(request.remote or "", forwarded, self._proxies))
         wait = limit.take(prefix, self._relay.now())
         if not wait:
             return None
@@ -125,21 +131,17 @@ class Site:
     # Packets
 
     async def _get(self, request: web.BaseRequest, z32: str, *, is_iroh: bool) -> web.Response:
-        kept = self._relay.hot.get(z32, self._relay.earliest())
+        relay = self._relay
+        kept = relay.hot.get(z32, relay.earliest())
+        if kept is None and (key := key_bytes(z32)) is not None:
+            kept = await relay.shelf.get(key, z32)
         if kept is None or self._is_stale(kept):
             try:
-                node_id = NodeId.from_z32(z32)
+                kept = await self._from_dht(NodeId.from_z32(z32), z32, kept)
             except InvalidKeyError as exc:
                 return _text(f"{exc}\n", 400)
-            if kept is None:
-                kept = await self._relay.shelf.get(node_id.raw)
-                if kept is not None:
-                    self._relay.hot.put(z32, kept)
-            if kept is None or self._is_stale(kept):
-                try:
-                    kept = await self._from_dht(node_id, z32, kept)
-                except LookupsBusyError:
-                    return _text("Too many look-ups are running; try again in a second.\n", 503, {"Retry-After": "1"})
+            except LookupsBusyError:
+                return _text("Too many look-ups are running; try again in a second.\n", 503, {"Retry-After": "1"})
         if kept is None:
             return _text("No packet of this key is known.\n", 404)
         headers = {**_CORS, **get_headers(kept.packet)}
@@ -168,8 +170,8 @@ class Site:
             return kept
         if found is None and kept is not None:
             # The next ones do not wait for a DHT that is slow or knows nothing.
-            found = attrs.evolve(kept, seen_at=self._relay.wall())
-            self._relay.hot.put(z32, found)
+            self._relay.hot.renew(z32, kept.packet, self._relay.wall())
+            return kept
         return found
 
     async def _put(self, request: web.BaseRequest, z32: str, *, is_iroh: bool) -> web.Response:
@@ -205,9 +207,7 @@ class Site:
     async def _keep(self, packet: Packet, z32: str, conditions: Conditions) -> Verdict:
         dht = self._relay.dht
         publishing = dht is not None and dht.is_publishing(packet.key)
-        verdict, kept = await self._relay.shelf.put(PutOrder(packet, conditions, publishing))
-        if kept is not None:
-            self._relay.hot.put(z32, kept)
+        verdict, _ = await self._relay.shelf.put(PutOrder(packet, z32, conditions, publishing))
         if dht is not None and verdict in (Verdict.STORED, Verdict.UNCHANGED):
             dht.publish(SignedRecord.from_relay_payload(NodeId(packet.key), packet.payload))
         return verdict

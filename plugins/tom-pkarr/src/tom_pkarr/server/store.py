@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 
@@ -28,9 +28,13 @@ class Kept:
 
 @attrs.frozen
 class PutOrder:
-    """A packet to be judged and perhaps kept. `publishing`: what is held is on its way into the DHT."""
+    """A packet to be judged and perhaps kept, and the z-base-32 letters of its key.
+
+    `publishing`: what is held is on its way into the DHT.
+    """
 
     packet: Packet
+    z32: str
     conditions: Conditions = attrs.Factory(Conditions)
     publishing: bool = False
 
@@ -49,6 +53,8 @@ class PacketStore:
         self._keep = keep
         self._database: sqlite3.Connection | None = None
         self._clock = 0
+        # Who was used lately enough is not moved again: a read is then a read, and the order stays nearly right.
+        self._slack = max_packets // 16
         self.packets = 0
         self.bytes = 0
         self.evicted = 0
@@ -68,8 +74,7 @@ class PacketStore:
             database.execute("PRAGMA synchronous = NORMAL")  # a power cut costs what its sender puts again
             database.execute(
                 "CREATE TABLE IF NOT EXISTS packet (key BLOB PRIMARY KEY, timestamp INTEGER NOT NULL, "
-                "payload BLOB NOT NULL, ttl INTEGER NOT NULL, seen_at REAL NOT NULL, used INTEGER NOT NULL) "
-                "WITHOUT ROWID"
+                "payload BLOB NOT NULL, ttl INTEGER NOT NULL, seen_at REAL NOT NULL, used INTEGER NOT NULL)"
             )
             database.execute("CREATE INDEX IF NOT EXISTS packet_used ON packet (used)")
             database.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -92,26 +97,25 @@ class PacketStore:
             self._database = None
 
     def work(
-        self, puts: Iterable[PutOrder], gets: Iterable[bytes], used: Iterable[bytes], now: float
+        self, puts: Sequence[PutOrder], gets: Iterable[bytes], used: Collection[bytes], now: float
     ) -> tuple[list[tuple[Verdict, Kept | None]], list[Kept | None]]:
-        """One transaction: puts in their order, then gets; `now`: seconds since 1970.
+        """Puts in their order, in one transaction, then gets; `now`: seconds since 1970.
 
         Returns for each put the verdict and what is held after it, and for each get what is held. `used`: keys that
         were asked for meanwhile.
         """
         database = self._live()
         try:
-            database.execute("BEGIN")
-            try:
-                self._touch(database, used)
-                outcomes = [self._put(database, order, now) for order in puts]
-                found = [self._get(database, key, now) for key in gets]
-                self._evict(database)
-                database.execute("COMMIT")
-            except BaseException:
-                database.execute("ROLLBACK")
-                self._count(database)
-                raise
+            outcomes = self._change(database, puts, used, now) if puts or used else []
+            found: list[Kept | None] = []
+            aged: list[bytes] = []
+            for key in gets:
+                kept, used_at = self._read(database, key, now)
+                found.append(kept)
+                if kept is not None and used_at < self._clock - self._slack:
+                    aged.append(key)
+            if aged:
+                self._change(database, (), aged, now)
         except sqlite3.Error as exc:
             raise StoreError(f"the packets can't be reached: {exc}") from None
         return outcomes, found
@@ -148,24 +152,36 @@ class PacketStore:
         self._clock += 1
         return self._clock
 
-    def _touch(self, database: sqlite3.Connection, keys: Iterable[bytes]) -> None:
-        database.executemany("UPDATE packet SET used = ? WHERE key = ?", [(self._tick(), key) for key in keys])
+    def _change(
+        self, database: sqlite3.Connection, puts: Sequence[PutOrder], used: Iterable[bytes], now: float
+    ) -> list[tuple[Verdict, Kept | None]]:
+        database.execute("BEGIN")
+        try:
+            since = self._clock - self._slack
+            database.executemany(
+                "UPDATE packet SET used = ? WHERE key = ? AND used < ?", [(self._tick(), key, since) for key in used]
+            )
+            outcomes = [self._put(database, order, now) for order in puts]
+            self._evict(database)
+            database.execute("COMMIT")
+        except BaseException:
+            database.execute("ROLLBACK")
+            self._count(database)
+            raise
+        return outcomes
 
-    def _read(self, database: sqlite3.Connection, key: bytes, now: float) -> Kept | None:
-        row = database.execute("SELECT timestamp, payload, ttl, seen_at FROM packet WHERE key = ?", (key,)).fetchone()
+    def _read(self, database: sqlite3.Connection, key: bytes, now: float) -> tuple[Kept | None, int]:
+        """What is held of a key, and when it was last used."""
+        row = database.execute(
+            "SELECT timestamp, payload, ttl, seen_at, used FROM packet WHERE key = ?", (key,)
+        ).fetchone()
         if row is None or row[3] < now - self._keep:
-            return None
-        return Kept(Packet(key, row[0], row[1], row[2]), row[3])
-
-    def _get(self, database: sqlite3.Connection, key: bytes, now: float) -> Kept | None:
-        kept = self._read(database, key, now)
-        if kept is not None:
-            self._touch(database, (key,))
-        return kept
+            return None, 0
+        return Kept(Packet(key, row[0], row[1], row[2]), row[3]), row[4]
 
     def _put(self, database: sqlite3.Connection, order: PutOrder, now: float) -> tuple[Verdict, Kept | None]:
         new = order.packet
-        kept = self._read(database, new.key, now)
+        kept, _ = self._read(database, new.key, now)
         held = None if kept is None else kept.packet
         verdict = judge(new, held, order.conditions, publishing=order.publishing)
         if verdict not in (Verdict.STORED, Verdict.UNCHANGED):

@@ -171,7 +171,7 @@ class Keeper:
             if self._renew_at is not None and now >= self._renew_at:
                 self._renew(now)
             elif self._check_at is not None and now >= self._check_at:
-                self._looked_at = now
+                self._looked_at, self._check_at = now, None
                 self._probe(*self._held)
 
     def probed(self, number: int, answer: Probed, now: float) -> None:
@@ -182,7 +182,7 @@ class Keeper:
         lost = answer.epoch is not None and self._clock(candidate).lost(answer.epoch, now)
         if self._held is not None:
             self._silent = 0
-            self._check_at = now + CHECK_EVERY
+            self._check_again(now + CHECK_EVERY)
             moved = answer.external is not None and answer.external != self._held[1].external.ip
             self._known = answer
             if lost or moved or answer.gone:
@@ -235,21 +235,25 @@ class Keeper:
             if mapping:
                 self._renew_at = now + SILENT_RETRY
             else:
-                self._check_at = now + SILENT_RETRY
+                self._check_again(now + SILENT_RETRY)
             return
         self._lose()
         self._plan_race(now)
 
-    def announced(self, gateway: str, now: float) -> None:
+    def announced(self, gateway: str, now: float) -> bool:
         """A gateway said something to everyone, as they do after a restart: look at it, or ask it again.
 
-        Anybody near can forge that: it costs a request a second at most.
+        Returns whether that is planned now. Anybody near can forge it: it costs a request a second at most.
         """
         if self._held is not None:
-            if self._held[0].gateway == gateway:
-                self._check_at = max(now, self._looked_at + RACE_PAUSE)
-        elif self.state is State.IDLE and any(candidate.gateway == gateway for candidate in self._candidates):
+            if self._held[0].gateway != gateway:
+                return False
+            self._check_at = max(now, self._looked_at + RACE_PAUSE)
+            return True
+        if self.state is State.IDLE and any(candidate.gateway == gateway for candidate in self._candidates):
             self._race_at = max(now, self._raced_at + RACE_PAUSE)
+            return True
+        return False
 
     def close(self) -> Sequence[Action]:
         """Hold nothing any more; returns what is to be given back."""
@@ -303,6 +307,10 @@ class Keeper:
         if self._asked is not None:
             self._stale[self._asked[0]] = self._asked[1]
             self._asked = None
+
+    def _check_again(self, at: float) -> None:
+        """Look at the gateway once more, sooner where it announced itself while it was looked at."""
+        self._check_at = at if self._check_at is None else min(at, self._check_at)
 
     def _probe(self, candidate: Candidate, held: Grant | None) -> None:
         number = self._next()

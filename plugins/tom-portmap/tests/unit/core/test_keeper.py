@@ -95,6 +95,29 @@ def test_an_announced_restart_is_acted_on_at_once(candidate: Candidate) -> None:
     assert held(world)
 
 
+def test_a_gateway_that_announces_itself_while_it_is_looked_at_is_looked_at_again() -> None:
+    """The look began while it was still starting and came to nothing: the next one does not wait."""
+    keeper = Keeper(7200, random.Random(0))
+    keeper.network_changed([UPNP], 0)
+    (probe,) = keeper.actions()
+    keeper.probed(probe.number, Probed(ADDR.ip), 0)
+    (ask,) = keeper.actions()
+    keeper.granted(ask.number, Grant(ADDR, 7200.0), 0)
+    keeper.announced(GATEWAY, 50)
+    keeper.handle_timer(50)
+    (look,) = keeper.actions()
+    keeper.announced(GATEWAY, 52)
+    keeper.handle_timer(52)
+    assert keeper.actions() == ()
+    keeper.failed(look.number, "no answer", 54, silent=True)
+    keeper.handle_timer(54)
+    (look,) = keeper.actions()
+    assert isinstance(look, Probe)
+    keeper.probed(look.number, Probed(ADDR.ip), 55)
+    timer = keeper.get_timer()
+    assert timer is not None and timer >= 55 + CHECK_EVERY
+
+
 def test_a_gateway_that_announces_itself_is_asked() -> None:
     """One that refused, or was not there yet, need not be waited for."""
     world = World(FakeGateway(result=2), PCP)

@@ -39,6 +39,8 @@ STABLE_AFTER: Final = 5.0
 DENIED_WAIT: Final = 30.0
 """Seconds before a relay that refused us is asked again: its lists change rarely."""
 MAX_RESTART_WAIT: Final = 60.0
+STANDING_AFTER: Final = 3.0
+"""Seconds of connection before a relay is asked how it stands: a command that is over by then does not ask."""
 STANDING_EVERY: Final = 600.0
 """Seconds, up to half as many fewer, between questions for a relay's standing, which changes within hours."""
 
@@ -48,6 +50,8 @@ class Owner(Protocol):
 
     node_id: NodeId
     dialer: WebSocketDialer
+    has_choice: bool
+    """Whether there are several configured relays, of which one is to be the home relay."""
 
     def sign(self, digest: bytes) -> bytes:
         """Sign what a relay's challenge makes."""
@@ -233,7 +237,7 @@ class RelayConnection:
             asyncio.create_task(self._write(websocket, session), name=f"writing to {self.url}"),
             asyncio.create_task(self._watch(session), name=f"watching {self.url}"),
         ]
-        if self.kind == "configured":
+        if self.kind == "configured" and self.owner.has_choice:
             tasks.append(asyncio.create_task(self._ask_standing(), name=f"asking for the standing of {self.url}"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -325,6 +329,7 @@ class RelayConnection:
     async def _ask_standing(self) -> float | None:
         """Keep the relay's score and role as it counts them itself; while it does not say, what its map says stays."""
         await self._up.wait()
+        await asyncio.sleep(STANDING_AFTER)
         while True:
             standing = await self.owner.dialer.standing(self.url)
             if standing is not None and standing != self.entry.standing:

@@ -16,7 +16,7 @@ from tom_relay.client.config import RelayClientConfig
 from tom_relay.client.connection import RelayConnection
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
 from tom_relay.client.websocket import SCHEMES, WebSocketDialer
-from tom_relay.wire import ReceivedDatagrams
+from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS, ReceivedDatagrams
 
 MAX_FOUND: Final = 32
 """Relays of others that we are connected to at once; the least used goes when there are more."""
@@ -46,7 +46,9 @@ class WebSocketRelays(RelayTransport):
     def __init__(self, ctx: PluginContext) -> None:
         config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
         self.node_id = ctx.node_id
-        self.dialer = WebSocketDialer(config, ctx.allow_local)
+        # Who takes no direct packets may have reasons to tell nobody where it is.
+        dialects = SUBPROTOCOLS if ctx.direct else WITHOUT_ADDRESS
+        self.dialer = WebSocketDialer(config, ctx.allow_local, dialects)
         self.now = ctx.clock.monotonic
         self.sign = ctx.signer.sign_relay_challenge
         self._logger = ctx.logger
@@ -55,6 +57,7 @@ class WebSocketRelays(RelayTransport):
             entries += read_map(config.map)
         own = {entry.url: entry for entry in reversed(entries)}
         self._own = {entry.url: own[entry.url] for entry in entries}
+        self.has_choice = len(self._own) > 1
         self._public = {e.url: e for e in public_relays(ctx.public_relays) if e.url not in self._own}
         self._connections: dict[RelayUrl, RelayConnection] = {}
         self._tasks: dict[RelayUrl, asyncio.Task[None]] = {}

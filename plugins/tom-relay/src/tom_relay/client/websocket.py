@@ -45,6 +45,7 @@ class WebSocketDialer:
 
     config: RelayClientConfig
     allow_local: bool
+    dialects: tuple[str, ...] = SUBPROTOCOLS
     authorities: bytes | None = None
     """The certificates of `ca_file`, PEM."""
     _tls: ssl.SSLContext | None = None
@@ -94,7 +95,7 @@ class WebSocketDialer:
             place["sock"] = await self._public_socket(url.host.strip("[]"), port)
         connection = await _Connect(
             f"{scheme}://{url.host}:{port}/relay",
-            subprotocols=[Subprotocol(name) for name in SUBPROTOCOLS],
+            subprotocols=[Subprotocol(name) for name in self.dialects],
             additional_headers=headers,
             user_agent_header="tom-relay",
             compression=None,

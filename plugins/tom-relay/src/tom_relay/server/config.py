@@ -150,7 +150,9 @@ class RelayServerConfig:
         "UDP address for QUIC address discovery; it needs a certificate",
         _texts,
     )
-    stun_listen: tuple[str, ...] = _field(("0.0.0.0:3478", "[::]:3478"), _named_addrs, "UDP address for STUN", _texts)
+    stun_listen: tuple[str, ...] = _field(
+        ("0.0.0.0:3478", "[::]:3478"), _named_addrs, "UDP address for STUN; the port after it is used too", _texts
+    )
 
     access: AccessMode = _field("open", _mode, "who may use the relay")
     allow: tuple[str, ...] = _field((), _node_ids, "NodeId that access mode allow lets in", _texts)

@@ -7,8 +7,8 @@ The shell registers each connection whose key is proven, gives every message to 
   again if the newer one ends first; of older ones, one is kept.
 - A datagram for a node that is not connected is dropped, and its sender told EndpointGone, once a second at most.
 - When a node's last connection ends, those to whom it sent (the last 256) are told EndpointGone.
-- Where a node is connected from is told to those to whom it has itself sent datagrams in this session, and only if
-  that is known for certain: so no node can have others aim at a stranger.
+- Where a node is connected from is told to those to whom it has itself sent datagrams in this session, if it speaks the
+  dialect that knows of this, and if its address is known for certain: so no node can have others aim at a stranger.
 - Nothing waits without a bound: frames and bytes for each client, bytes in all. What does not fit is dropped, newest
   first.
 """
@@ -353,12 +353,19 @@ class RelayHub:
             return
         client.answers_paid_until = paid_until + ADDRESS_INTERVAL
         peer = self._active.get(key)
-        # Having sent to the asker is the peer's consent: else anyone who knows a key could learn where its owner is.
-        if not client.active or peer is None or peer.address is None or client.key not in peer.sent_to:
+        # Its dialect and having sent to the asker are the peer's consent: else anyone who knows a key could learn where
+        # its owner is.
+        if (
+            client.active
+            and peer is not None
+            and peer.address is not None
+            and peer.dialect.has_peer_address
+            and client.key in peer.sent_to
+        ):
+            self.counters.addresses["told"] += 1
+            self._control(client, PeerAddress(key, peer.address))
+        else:
             self.counters.addresses["withheld"] += 1
-            return
-        self.counters.addresses["told"] += 1
-        self._control(client, PeerAddress(key, peer.address))
 
     def _throttle(self, client: RelayClient) -> None:
         self.counters.throttled += 1

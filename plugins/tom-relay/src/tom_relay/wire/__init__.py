@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tom_relay.wire.dialect import SUBPROTOCOLS, Dialect, choose_dialect
+from tom_relay.wire.dialect import SUBPROTOCOLS, WITHOUT_ADDRESS, Dialect, choose_dialect
 from tom_relay.wire.frames import (
     KEY_SIZE,
     MAX_DATA,
@@ -42,6 +42,7 @@ __all__ = [
     "MAX_MESSAGE",
     "MAX_PAYLOAD",
     "SUBPROTOCOLS",
+    "WITHOUT_ADDRESS",
     "AskAddress",
     "ClientAuth",
     "ClientFrame",

@@ -37,12 +37,16 @@ class Dialect(enum.Enum):
 
     @property
     def has_peer_address(self) -> bool:
-        """Whether there are frames 14, AskAddress, and 15, PeerAddress."""
+        """Whether there are frames 14, AskAddress, and 15, PeerAddress; who speaks it may be asked about."""
         return self is Dialect.TOM_V2
 
 
 SUBPROTOCOLS: tuple[str, ...] = tuple(dialect.value for dialect in Dialect)
 """What a client asks for, and a server offers, in this order."""
+
+
+WITHOUT_ADDRESS: tuple[str, ...] = tuple(dialect.value for dialect in Dialect if not dialect.has_peer_address)
+"""What a client asks for that does not want its address to be told."""
 
 
 def choose_dialect(offered: Iterable[str]) -> Dialect | None:

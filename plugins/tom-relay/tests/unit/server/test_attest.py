@@ -18,7 +18,7 @@ V4, V6 = ipaddress.ip_address("198.51.100.7"), ipaddress.ip_address("2001:db8::7
 def talking(address: IPAddress | None = V4) -> tuple[World, RelayClient, RelayClient]:
     """A world in which B, connected from an address, has sent a datagram to A; then both."""
     w = world()
-    a, b = w.join(A, Dialect.TOM_V2), w.join(B, address=address)
+    a, b = w.join(A, Dialect.TOM_V2), w.join(B, Dialect.TOM_V2, address)
     w.send(b, A)
     assert w.read(a) == [ReceivedDatagrams(B.raw, b"x")]
     return w, a, b
@@ -26,7 +26,7 @@ def talking(address: IPAddress | None = V4) -> tuple[World, RelayClient, RelayCl
 
 @pytest.mark.parametrize("address", [V4, V6])
 def test_a_node_is_told_where_its_peer_is(address: IPAddress) -> None:
-    """Who was sent datagrams by a peer, of whatever dialect, learns the address that the peer is connected from."""
+    """Who was sent datagrams by a peer learns the address that the peer is connected from."""
     w, a, _ = talking(address)
     w.say(a, AskAddress(B.raw))
     assert w.read(a) == [PeerAddress(B.raw, address)]
@@ -41,7 +41,7 @@ def test_no_node_is_found_by_those_whom_it_sends_nothing() -> None:
     w.say(c, AskAddress(B.raw))
     assert w.read(c) == []
     w.hub.unregister(b)
-    b = w.join(B, address=V6)
+    b = w.join(B, Dialect.TOM_V2, V6)
     w.read(a)
     w.say(a, AskAddress(B.raw))
     assert w.read(a) == []
@@ -62,7 +62,7 @@ def test_the_absent_and_the_uncertain_are_met_with_silence() -> None:
 def test_a_displaced_connection_asks_in_vain_and_its_address_is_forgotten() -> None:
     """The newest connection of a key is the node: its address counts, and it alone may ask."""
     w, a, _ = talking()
-    newer = w.join(B, address=V6)
+    newer = w.join(B, Dialect.TOM_V2, V6)
     w.say(a, AskAddress(B.raw))
     assert w.read(a) == []
     w.send(newer, A)
@@ -103,3 +103,13 @@ def test_other_dialects_can_not_ask(dialect: Dialect) -> None:
     with pytest.raises(WireError) as caught:
         w.hub.receive(a, b"\x0e" + B.raw, w.now)
     assert caught.value.kind == "dialect"
+
+
+@pytest.mark.parametrize("dialect", [Dialect.IROH_V2, Dialect.IROH_V1, Dialect.TOM_V1])
+def test_who_speaks_another_dialect_is_not_told_of(dialect: Dialect) -> None:
+    """iroh's nodes know nothing of such questions, and ours that want no direct packets do not offer the dialect."""
+    w = world()
+    a, b = w.join(A, Dialect.TOM_V2), w.join(B, dialect, V4)
+    w.send(b, A)
+    w.say(a, AskAddress(B.raw))
+    assert w.read(a) == [ReceivedDatagrams(B.raw, b"x")]
