@@ -475,10 +475,10 @@ class RemotePaths:
         self._needs_pong = False
         if self.active is not None:
             self.active.unanswered = 0
-        if now is not None and doubted and self.active is not None:
-            # Where pings are answered and QUIC's packets are not, again and again, its back-off is right.
-            if self._patience < rules.MOST_PATIENCE:
-                self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
+        # Where pings are answered and QUIC's packets are not, again and again, its back-off is right.
+        back = doubted and self._patience < rules.MOST_PATIENCE
+        if now is not None and back and self.active is not None:
+            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
 
     def _judge(self, now: float) -> None:
         active = self.active
