@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tom_connect.abc import FoundAddr
@@ -102,17 +103,26 @@ async def test_the_newest_of_several_relays_comes_last(lend: Any, clock: Any, ru
 
 
 async def test_closing_the_search_ends_it(
-    lend: Any, clock: Any, relay: PkarrRelay, serve: Any, eventually: Any
+    lend: Any, clock: Any, relay: PkarrRelay, serve: Any, http_answer: Any
 ) -> None:
     """Whoever has enough after the first result leaves nothing running, and the silent relay sees us go."""
     await store(lend, relay, record(clock.wall()))
-    gone = asyncio.Event()
+    async with aiohttp.ClientSession() as session, session.get(f"{relay.url}/{KEY.node_id.z32()}") as response:
+        honest = http_answer(200, await response.read())
+    asked, gone = asyncio.Event(), asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
         await reader.read()
         gone.set()
 
-    async with asking(lend, clock, relay.url, f"http://{await serve(silent)}") as discovery:
+    async def second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers once the silent one has been asked too: only then is there something to leave."""
+        await asked.wait()
+        await honest(reader, writer)
+
+    async with asking(lend, clock, f"http://{await serve(second)}", f"http://{await serve(silent)}") as discovery:
         results = discovery.resolve(KEY.node_id)
         async with asyncio.timeout(TIMEOUT):
             assert (await anext(results)).addr.node_id == KEY.node_id
