@@ -35,7 +35,7 @@ class ConfigRegistry:
         `--dht-bootstrap`. Fields are of type str, int, float, bool, Path, an enum, a Literal, a class with a
         classmethod `parse(text)`, an optional one of these, or a tuple of them (`tuple[str, ...]`); metadata
         `{"help": "..."}` (or `tom_connect.config.option`) describe them. A plugin registers one class. A property
-        `deprecation` of it, a text or None, says why the plugin should go; `tom-connect plugins` shows it as the reason.
+        `deprecation` of it, a text or None, says why the plugin should go; `tom-connect plugins` shows it.
         Raises PluginError if that can't be.
         """
         if self.section is not None:
