@@ -79,7 +79,7 @@ async def lying(answer: Liar) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def serving(handle: Any) -> AsyncIterator[str]:
-    manager = web.Server(handle)
+    manager = web.Server(handle, handler_cancellation=True)
     server = await asyncio.get_running_loop().create_server(manager, "127.0.0.1", 0)
     try:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -217,7 +217,7 @@ async def test_what_is_not_signed_is_not_believed(record: Any, reason: str) -> N
 
     async def lie(socket: web.WebSocketResponse, message: Any) -> None:
         if message["type"] == "register":
-            await socket.send_json(listing(NodeId.from_hex(message["nodeId"]), wanted))
+            await socket.send_json(listing(NodeId.parse(message["nodeId"]), wanted))
         elif message["type"] == "signal":
             answer = {"type": "tom-record", "id": message["payload"]["id"], "record": record}
             for _ in range(20):
@@ -236,7 +236,7 @@ async def test_a_node_that_does_not_answer_is_told() -> None:
 
     async def quiet(socket: web.WebSocketResponse, message: Any) -> None:
         if message["type"] == "register":
-            await socket.send_json(listing(NodeId.from_hex(message["nodeId"]), wanted))
+            await socket.send_json(listing(NodeId.parse(message["nodeId"]), wanted))
 
     async with lying(quiet) as url, Endpoint.bind(config(url, timeout=0.5)) as bob:
         await published(bob)
@@ -264,7 +264,7 @@ async def test_a_flood_from_the_server_harms_only_itself(server: SignalingServer
             return
         request = {"type": "tom-record-request", "id": "x"}
         for number in range(300):
-            await socket.send_json(listing(*[NodeId.from_hex(own)] * 100))
+            await socket.send_json(listing(*[NodeId.parse(own)] * 100))
             await socket.send_json({"type": "signal", "from": f"{number:064x}", "to": own, "payload": request})
 
     async with lying(flood) as url:
