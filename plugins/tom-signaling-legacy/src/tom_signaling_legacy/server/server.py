@@ -228,4 +228,6 @@ class SignalingServer:
 
 
 def _json(body: bytes, status: int) -> web.Response:
-    return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+    response = web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+    response.force_close()  # connections are counted: none lies idle
+    return response
