@@ -45,7 +45,7 @@ class Node:
         while (incoming := await endpoint.accept_next()) is not None:
             self.connections.append(await (await incoming.accept()).connect())
 
-    async def dial(self, node_id: str, relay: str, wait: float) -> dict[str, Any]:
+    async def dial(self, node_id: str, relay: str, wait: float, until: str | None = None) -> dict[str, Any]:
         """Dial a node through its relay, and say after how many seconds it was connected, and on a direct path."""
         address = iroh.EndpointAddr(iroh.EndpointId.from_string(node_id), relay, [])
         began = time.monotonic()
@@ -58,9 +58,9 @@ class Node:
             while (taken := time.monotonic() - began) < wait:
                 for path in connection.paths():
                     if path.is_selected and not path.is_relay:
-                        return {"connected": connected, "direct": taken, "addr": path.remote_addr}
+                        return {"connected": connected, "direct": taken, "addr": path.remote_addr, "why": None}
                 await asyncio.sleep(0.001)  # it has no way to wait for a path
-            return {"connected": connected, "direct": None, "addr": None}
+            return {"connected": connected, "direct": None, "addr": None, "why": None}
         finally:
             connection.close(0, b"")
 

@@ -23,11 +23,15 @@ MODULES: Final = {TOM: "benchmarks.nat.tom_process", IROH: "benchmarks.nat.iroh_
 
 @attrs.frozen
 class Meeting:
-    """How one dial went: seconds until connected, and until traffic took a direct path; None if it never did."""
+    """How one dial went: seconds until connected, and until traffic took a direct path; None if it never did.
+
+    `addr` is where the direct path leads, `why` the dialer's word for what keeps it on the relay, if it has one.
+    """
 
     connected: float
     direct: float | None
     addr: str | None
+    why: str | None
 
 
 @contextlib.contextmanager
@@ -63,8 +67,11 @@ class Couple:
         for host, router in zip(self.hosts, routers, strict=True):
             host.move(router)
 
-    async def meet(self, wait: float, kind: str = TOM) -> Meeting:
-        """Open fresh endpoints on both sides and connect them, with up to `wait` seconds for a direct path."""
+    async def meet(self, wait: float, kind: str = TOM, *, until: str | None = None) -> Meeting:
+        """Open fresh endpoints on both sides and connect them, with up to `wait` seconds for a direct path.
+
+        `until`: the word for why it is relayed, which is waited for after these.
+        """
         self._port += 1
         has_ipv4 = all(host.link.addr is not None for host in self.hosts)
         relay = self.relays[0 if has_ipv4 else 1]
@@ -76,8 +83,8 @@ class Couple:
                     for node, host in zip((dialer, listener), self.hosts, strict=True)
                 )
             )
-            node_id = listening["node_id"]
-            return Meeting(**await dialer.call("dial", node_id=node_id, relay=relay, wait=wait, timeout=wait + 60))
+            request = {"node_id": listening["node_id"], "relay": relay, "wait": wait, "until": until}
+            return Meeting(**await dialer.call("dial", **request, timeout=wait + 120))
         finally:
             await asyncio.gather(dialer.call("unbind"), listener.call("unbind"))
 

@@ -14,6 +14,8 @@ from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr, SocketAd
 from tom_connect.holepunch.events import PathSelected
 
 ALPN = "meet/1"
+#: Seconds for a connection to know why it is relayed: attempts and questions must have failed first.
+WHY_TIMEOUT = 60.0
 #: Seconds for a relay in the same lab to let us in, on a machine that is busy with other things.
 ONLINE_TIMEOUT = 30.0
 
@@ -48,10 +50,11 @@ class Node:
         async for incoming in endpoint.accept():
             self.connections.append(await incoming.accept())
 
-    async def dial(self, node_id: str, relay: str, wait: float) -> dict[str, Any]:
+    async def dial(self, node_id: str, relay: str, wait: float, until: str | None = None) -> dict[str, Any]:
         """Dial a node through its relay, and say after how many seconds it was connected, and on a direct path.
 
-        `direct` is None if there is none within `wait` seconds, `addr` where it leads.
+        `direct` is None if there is none within `wait` seconds, `addr` where it leads. `why` it is relayed
+        may become clear later: with `until`, it is waited for that word.
         """
         assert self.endpoint is not None
         began = time.monotonic()
@@ -60,7 +63,9 @@ class Node:
         async with connection:
             addr = await _direct_path(connection, wait)
             direct = time.monotonic() - began if addr is not None else None
-            return {"connected": connected, "direct": direct, "addr": str(addr) if addr is not None else None}
+            shown = str(addr) if addr is not None else None
+            why = await _why_relayed(connection, until) if addr is None else None
+            return {"connected": connected, "direct": direct, "addr": shown, "why": why}
 
     async def addresses(self) -> dict[str, Any]:
         """Say at which addresses the endpoint believes to be reachable."""
@@ -88,6 +93,14 @@ async def _direct_path(connection: Connection, wait: float) -> SocketAddr | None
                 if isinstance(event, PathSelected) and isinstance(event.path, SocketAddr):
                     return event.path
     return None
+
+
+async def _why_relayed(connection: Connection, until: str | None) -> str | None:
+    deadline = time.monotonic() + WHY_TIMEOUT
+    # It is asked again and again, since a word that changes tells nobody.
+    while (why := connection.stats().why_relayed) != until and until is not None and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    return why
 
 
 async def main() -> None:

@@ -47,8 +47,9 @@ class NetReporter(DatagramProtocol):
 
     `local()`: our sockets' addresses on this machine; `routers()`: those that our routers say they have outside;
     `transports()`: the relay transports, each with its plugin's name, whose failures are given to `report_failure`;
-    `busy()`: whether there are connections; `on_change()`: called when reflexive addresses have changed. `probing`
-    False sends nothing. It claims all STUN of the shared socket.
+    `busy()`: whether there are connections; `on_change()`: called when reflexive addresses have changed, or what
+    hole punching goes by: the kind of NAT, whether UDP is blocked. `probing` False sends nothing. It claims all STUN
+    of the shared socket.
     """
 
     name = "netreport"
@@ -264,10 +265,7 @@ class NetReporter(DatagramProtocol):
         self.report.set(report)
         if any(new.filtering != old.family(new.version).filtering for new in (report.ipv4, report.ipv6)):
             self._look.set()
-        if any(
-            (new.reflexive, new.confirmed) != (known.reflexive, known.confirmed)
-            for new, known in ((report.ipv4, old.ipv4), (report.ipv6, old.ipv6))
-        ):
+        if _acted_on(report) != _acted_on(old):
             self._on_change()
 
     # What is known
@@ -337,6 +335,11 @@ class NetReporter(DatagramProtocol):
         if certain and connected and all(target in self._prober.silent for target in certain):
             return True
         return None
+
+
+def _acted_on(report: NetReport) -> tuple[object, ...]:
+    families = (report.ipv4, report.ipv6)
+    return (report.udp_blocked, *((each.reflexive, each.confirmed, each.mapping, each.filtering) for each in families))
 
 
 async def _addresses(host: str) -> tuple[SocketAddr, ...]:

@@ -108,7 +108,8 @@ async def test_tells_the_address_of_each_family(bind: SocketAddr) -> None:
             await counted(server, "too small")
         assert server.connections == 0
         assert server._by_cid == {} and not server._by_source
-    assert server.counters["reports"] == server.counters["confirmed"] == 1
+    # A report that seems lost on a busy machine is sent again.
+    assert server.counters["reports"] >= server.counters["confirmed"] == 1
 
 
 async def test_a_change_of_address_is_told() -> None:

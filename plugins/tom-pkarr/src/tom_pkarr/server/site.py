@@ -117,8 +117,12 @@ class Site:
         return web.Response(text=_PAGE, content_type="text/html", headers=headers)
 
     def _limited(self, limit: RateLimit, request: web.BaseRequest) -> web.Response | None:
-        forwarded = request.headers.get("X-Forwarded-For") if self._proxies else None
-        prefix = source_prefix(client_host(request.remote or "", forwarded, self._proxies))
+        protocol = request.protocol
+        if not self._proxies and isinstance(protocol, PkarrConnection):
+            prefix = protocol.source
+        else:
+            forwarded = request.headers.get("X-Forwarded-For")
+            prefix = source_prefix(client_host(request.remote or "", forwarded, self._proxies))
         wait = limit.take(prefix, self._relay.now())
         if not wait:
             return None

@@ -74,8 +74,7 @@ class PacketStore:
             database.execute("PRAGMA synchronous = NORMAL")  # a power cut costs what its sender puts again
             database.execute(
                 "CREATE TABLE IF NOT EXISTS packet (key BLOB PRIMARY KEY, timestamp INTEGER NOT NULL, "
-                "payload BLOB NOT NULL, ttl INTEGER NOT NULL, seen_at REAL NOT NULL, used INTEGER NOT NULL) "
-                "WITHOUT ROWID"
+                "payload BLOB NOT NULL, ttl INTEGER NOT NULL, seen_at REAL NOT NULL, used INTEGER NOT NULL)"
             )
             database.execute("CREATE INDEX IF NOT EXISTS packet_used ON packet (used)")
             database.execute(f"PRAGMA user_version = {SCHEMA}")
