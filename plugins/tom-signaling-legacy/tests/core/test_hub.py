@@ -308,6 +308,17 @@ def test_silence_makes_stale_then_departed() -> None:
     assert [m["type"] for m in world.heard(bob)] == ["presence", "participants"]
 
 
+def test_who_does_not_register_is_ended() -> None:
+    """A client that shows life but never registers holds no place for long; one that has registered does."""
+    world = World()
+    stranger, alice = world.open(), world.joined(ALICE)
+    for _ in range(31):
+        world.now += 1
+        world.hub.heard(stranger, world.now), world.hub.heard(alice, world.now)
+        world.hub.tick(world.now)
+    assert (stranger.ended, alice.ended) == ("unregistered after 30 s", None)
+
+
 def test_a_client_that_does_not_read_is_ended() -> None:
     """What waits for a client has a bound in messages and in bytes; past it the client is ended, others are not."""
     for limits, payload in (

@@ -117,6 +117,19 @@ async def test_a_flood_is_read_slowly(run: Any, connect: Any) -> None:
         assert 0 < server.hub.counts["ignored"] < 3000
 
 
+async def test_a_flood_of_pings_is_read_slowly(run: Any, connect: Any) -> None:
+    """Pings count as messages do: who floods with them is slowed, and another is served meanwhile."""
+    async with run(message_rate=50.0, message_burst=10) as server:
+        flooder, bob = await connect(server.url), await connect(server.url)
+        await flooder.register(ALICE)
+        for _ in range(2000):
+            await flooder.socket.ping()
+        await flooder.say({"type": "x"})
+        await bob.register(BOB)
+        # The message behind the pings is not read before them, for which the rate gives 40 s.
+        assert server.hub.counts["ignored"] == 0
+
+
 async def test_connections_have_bounds(run: Any, connect: Any, eventually: Any) -> None:
     """More connections from one source, or in all, than may be are refused by HTTP 503, until one has gone."""
     for options in ({"max_clients_per_source": 2}, {"max_clients": 2}, {"connect_rate": 0.001, "connect_burst": 2}):

@@ -30,6 +30,8 @@ STALE_AFTER = 10.0
 """Seconds without a sign of life after which a node is stale: two heartbeats (5 s) were lost."""
 DEPARTED_AFTER = 20.0
 """Seconds after which it has departed."""
+REGISTER_WITHIN = 30.0
+"""Seconds in which a client must register: it takes a place that others may want."""
 
 
 class ParticipantsList:
@@ -59,6 +61,7 @@ class HubLimits:
 class SignalingClient:
     """One connection. `queue`: what waits to be sent; `ended`: why it is to be closed, None while it is not."""
 
+    opened_at: float
     last_heard: float
     rate: Bucket
     broadcasts: Bucket
@@ -104,6 +107,7 @@ class SignalingHub:
         limits = self._limits
         client = SignalingClient(
             now,
+            now,
             Bucket(limits.message_rate, limits.message_burst),
             Bucket(limits.broadcast_rate, limits.broadcast_burst),
         )
@@ -117,15 +121,18 @@ class SignalingHub:
             self._unregister(client)
             client.queue.clear()
 
-    def heard(self, client: SignalingClient, now: float) -> None:
-        """A client gave a sign of life."""
+    def heard(self, client: SignalingClient, now: float) -> float:
+        """A client gave a sign of life that is no message; returns the seconds for which to read nothing from it."""
         client.last_heard = now
+        return client.rate.spend(now)
 
     def tick(self, now: float) -> None:
-        """End those that have departed."""
+        """End those that have departed, and those that don't register."""
         for client in list(self._clients):
-            if client.ended is None and now - client.last_heard >= DEPARTED_AFTER:
+            if now - client.last_heard >= DEPARTED_AFTER:
                 self._end(client, f"silent for {DEPARTED_AFTER:g} s")
+            elif client.registration is None and now - client.opened_at >= REGISTER_WITHIN:
+                self._end(client, f"unregistered after {REGISTER_WITHIN:g} s")
 
     def _end(self, client: SignalingClient, reason: str) -> None:
         if client.ended is None:

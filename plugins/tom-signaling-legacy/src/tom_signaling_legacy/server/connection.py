@@ -36,7 +36,6 @@ class Gate:
             or not self._rates.take(source, now)
         ):
             self.counts["refused"] += 1
-            self._sources += Counter()  # forgets the zero that looking has left
             return False
         self.counts["accepted"] += 1
         self._sources[source] += 1

@@ -158,7 +158,7 @@ class SignalingServer:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             # No permessage-deflate: what is small on the wire could be large in memory.
             socket = web.WebSocketResponse(
-                max_msg_size=self.config.max_message, compress=False, autoping=False, timeout=1.0, decode_text=False
+                max_msg_size=self.config.max_message, compress=False, autoping=False, timeout=1.0
             )
             if socket.can_prepare(request).ok:
                 await socket.prepare(request)
@@ -174,7 +174,8 @@ class SignalingServer:
         peer = self._peers[client] = _Peer(client, connection, next_ping=now + PING_INTERVAL)
         writing = asyncio.create_task(self._write(socket, peer), name="writing to a signaling client")
         try:
-            await self._read(socket, client)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await self._read(socket, client)
         finally:
             del self._peers[client]
             self.hub.close(client)
@@ -186,15 +187,14 @@ class SignalingServer:
             message = await socket.receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 pause = self.hub.receive(client, message.data, self._now())
-                if pause:
-                    await asyncio.sleep(pause)
-            elif message.type is WSMsgType.PING:
-                self.hub.heard(client, self._now())
-                await socket.pong(message.data)
-            elif message.type is WSMsgType.PONG:
-                self.hub.heard(client, self._now())
+            elif message.type in (WSMsgType.PING, WSMsgType.PONG):
+                pause = self.hub.heard(client, self._now())
+                if message.type is WSMsgType.PING:
+                    await self._in_time(socket.pong(message.data))
             else:
                 return
+            if pause:
+                await asyncio.sleep(pause)
 
     async def _write(self, socket: web.WebSocketResponse, peer: _Peer) -> None:
         """Send what waits until the client is ended, then end its connection: that wakes whoever reads from it."""
