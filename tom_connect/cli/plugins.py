@@ -20,7 +20,10 @@ async def command(run: Invocation, stats: bool) -> None:
     if stats:
         _show_statistics(run)
         return
+    deprecations = run.host.deprecations(run.config.plugin_configs)
     rows = [attrs.asdict(info, recurse=False) for info in (*run.host.infos, *run.host.missing)]
+    for row in rows:
+        row["reason"] = row["reason"] or deprecations.get(row["name"], "")
     columns = ("name", "package", "version", "hooks", "state", "reason")
     run.output.table("plugin", rows, columns, "No plugin is installed; 'pip install tom-connect[all]' brings them.")
 

@@ -145,6 +145,22 @@ class PluginHost:
             if (registry := entry.registry) is not None and registry.cls is not None and registry.section is not None
         }
 
+    def deprecations(self, plugin_configs: Mapping[str, Any]) -> dict[str, str]:
+        """Why plugins in use should go, by plugin name, as far as their configuration (by section) says so."""
+        told: dict[str, str] = {}
+        for entry in self._entries:
+            registry = entry.registry
+            if entry.plugin is None or registry is None or registry.section is None:
+                continue
+            try:
+                reason = getattr(plugin_configs.get(registry.section), "deprecation", None)
+            except Exception as exc:  # a plugin may raise anything, and the others go on
+                self._fail(entry, f"deprecation: {describe(exc)}")
+                continue
+            if isinstance(reason, str) and reason:
+                told[entry.info.name] = " ".join(reason.split())[:500]
+        return told
+
     def contexts(self, facilities: Facilities) -> PluginContexts:
         """What `collect` takes as `ctx_factory`: each plugin's context from what the endpoint lends."""
         return PluginContexts(facilities, self.config, self.plugin_configs())

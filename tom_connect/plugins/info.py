@@ -34,7 +34,8 @@ class PluginInfo:
     """One plugin as `tom-connect plugins` shows it.
 
     `package` and `version` are those of the distribution that brought it, None for an object given by the
-    application; `hooks` the names of the hooks it implements; `reason` one line, empty while it is loaded.
+    application; `hooks` the names of the hooks it implements; `reason` one line, empty while it is loaded (unless
+    `tom-connect plugins` adds why it is deprecated).
     """
 
     name: str

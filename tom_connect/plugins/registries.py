@@ -34,7 +34,8 @@ class ConfigRegistry:
         Section `dht` gives the TOML table `[dht]`, and field `bootstrap` of it `TOM_CONNECT_DHT_BOOTSTRAP` and
         `--dht-bootstrap`. Fields are of type str, int, float, bool, Path, an enum, a Literal, a class with a
         classmethod `parse(text)`, an optional one of these, or a tuple of them (`tuple[str, ...]`); metadata
-        `{"help": "..."}` (or `tom_connect.config.option`) describe them. A plugin registers one class.
+        `{"help": "..."}` (or `tom_connect.config.option`) describe them. A plugin registers one class. A property
+        `deprecation` of it, a text or None, says why the plugin should go; `tom-connect plugins` shows it.
         Raises PluginError if that can't be.
         """
         if self.section is not None:

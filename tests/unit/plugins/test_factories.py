@@ -289,3 +289,20 @@ def test_configuration_without_a_plugin_is_ignored(caplog: pytest.LogCaptureFixt
         hosted = load(config=EndpointConfig(plugin_configs={"opts": Options()}))
     assert isinstance(hosted, PluginHost)
     assert "no plugin in use has a section 'opts'" in caplog.text
+
+
+def test_a_configuration_says_that_its_plugin_should_go(caplog: pytest.LogCaptureFixture) -> None:
+    """A property `deprecation` is told in one line; one that is no text is passed over, one that raises is reported."""
+    texts: dict[str, object] = {"old": "should\n go", "none": None, "wrong": 7, "long": "x" * 9000}
+
+    def registering(name: str, deprecation: property) -> types.ModuleType:
+        cls = attrs.frozen(type(name.title(), (), {"deprecation": deprecation}))
+        return Module(tom_register_config=hookimpl(lambda registry: registry.register(name, cls) and None))
+
+    plugins = [installed(n, registering(n, property(lambda self, text=t: text))) for n, t in texts.items()]  # type: ignore[misc]
+    broken = installed("broken", registering("broken", property(lambda self: 1 / 0)))
+    hosted = load(*plugins, broken, installed("p", Plugin()))
+    configs = {section: cls() for section, cls in hosted.config_classes.items()}
+    assert hosted.deprecations(configs) == {"old": "should go", "long": "x" * 500}
+    assert hosted.deprecations({}) == {}
+    assert "deprecation: ZeroDivisionError" in caplog.text
