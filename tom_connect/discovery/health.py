@@ -78,12 +78,12 @@ class SourceHealth:
         self.counts.found += 1
         self.counts.first += first
         self._latencies.append(seconds)
-        self._works()
+        self.forgive()
 
     def had_nothing(self) -> None:
         """It was asked, and knew nothing."""
         self.counts.nothing += 1
-        self._works()
+        self.forgive()
 
     def failed(self, now: float) -> None:
         """It could not be asked."""
@@ -97,11 +97,7 @@ class SourceHealth:
             self._closed_until = now + self._pause
 
     def forgive(self) -> None:
-        """The network is another one: what failed before may work now."""
-        self._failures = 0
-        self._closed_until = -inf
-
-    def _works(self) -> None:
+        """It works, or may work now since the network is another one."""
         self._failures = 0
         self._closed_until = -inf
 

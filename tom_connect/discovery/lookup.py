@@ -15,6 +15,7 @@ from tom_connect.discovery.health import SourceHealth, hedge
 from tom_connect.discovery.merging import from_future, merged
 from tom_connect.exceptions import NetworkError, TomError
 from tom_connect.keys import NodeId
+from tom_connect.watch import Watch
 
 MAX_FOUND = 64
 """Answers of all sources together that one look-up takes; a source that goes on and on is stopped there."""
@@ -87,7 +88,7 @@ class Lookup:
         self._users = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._ended_each: list[asyncio.Event] = [asyncio.Event() for _ in self._sources]
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._moves = Watch(0)
 
     async def __aenter__(self) -> Self:
         self._users += 1
@@ -144,18 +145,11 @@ class Lookup:
         self._wake()
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._moves.set(self._moves.value + 1)
 
     async def moved(self) -> None:
         """Wait until something more was found or the look-up has ended."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
+        await self._moves.other_than(self._moves.value)
 
     async def _ask(self, index: int) -> None:
         name, discovery = self._sources[index]

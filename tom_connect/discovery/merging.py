@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+
+import attrs
 
 from tom_connect.abc import FoundAddr
 from tom_connect.addr import NodeAddr
@@ -29,14 +32,9 @@ def merged(answers: Iterable[FoundAddr]) -> FoundAddr | None:
             unsigned.append(found)
         elif signed is None or signed.timestamp_us is None or found.timestamp_us > signed.timestamp_us:
             signed = found
-    if not unsigned:
-        return signed
-    base = signed or unsigned[0]
-    parts = ([signed] if signed is not None else []) + unsigned
-    addr = NodeAddr(
-        base.addr.node_id,
-        tuple(dict.fromkeys(url for found in parts for url in found.addr.relay_urls)),
-        tuple(dict.fromkeys(addr for found in parts for addr in found.addr.direct_addrs)),
-        base.addr.user_data,
-    )
-    return FoundAddr(addr, base.source, base.timestamp_us)
+    parts = [*([signed] if signed is not None else []), *unsigned]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    first, *rest = parts
+    addr = functools.reduce(NodeAddr.merged, (found.addr for found in rest), first.addr)
+    return attrs.evolve(first, addr=attrs.evolve(addr, user_data=first.addr.user_data))
