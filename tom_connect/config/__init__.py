@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from tom_connect.config.checks import (
+    Validator,
+    as_path,
+    as_tuple,
+    is_flag,
+    is_path,
+    number_between,
+    refused,
+    seconds_between,
+    whole_number_between,
+)
 from tom_connect.config.endpoint import EndpointConfig
 from tom_connect.config.layers import (
     Argument,
@@ -20,8 +31,17 @@ __all__ = [
     "EndpointConfig",
     "LoadedConfig",
     "OptionSpec",
+    "Validator",
+    "as_path",
+    "as_tuple",
     "default_config_file",
+    "is_flag",
+    "is_path",
     "load_config",
+    "number_between",
     "option",
     "plugin_selection",
+    "refused",
+    "seconds_between",
+    "whole_number_between",
 ]

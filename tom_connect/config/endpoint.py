@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ import attrs
 from attrs.validators import optional
 
 from tom_connect.addr import RelayUrl, SocketAddr
+from tom_connect.config.checks import as_path, as_tuple, is_flag, refused
 from tom_connect.config.options import option
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_connect.keys import SecretKey
@@ -44,22 +45,9 @@ Docker names bridges with 12 digits, so `br-lan` of a router is not meant.
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _fail(field: attrs.Attribute[Any], value: object, expected: str) -> ConfigError:
-    return ConfigError(f"{field.name}: {value!r} is not allowed; expected {expected}")
-
-
-def _tuple(value: object) -> object:
-    """A tuple of any iterable but a text, of which a tuple would hold the letters."""
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
-
-
-def _path(value: object) -> object:
-    return pathlib.Path(value).expanduser() if isinstance(value, str) and value else value
-
-
 def _texts(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
-        raise _fail(field, value, "a sequence of non-empty texts, such as ('name',)")
+        raise refused(field, value, "a sequence of non-empty texts, such as ('name',)")
 
 
 def _alpns(self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -67,16 +55,16 @@ def _alpns(self: object, field: attrs.Attribute[Any], value: object) -> None:
     assert isinstance(value, tuple)
     for alpn in value:
         if len(alpn.encode()) > MAX_ALPN_BYTES:
-            raise _fail(field, alpn, f"at most {MAX_ALPN_BYTES} bytes of UTF-8 (RFC 7301 section 3.1)")
+            raise refused(field, alpn, f"at most {MAX_ALPN_BYTES} bytes of UTF-8 (RFC 7301 section 3.1)")
     if len(set(value)) != len(value):
-        raise _fail(field, value, "each ALPN once")
+        raise refused(field, value, "each ALPN once")
 
 
 def _bind(self: object, field: attrs.Attribute[Any], value: object) -> None:
     _texts(self, field, value)
     assert isinstance(value, tuple)
     if not value:
-        raise _fail(field, value, "at least one address to bind, such as '0.0.0.0:0'")
+        raise refused(field, value, "at least one address to bind, such as '0.0.0.0:0'")
     families = set()
     for text in value:
         try:
@@ -84,7 +72,7 @@ def _bind(self: object, field: attrs.Attribute[Any], value: object) -> None:
         except InvalidAddrError as exc:
             raise ConfigError(f"{field.name}: {exc}") from None
         if addr.family in families:
-            raise _fail(field, value, "at most one IPv4 and one IPv6 address: an endpoint has one socket a family")
+            raise refused(field, value, "at most one IPv4 and one IPv6 address: an endpoint has one socket a family")
         families.add(addr.family)
 
 
@@ -108,15 +96,10 @@ def _networks(self: object, field: attrs.Attribute[Any], value: object) -> None:
             raise ConfigError(f"{field.name}: {exc}; expected a network such as 192.168.0.0/16 or fd00::/8") from None
 
 
-def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise _fail(field, value, "True or False")
-
-
 def _seconds(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value < 1e9:  # type: ignore[operator]
-        raise _fail(field, value, "a number of seconds above 0")
+        raise refused(field, value, "a number of seconds above 0")
 
 
 def _seconds_or_none(self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -131,13 +114,13 @@ def _keep_alive_for(idle_timeout: object) -> float:
 
 def _count(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _fail(field, value, "a whole number of at least 1")
+        raise refused(field, value, "a whole number of at least 1")
 
 
 def _of(kind: type, expected: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
     def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, kind):
-            raise _fail(field, value, expected)
+            raise refused(field, value, expected)
 
     return check
 
@@ -162,13 +145,13 @@ class EndpointConfig:
 
     alpns: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_alpns,
         metadata=option("application protocols that are accepted", program_only=True),
     )
     bind: tuple[str, ...] = attrs.field(
         default=("0.0.0.0:0", "[::]:0"),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_bind,
         metadata=option("UDP address to bind, IP:PORT or [IPV6]:PORT, one for each family; port 0: any free one"),
     )
@@ -177,80 +160,80 @@ class EndpointConfig:
     )
     secret_key_file: pathlib.Path | None = attrs.field(
         default=None,
-        converter=_path,
+        converter=as_path,
         validator=optional(_of(pathlib.Path, "a path")),
         metadata=option("file with our secret key, made if it is missing"),
     )
     data_dir: pathlib.Path | None = attrs.field(
         default=None,
-        converter=_path,
+        converter=as_path,
         validator=optional(_of(pathlib.Path, "a path")),
         metadata=option("directory for what should survive a restart; default: the platform's"),
     )
     persist: bool = attrs.field(
-        default=True, validator=_flag, metadata=option("keep routing tables and the like between runs")
+        default=True, validator=is_flag, metadata=option("keep routing tables and the like between runs")
     )
     allow_local: bool = attrs.field(
-        default=False, validator=_flag, metadata=option("publish and dial private, loopback and link-local addresses")
+        default=False, validator=is_flag, metadata=option("publish and dial private, loopback and link-local addresses")
     )
     dht_only: bool = attrs.field(
         default=False,
-        validator=_flag,
+        validator=is_flag,
         metadata=option("find nodes through serverless discovery alone: no server of anyone's is asked"),
     )
     nodes_file: pathlib.Path | None = attrs.field(
         default=None,
-        converter=_path,
+        converter=as_path,
         validator=optional(_of(pathlib.Path, "a path")),
         metadata=option("file with the tickets of nodes that are known, one a line"),
     )
     relay: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_relay_urls,
         metadata=option("URL of a relay through which others reach us, such as https://relay.example/"),
     )
     public_relays: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_texts,
         metadata=option("list of public relays to fall back on where no other relay works, such as n0; default: none"),
     )
     direct: bool = attrs.field(
         default=True,
-        validator=_flag,
+        validator=is_flag,
         metadata=option("send and take packets directly, not only through relays"),
     )
     port_probing: bool = attrs.field(
         default=True,
-        validator=_flag,
+        validator=is_flag,
         metadata=option("where nothing else works, try many ports to get through a NAT that maps by destination"),
     )
     lan: bool = attrs.field(
         default=True,
-        validator=_flag,
+        validator=is_flag,
         metadata=option("offer private addresses to peers, sealed, and probe theirs"),
     )
     public_only: bool = attrs.field(
         default=False,
-        validator=_flag,
+        validator=is_flag,
         metadata=option("no direct packets but to addresses of the public Internet, whoever names others"),
     )
     addr_allow: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_networks,
         metadata=option("network, such as 10.0.0.0/8, outside of which no direct packets go; default: everywhere"),
     )
     addr_deny: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_networks,
         metadata=option("network into which no direct packets go, even where addr_allow has it"),
     )
     skip_interfaces: tuple[str, ...] = attrs.field(
         default=VIRTUAL_INTERFACES,
-        converter=_tuple,
+        converter=as_tuple,
         validator=_texts,
         metadata=option(
             "network interface, by name or pattern, whose addresses are neither published nor offered; "
@@ -258,23 +241,23 @@ class EndpointConfig:
         ),
     )
     watch_network: bool = attrs.field(
-        default=True, validator=_flag, metadata=option("notice by ourselves when the network changes or sleep ends")
+        default=True, validator=is_flag, metadata=option("notice by ourselves when the network changes or sleep ends")
     )
     plugins: tuple[str, ...] | None = attrs.field(
         default=None,
-        converter=_tuple,
+        converter=as_tuple,
         validator=optional(_texts),
         metadata=option("installed plugins that may be used, by name or pattern; default: all", cli=False),
     )
     disable_plugins: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_texts,
         metadata=option("plugins that may not be used, by name or pattern", cli=False),
     )
     extra_plugins: tuple[object, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_of(tuple, "a sequence of plugins"),
         metadata=option("plugin objects", program_only=True),
     )
@@ -304,7 +287,7 @@ class EndpointConfig:
     )
     early_data_alpns: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_tuple,
+        converter=as_tuple,
         validator=_alpns,
         metadata=option("protocols that may use 0-RTT", program_only=True),
     )

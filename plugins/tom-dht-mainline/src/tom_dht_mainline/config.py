@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import attrs
 
 from tom_connect.addr import SocketAddr
+from tom_connect.config import as_tuple, is_flag
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 
 from .bootstrap import DEFAULT_BOOTSTRAP, BootstrapNode, parse_bootstrap
@@ -17,10 +17,6 @@ from .core import Mode
 
 Server = Literal["auto", "on", "off"]
 SERVER_MODES: dict[str, Mode] = {"auto": Mode.ADAPTIVE, "on": Mode.SERVER, "off": Mode.CLIENT}
-
-
-def _texts(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
 
 
 def _help(text: str) -> dict[str, str]:
@@ -34,11 +30,6 @@ def _bootstrap(_self: object, field: attrs.Attribute[Any], value: object) -> Non
         parse_bootstrap(value)
     except InvalidAddrError as exc:
         raise ConfigError(f"{field.name}: {exc}") from None
-
-
-def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected True or False")
 
 
 def _server(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -67,7 +58,7 @@ class DhtConfig:
 
     bootstrap: tuple[str, ...] = attrs.field(
         default=DEFAULT_BOOTSTRAP,
-        converter=_texts,
+        converter=as_tuple,
         validator=_bootstrap,
         metadata=_help("node to join the DHT through, HOST:PORT; `none`: wait for others to come"),
     )
@@ -78,7 +69,7 @@ class DhtConfig:
     )
     own_socket: bool = attrs.field(
         default=False,
-        validator=_flag,
+        validator=is_flag,
         metadata=_help("use a UDP socket of the DHT's own instead of sharing the endpoint's"),
     )
     host: str = attrs.field(
@@ -103,16 +94,16 @@ class DhtConfig:
     )
     read_legacy_item: bool = attrs.field(
         default=True,
-        validator=_flag,
+        validator=is_flag,
         metadata=_help("also look for the JSON item that older ToM programs publish"),
     )
     write_legacy_item: bool = attrs.field(
         default=False,
-        validator=_flag,
+        validator=is_flag,
         metadata=_help("also publish the JSON item that older ToM programs read"),
     )
-    ipv4: bool = attrs.field(default=True, validator=_flag, metadata=_help("take part in the IPv4 DHT"))
-    ipv6: bool = attrs.field(default=True, validator=_flag, metadata=_help("take part in the IPv6 DHT"))
+    ipv4: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv4 DHT"))
+    ipv6: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv6 DHT"))
 
     def __attrs_post_init__(self) -> None:
         if not self.ipv4 and not self.ipv6:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
-from tom_connect.config import option
+from tom_connect.config import as_tuple, is_flag, option
 from tom_connect.exceptions import ConfigError
 from tom_portmap.core.eligible import PROTOCOLS, Protocol
 
 SECTION = "portmap"
 SHORTEST, LONGEST = 120, 86_400
 """Seconds: what RFC 6887 section 15 suggests to servers as the bounds of a lifetime."""
-
-
-def _words(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
-
-
-def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected True or False")
 
 
 def _protocols(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -42,11 +32,11 @@ class PortmapConfig:
     """What a user may say about port mappings; raises ConfigError that names the option."""
 
     enabled: bool = attrs.field(
-        default=True, validator=_flag, metadata=option("ask the router to let others reach our port")
+        default=True, validator=is_flag, metadata=option("ask the router to let others reach our port")
     )
     protocols: tuple[Protocol, ...] = attrs.field(
         default=PROTOCOLS,
-        converter=_words,
+        converter=as_tuple,
         validator=_protocols,
         metadata=option("protocols by which the router is asked"),
     )

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from tom_connect.addr import RelayUrl
-from tom_connect.config import option
+from tom_connect.config import as_tuple, is_flag, option, seconds_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 
 SECTION = "pkarr"
 MAX_RELAYS = 8
 """Relays that are asked at once: more would be traffic without another chance."""
-
-
-def _texts(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
 
 
 def _relays(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -34,47 +29,32 @@ def _relays(_self: object, field: attrs.Attribute[Any], value: object) -> None:
         raise ConfigError(f"{field.name}: {len(value)} relays are too many; at most {MAX_RELAYS} are asked at once")
 
 
-def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected True or False")
-
-
-def _seconds(low: float, high: float) -> Any:
-    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(
-                f"{field.name}: {value!r} is not allowed; expected a number of seconds from {low:g} to {high:g}"
-            )
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class PkarrConfig:
     """What a user may say about Pkarr relays; raises ConfigError that names the option."""
 
     relays: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_texts,
+        converter=as_tuple,
         validator=_relays,
         metadata=option("Pkarr relay to ask and to publish to, such as https://pkarr.example/; default: none"),
     )
     publish: bool = attrs.field(
-        default=True, validator=_flag, metadata=option("publish our address to the relays, not only ask them")
+        default=True, validator=is_flag, metadata=option("publish our address to the relays, not only ask them")
     )
     # A DHT that knows a record mostly gives it within this time; whoever needs no relay then troubles none.
     delay: float = attrs.field(
         default=0.4,
-        validator=_seconds(0, 60),
+        validator=seconds_between(0, 60),
         metadata=option("seconds by which the relays are asked later than the DHT"),
     )
     timeout: float = attrs.field(
-        default=5.0, validator=_seconds(0.1, 60), metadata=option("seconds that a relay has to answer")
+        default=5.0, validator=seconds_between(0.1, 60), metadata=option("seconds that a relay has to answer")
     )
     # Relays drop what is not renewed for a day or, where they keep it in the DHT, for two hours.
     republish: float = attrs.field(
         default=3000.0,
-        validator=_seconds(60, 86_400),
+        validator=seconds_between(60, 86_400),
         metadata=option("seconds after which our unchanged address is published again"),
     )
 

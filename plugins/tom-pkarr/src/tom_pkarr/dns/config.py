@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
 from attrs.validators import optional
 
-from tom_connect.config import option
+from tom_connect.config import as_path, as_tuple, is_path, option, seconds_between
 from tom_connect.exceptions import ConfigError
 from tom_pkarr.dns.servers import NameServer
 
@@ -19,10 +18,6 @@ MAX_ORIGINS = 4
 MAX_SERVERS = 8
 # `_iroh.`, 52 letters and a dot go before it, and a name has at most 253 characters (RFC 1035 section 2.3.4).
 _ORIGIN = re.compile(r"(?=.{1,190}$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_-]{1,63}\.?")
-
-
-def _texts(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
 
 
 def _is_texts(field: attrs.Attribute[Any], value: object, limit: int) -> tuple[str, ...]:
@@ -47,38 +42,19 @@ def _servers(_self: object, field: attrs.Attribute[Any], value: object) -> None:
             raise ConfigError(f"{field.name}: {exc}") from None
 
 
-def _path(value: Any) -> Any:
-    return pathlib.Path(value).expanduser() if isinstance(value, str) and value else value
-
-
-def _is_path(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, pathlib.Path):
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a path")
-
-
-def _seconds(low: float, high: float) -> Any:
-    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(
-                f"{field.name}: {value!r} is not allowed; expected a number of seconds from {low:g} to {high:g}"
-            )
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class DnsConfig:
     """What a user may say about finding nodes by DNS; raises ConfigError that names the option."""
 
     origins: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_texts,
+        converter=as_tuple,
         validator=_origins,
         metadata=option("domain under which nodes have records, such as dns.iroh.link; default: none"),
     )
     servers: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_texts,
+        converter=as_tuple,
         validator=_servers,
         metadata=option(
             "name server to ask: IP[:PORT], tcp://, tls://IP#NAME, https://HOST/dns-query; default: the system's"
@@ -86,23 +62,23 @@ class DnsConfig:
     )
     ca_file: pathlib.Path | None = attrs.field(
         default=None,
-        converter=_path,
-        validator=optional(_is_path),
+        converter=as_path,
+        validator=optional(is_path),
         metadata=option("PEM file with authorities that tls:// and https:// servers may have, besides the system's"),
     )
     delay: float = attrs.field(
         default=0.4,
-        validator=_seconds(0, 60),
+        validator=seconds_between(0, 60),
         metadata=option("seconds by which DNS is asked later than the DHT"),
     )
     # Most answers come within 0.1 s; a name server that is silent for longer is not waited for.
     stagger: float = attrs.field(
         default=0.3,
-        validator=_seconds(0.01, 10),
+        validator=seconds_between(0.01, 10),
         metadata=option("seconds without an answer after which the next name server is asked too"),
     )
     timeout: float = attrs.field(
-        default=4.0, validator=_seconds(0.1, 60), metadata=option("seconds that one name server has to answer")
+        default=4.0, validator=seconds_between(0.1, 60), metadata=option("seconds that one name server has to answer")
     )
 
     @property

@@ -5,14 +5,22 @@ from __future__ import annotations
 # ruff: noqa: RUF009 - `_field` is attrs.field with the metadata filled in
 import ipaddress
 import pathlib
-from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import attrs
 from attrs.validators import optional
 
 from tom_connect.addr import SocketAddr
-from tom_connect.config import option
+from tom_connect.config import (
+    as_path,
+    as_tuple,
+    is_path,
+    number_between,
+    option,
+    refused,
+    seconds_between,
+    whole_number_between,
+)
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_pkarr.core.freshness import MAX_AHEAD
 from tom_pkarr.core.limits import Network
@@ -24,21 +32,9 @@ DhtMode = Literal["auto", "on", "off"]
 MODES: tuple[DhtMode, ...] = ("auto", "on", "off")
 
 
-def _fail(field: attrs.Attribute[Any], value: object, expected: str) -> ConfigError:
-    return ConfigError(f"{field.name}: {value!r} is not allowed; expected {expected}")
-
-
-def _texts(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
-
-
-def _path(value: Any) -> Any:
-    return pathlib.Path(value).expanduser() if isinstance(value, str) and value else value
-
-
 def _is_texts(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, tuple) or not all(isinstance(text, str) and text for text in value):
-        raise _fail(field, value, "a sequence of non-empty texts")
+        raise refused(field, value, "a sequence of non-empty texts")
 
 
 def _addrs(self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -60,42 +56,17 @@ def _networks(self: object, field: attrs.Attribute[Any], value: object) -> None:
         try:
             ipaddress.ip_network(text)
         except ValueError:
-            raise _fail(field, text, "an address or network such as 127.0.0.1 or 10.0.0.0/8") from None
-
-
-def _is_path(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, pathlib.Path):
-        raise _fail(field, value, "a path")
+            raise refused(field, text, "an address or network such as 127.0.0.1 or 10.0.0.0/8") from None
 
 
 def _url(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value.startswith(("http://", "https://")):
-        raise _fail(field, value, "a URL that begins with http:// or https://")
+        raise refused(field, value, "a URL that begins with http:// or https://")
 
 
 def _mode(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if value not in MODES:
-        raise _fail(field, value, f"one of {', '.join(MODES)}")
-
-
-def _count(low: int, high: int) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise _fail(field, value, f"a whole number from {low} to {high}")
-
-    return check
-
-
-def _number(low: float, high: float, what: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            raise _fail(field, value, f"{what} from {low:g} to {high:g}")
-
-    return check
-
-
-def _seconds(low: float, high: float) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    return _number(low, high, "a number of seconds")
+        raise refused(field, value, f"one of {', '.join(MODES)}")
 
 
 def _field(default: Any, validator: Any, text: str, converter: Any = None) -> Any:
@@ -108,47 +79,53 @@ class PkarrServerConfig:
     """What an operator may say about the Pkarr relay; raises ConfigError that names the option."""
 
     listen: tuple[str, ...] = _field(
-        ("0.0.0.0:6882", "[::]:6882"), _addrs, "TCP address for HTTP, IP:PORT or [IPV6]:PORT", _texts
+        ("0.0.0.0:6882", "[::]:6882"), _addrs, "TCP address for HTTP, IP:PORT or [IPV6]:PORT", as_tuple
     )
     url: str | None = _field(None, optional(_url), "our URL as clients reach it, shown at the start")
     trusted_proxies: tuple[str, ...] = _field(
-        (), _networks, "address or network of a proxy whose X-Forwarded-For is believed", _texts
+        (), _networks, "address or network of a proxy whose X-Forwarded-For is believed", as_tuple
     )
 
     store: pathlib.Path | None = _field(
-        None, optional(_is_path), "SQLite file that keeps packets; default: memory alone", _path
+        None, optional(is_path), "SQLite file that keeps packets; default: memory alone", as_path
     )
-    max_packets: int = _field(1_000_000, _count(1, 1 << 40), "packets kept; the least recently used goes")
-    max_bytes: int = _field(256 << 20, _count(1 << 16, 1 << 50), "bytes of packets kept; the least recently used goes")
+    max_packets: int = _field(1_000_000, whole_number_between(1, 1 << 40), "packets kept; the least recently used goes")
+    max_bytes: int = _field(
+        256 << 20, whole_number_between(1 << 16, 1 << 50), "bytes of packets kept; the least recently used goes"
+    )
     keep: float = _field(
-        86_400.0, _seconds(60, 366 * 86_400.0), "seconds after which a packet goes that nobody has put again"
+        86_400.0, seconds_between(60, 366 * 86_400.0), "seconds after which a packet goes that nobody has put again"
     )
-    hot_bytes: int = _field(32 << 20, _count(0, 1 << 40), "bytes of the packets asked for most lately, kept in memory")
-    max_ahead: float = _field(MAX_AHEAD, _seconds(0, 86_400), "seconds that a packet's timestamp may lie in the future")
+    hot_bytes: int = _field(
+        32 << 20, whole_number_between(0, 1 << 40), "bytes of the packets asked for most lately, kept in memory"
+    )
+    max_ahead: float = _field(
+        MAX_AHEAD, seconds_between(0, 86_400), "seconds that a packet's timestamp may lie in the future"
+    )
 
-    get_rate: float = _field(50.0, _number(0, 1e9, "a number"), "GETs a second from one source; 0: no limit")
-    get_burst: int = _field(500, _count(1, 1 << 40), "GETs at once before that")
-    put_rate: float = _field(2.0, _number(0, 1e9, "a number"), "PUTs a second from one source; 0: no limit")
-    put_burst: int = _field(60, _count(1, 1 << 40), "PUTs at once before that")
-    max_connections: int = _field(4096, _count(1, 1_000_000), "connections at once")
+    get_rate: float = _field(50.0, number_between(0, 1e9, "a number"), "GETs a second from one source; 0: no limit")
+    get_burst: int = _field(500, whole_number_between(1, 1 << 40), "GETs at once before that")
+    put_rate: float = _field(2.0, number_between(0, 1e9, "a number"), "PUTs a second from one source; 0: no limit")
+    put_burst: int = _field(60, whole_number_between(1, 1 << 40), "PUTs at once before that")
+    max_connections: int = _field(4096, whole_number_between(1, 1_000_000), "connections at once")
     max_connections_per_source: int = _field(
-        256, _count(1, 1_000_000), "connections from one source: an IPv4 address or IPv6 /56"
+        256, whole_number_between(1, 1_000_000), "connections from one source: an IPv4 address or IPv6 /56"
     )
-    request_timeout: float = _field(10.0, _seconds(0.1, 300), "seconds for a request to come in whole")
-    idle_timeout: float = _field(60.0, _seconds(0.1, 3600), "seconds for which a connection may lie idle")
+    request_timeout: float = _field(10.0, seconds_between(0.1, 300), "seconds for a request to come in whole")
+    idle_timeout: float = _field(60.0, seconds_between(0.1, 3600), "seconds for which a connection may lie idle")
 
     dht: DhtMode = _field(
         "auto", _mode, "look in the Mainline DHT for what is missing, and publish there: auto (if installed), on or off"
     )
     bootstrap: tuple[str, ...] = _field(
-        (), _is_texts, "node to join the DHT through, HOST:PORT; default: the DHT plugin's", _texts
+        (), _is_texts, "node to join the DHT through, HOST:PORT; default: the DHT plugin's", as_tuple
     )
     udp_listen: tuple[str, ...] = _field(
-        ("0.0.0.0:6881", "[::]:6881"), _addrs, "UDP address of the DHT node, IP:PORT or [IPV6]:PORT", _texts
+        ("0.0.0.0:6881", "[::]:6881"), _addrs, "UDP address of the DHT node, IP:PORT or [IPV6]:PORT", as_tuple
     )
-    lookup_timeout: float = _field(3.0, _seconds(0.1, 60), "seconds for which a GET waits for the DHT")
+    lookup_timeout: float = _field(3.0, seconds_between(0.1, 60), "seconds for which a GET waits for the DHT")
     recheck: float = _field(
-        60.0, _seconds(0, 86_400), "seconds at least for which the DHT is not asked again for a packet"
+        60.0, seconds_between(0, 86_400), "seconds at least for which the DHT is not asked again for a packet"
     )
 
     @property

@@ -8,19 +8,10 @@ from typing import Any
 import attrs
 from attrs.validators import optional
 
-from tom_connect.config import option
+from tom_connect.config import as_path, is_path, option
 from tom_connect.exceptions import ConfigError
 
 SECTION = "relay_client"
-
-
-def _path(value: Any) -> Any:
-    return pathlib.Path(value).expanduser() if isinstance(value, str) and value else value
-
-
-def _is_path(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, pathlib.Path):
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a path")
 
 
 def _token(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -40,8 +31,8 @@ class RelayClientConfig:
 
     map: pathlib.Path | None = attrs.field(
         default=None,
-        converter=_path,
-        validator=optional(_is_path),
+        converter=as_path,
+        validator=optional(is_path),
         metadata=option("file with further relays: one URL a line, or the JSON that a relay gives at /relays"),
     )
     token: str | None = attrs.field(
@@ -52,8 +43,8 @@ class RelayClientConfig:
     )
     ca_file: pathlib.Path | None = attrs.field(
         default=None,
-        converter=_path,
-        validator=optional(_is_path),
+        converter=as_path,
+        validator=optional(is_path),
         metadata=option("PEM file with certificates of authorities to trust besides the system's"),
     )
     proxy: str | None = attrs.field(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
 
-from tom_connect.config import option
+from tom_connect.config import as_tuple, is_flag, option, seconds_between
 from tom_connect.exceptions import ConfigError
 from tom_signaling_legacy.core.messages import MAX_USERNAME
 
@@ -21,10 +20,6 @@ DEPRECATED = (
     "legacy signaling is deprecated: nodes find each other without a server; "
     "see docs/how-to/migrate-from-signaling.md, then 'pip uninstall tom-signaling-legacy'"
 )
-
-
-def _texts(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
 
 
 def _urls(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -42,11 +37,6 @@ def _urls(_self: object, field: attrs.Attribute[Any], value: object) -> None:
         raise ConfigError(f"{field.name}: {len(value)} servers are too many; at most {MAX_SERVERS} are used at once")
 
 
-def _flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected True or False")
-
-
 def _phase(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if value == 4 and not isinstance(value, bool):
         raise ConfigError(f"{field.name}: phase 4 is the package uninstalled: pip uninstall tom-signaling-legacy")
@@ -61,21 +51,16 @@ def _username(_self: object, field: attrs.Attribute[Any], value: object) -> None
         )
 
 
-def _seconds(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.1 <= value <= 60:
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a number of seconds from 0.1 to 60")
-
-
 @attrs.frozen(kw_only=True)
 class SignalingConfig:
     """What a user may say about signaling; raises ConfigError that names the option."""
 
     enabled: bool = attrs.field(
-        default=True, validator=_flag, metadata=option("use the signaling servers that are configured")
+        default=True, validator=is_flag, metadata=option("use the signaling servers that are configured")
     )
     urls: tuple[str, ...] = attrs.field(
         default=(),
-        converter=_texts,
+        converter=as_tuple,
         validator=_urls,
         metadata=option(
             "signaling server to register with and to ask, such as ws://signaling.example:3001; default: none"
@@ -93,7 +78,7 @@ class SignalingConfig:
     )
     timeout: float = attrs.field(
         default=5.0,
-        validator=_seconds,
+        validator=seconds_between(0.1, 60),
         metadata=option("seconds that servers and the node that is looked for have to answer"),
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
 from tom_connect.addr import SocketAddr
-from tom_connect.config import option
+from tom_connect.config import as_tuple, number_between, option, refused, whole_number_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_signaling_legacy.core.hub import HubLimits
 
@@ -24,17 +23,9 @@ def everywhere(port: int) -> tuple[str, ...]:
     return (f"0.0.0.0:{port}", f"[::]:{port}")
 
 
-def _fail(field: attrs.Attribute[Any], value: object, expected: str) -> ConfigError:
-    return ConfigError(f"{field.name}: {value!r} is not allowed; expected {expected}")
-
-
-def _texts(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
-
-
 def _addrs(_self: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, tuple) or not value or not all(isinstance(text, str) for text in value):
-        raise _fail(field, value, "at least one address, IP:PORT or [IPV6]:PORT")
+        raise refused(field, value, "at least one address, IP:PORT or [IPV6]:PORT")
     for text in value:
         try:
             SocketAddr.parse(text)
@@ -42,28 +33,12 @@ def _addrs(_self: object, field: attrs.Attribute[Any], value: object) -> None:
             raise ConfigError(f"{field.name}: {exc}") from None
 
 
-def _count(low: int, high: int) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise _fail(field, value, f"a whole number from {low} to {high}")
-
-    return check
-
-
-def _number(low: float, high: float, what: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def check(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            raise _fail(field, value, f"{what} from {low:g} to {high:g}")
-
-    return check
-
-
 def _field(default: Any, validator: Any, text: str, converter: Any = None) -> Any:
     # Off the general command line: these options are those of `tom-connect signaling serve` alone.
     return attrs.field(default=default, validator=validator, converter=converter, metadata=option(text, cli=False))
 
 
-_rate = _number(0, 1e6, "a number")
+_rate = number_between(0, 1e6, "a number")
 
 
 @attrs.frozen(kw_only=True)
@@ -71,29 +46,33 @@ class SignalingServerConfig:
     """What an operator may say about the signaling server; raises ConfigError that names the option."""
 
     listen: tuple[str, ...] = _field(
-        everywhere(DEFAULT_PORT), _addrs, "TCP address for HTTP and WebSocket, IP:PORT or [IPV6]:PORT", _texts
+        everywhere(DEFAULT_PORT), _addrs, "TCP address for HTTP and WebSocket, IP:PORT or [IPV6]:PORT", as_tuple
     )
     # Everyone hears of everyone, so that traffic grows with the square: 256 nodes are 13,000 heartbeats a second.
-    max_clients: int = _field(256, _count(1, 10_000), "connections at once")
+    max_clients: int = _field(256, whole_number_between(1, 10_000), "connections at once")
     max_clients_per_source: int = _field(
-        32, _count(1, 10_000), "connections from one source: an IPv4 address or IPv6 /56; behind a proxy all are one"
+        32,
+        whole_number_between(1, 10_000),
+        "connections from one source: an IPv4 address or IPv6 /56; behind a proxy all are one",
     )
     connect_rate: float = _field(5.0, _rate, "new connections a second from one source; 0: no limit")
-    connect_burst: int = _field(50, _count(1, 1_000_000), "new connections at once before that")
-    max_message: int = _field(65_536, _count(1024, 1 << 24), "bytes of one message")
+    connect_burst: int = _field(50, whole_number_between(1, 1_000_000), "new connections at once before that")
+    max_message: int = _field(65_536, whole_number_between(1024, 1 << 24), "bytes of one message")
     message_rate: float = _field(50.0, _rate, "messages a second from one client; 0: no limit")
-    message_burst: int = _field(100, _count(1, 1_000_000), "messages at once before that")
+    message_burst: int = _field(100, whole_number_between(1, 1_000_000), "messages at once before that")
     broadcast_rate: float = _field(
         2.0, _rate, "messages a second from one client that go to everyone, such as heartbeats; 0: no limit"
     )
-    broadcast_burst: int = _field(20, _count(1, 1_000_000), "such messages at once before that")
-    queue_messages: int = _field(1024, _count(1, 1_000_000), "messages that wait for one client; a slower one is ended")
-    queue_bytes: int = _field(1 << 20, _count(1024, 1 << 30), "bytes of them")
+    broadcast_burst: int = _field(20, whole_number_between(1, 1_000_000), "such messages at once before that")
+    queue_messages: int = _field(
+        1024, whole_number_between(1, 1_000_000), "messages that wait for one client; a slower one is ended"
+    )
+    queue_bytes: int = _field(1 << 20, whole_number_between(1024, 1 << 30), "bytes of them")
     handshake_timeout: float = _field(
-        10.0, _number(0.1, 300, "a number of seconds"), "seconds for a request to come in whole"
+        10.0, number_between(0.1, 300, "a number of seconds"), "seconds for a request to come in whole"
     )
     write_timeout: float = _field(
-        20.0, _number(0.1, 300, "a number of seconds"), "seconds in which a client must take a message"
+        20.0, number_between(0.1, 300, "a number of seconds"), "seconds in which a client must take a message"
     )
 
     @property
