@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from tom_relay.server.access import AccessPolicy, AllowList, DenyList, HttpAccess, OpenAccess, TokenAccess
-from tom_relay.server.config import RelayServerConfig
-from tom_relay.server.contributions import Contribution, Role
-from tom_relay.server.server import RelayServer
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tom_relay.server.access import AccessPolicy, AllowList, DenyList, HttpAccess, OpenAccess, TokenAccess
+    from tom_relay.server.config import RelayServerConfig
+    from tom_relay.server.contributions import Contribution, Role
+    from tom_relay.server.server import RelayServer
 
 __all__ = [
     "AccessPolicy",
@@ -19,3 +23,18 @@ __all__ = [
     "Role",
     "TokenAccess",
 ]
+
+_MODULES = {
+    "access": ("AccessPolicy", "AllowList", "DenyList", "HttpAccess", "OpenAccess", "TokenAccess"),
+    "config": ("RelayServerConfig",),
+    "contributions": ("Contribution", "Role"),
+    "server": ("RelayServer",),
+}
+
+
+def __getattr__(name: str) -> object:
+    # The plugin is loaded with every command and endpoint, and only those who serve need an HTTP server.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tom_signaling_legacy.server.config import SignalingServerConfig
-from tom_signaling_legacy.server.server import SignalingServer
+
+if TYPE_CHECKING:
+    from tom_signaling_legacy.server.server import SignalingServer
 
 __all__ = ["SignalingServer", "SignalingServerConfig"]
+
+
+def __getattr__(name: str) -> object:
+    # The plugin is loaded with every command and endpoint, and only those who serve need an HTTP server.
+    if name == "SignalingServer":
+        from tom_signaling_legacy.server.server import SignalingServer
+
+        return SignalingServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
