@@ -14,20 +14,19 @@ import iroh
 
 from tests.interop.peers.iroh_process import open_endpoint
 from tests.interop.peers.lines import serve
-from tests.netns.records import Records
+from tests.netns.records import Talk
 
 ALPN = "talk/1"
 READ_SIZE = 1 << 16
 
 
-class Talker:
-    """One connection, and one stream on it with records in both directions."""
+class Talker(Talk):
+    """Talks over a connection of iroh's."""
 
     def __init__(self, endpoint: Any) -> None:
+        super().__init__()
         self.endpoint = endpoint
         self.connection: Any = None
-        self.records = Records()
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def accept(self) -> Mapping[str, Any]:
         """Take the other's connection and stream, and begin to talk."""
@@ -70,23 +69,6 @@ class Talker:
         """
         await self.endpoint.add_external_addr(addr)
         return {}
-
-    async def stop(self) -> Mapping[str, Any]:
-        """Send no more, finish the stream, and tell how many records went out."""
-        self.records.stopping.set()
-        await self._tasks[0]
-        return {"sent": self.records.sent}
-
-    async def finished(self) -> Mapping[str, Any]:
-        """Wait for the end of the other's stream; tell how many records came, and what was wrong with them."""
-        await self._tasks[1]
-        return self.records.ended()
-
-    async def aclose(self) -> None:
-        """End what still talks."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def main(relay: str, port: str, external: str, _level: str) -> None:

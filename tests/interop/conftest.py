@@ -1,6 +1,6 @@
 """Fixtures: real peers. A DHT is made anew for each test: nodes of ours that have left it would slow the next.
 
-One that is missing skips its tests, which fails them in CI (tests/peers_in_ci.py).
+One that is missing skips its tests, which fails them in CI (tests/suites.py).
 """
 
 from __future__ import annotations

@@ -67,3 +67,28 @@ class Records:
         if now - times[-1] > longest[0]:
             return {"received": len(self.arrivals), "last": times[-1], "gap": [now - times[-1], None]}
         return {"received": len(self.arrivals), "last": times[-1], "gap": list(longest)}
+
+
+class Talk:
+    """One connection, and one stream on it with records in both directions; whose connection it is, subclasses know."""
+
+    def __init__(self) -> None:
+        self.records = Records()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def stop(self) -> Mapping[str, Any]:
+        """Send no more, finish the stream, and tell how many records went out."""
+        self.records.stopping.set()
+        await self._tasks[0]
+        return {"sent": self.records.sent}
+
+    async def finished(self) -> Mapping[str, Any]:
+        """Wait for the end of the other's stream; tell how many records came, and what was wrong with them."""
+        await self._tasks[1]
+        return self.records.ended()
+
+    async def aclose(self) -> None:
+        """End what still talks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

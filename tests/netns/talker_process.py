@@ -11,21 +11,20 @@ from typing import Any
 import attrs
 
 from tests.interop.peers.lines import serve
-from tests.netns.records import Records
+from tests.netns.records import Talk
 from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr, NodeId, RelayUrl
 
 ALPN = "talk/1"
 
 
-class Talker:
-    """One connection, and one stream on it with records in both directions."""
+class Talker(Talk):
+    """Talks over a connection of ours."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
         self.endpoint = endpoint
         self.connection: Connection
-        self.records = Records()
         self.events: list[tuple[float, str]] = []
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def accept(self) -> Mapping[str, Any]:
         """Take the other's connection and stream, and begin to talk."""
@@ -76,23 +75,6 @@ class Talker:
     async def external(self, addr: str) -> Mapping[str, Any]:
         """Nothing: a node of ours learns its address by itself."""
         return {}
-
-    async def stop(self) -> Mapping[str, Any]:
-        """Send no more, finish the stream, and tell how many records went out."""
-        self.records.stopping.set()
-        await self._tasks[0]
-        return {"sent": self.records.sent}
-
-    async def finished(self) -> Mapping[str, Any]:
-        """Wait for the end of the other's stream; tell how many records came, and what was wrong with them."""
-        await self._tasks[1]
-        return self.records.ended()
-
-    async def aclose(self) -> None:
-        """End what still talks."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def main(relay: str, port: str, _external: str, level: str) -> None:

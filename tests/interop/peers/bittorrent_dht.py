@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any
 
 import attrs
 
 from tests.interop.peers.dht import DhtPeer
 from tests.interop.peers.loopback import Block
-from tests.interop.peers.process import REPOSITORY, LineProcess, PeerMissing
-
-NPM = REPOSITORY / "tests" / "interop" / "npm"
+from tests.interop.peers.npm import start_node
 
 
 @attrs.define(eq=False)
@@ -25,14 +22,9 @@ class BittorrentDhtNet(DhtPeer):
 
         Raises PeerMissing without node.js or its packages, PeerError if the nodes do not come up.
         """
-        node = shutil.which("node")
-        if node is None:
-            raise PeerMissing("node.js is not installed: bittorrent-dht needs node 18 or newer")
-        if not (NPM / "node_modules" / "bittorrent-dht").is_dir():
-            raise PeerMissing("bittorrent-dht is not installed: npm ci --prefix tests/interop/npm")
         block = Block.pick()
         options = json.dumps({"addresses": [block.endpoint(number) for number in range(count)]})
-        process = LineProcess.start([node, str(NPM / "dht-process.mjs"), options])
+        process = start_node("bittorrent-dht", "dht-process.mjs", options)
         return cls(process, [(host, port) for host, port in process.ready["addresses"]])
 
     def _seq(self, seq: int, cas: int | None) -> dict[str, Any]:

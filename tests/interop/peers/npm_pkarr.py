@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import attrs
 
-from tests.interop.peers.bittorrent_dht import NPM
-from tests.interop.peers.process import LineProcess, PeerMissing
+from tests.interop.peers.npm import start_node
+from tests.interop.peers.process import LineProcess
 
 Address = tuple[str, int]
 
@@ -33,12 +32,7 @@ class NpmPkarr:
     @classmethod
     def start(cls) -> NpmPkarr:
         """Start the child; raises PeerMissing without node.js or its packages."""
-        node = shutil.which("node")
-        if node is None:
-            raise PeerMissing("node.js is not installed: npm's pkarr needs node 18 or newer")
-        if not (NPM / "node_modules" / "pkarr").is_dir():
-            raise PeerMissing("npm's pkarr is not installed: npm ci --prefix tests/interop/npm")
-        return cls(LineProcess.start([node, "--expose-gc", str(NPM / "pkarr-process.mjs")]))
+        return cls(start_node("pkarr", "pkarr-process.mjs", options=("--expose-gc",)))
 
     async def start_relay(self, bootstrap: Sequence[Address], values: int = 1000) -> tuple[str, Address]:
         """Start npm's relay with a DHT node that joins through `bootstrap` and holds `values` items; URL, address."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from types import TracebackType
 from typing import Any, Self
 
 import attrs
 
-from tests.interop.peers.bittorrent_dht import NPM
-from tests.interop.peers.process import LineProcess, PeerMissing
+from tests.interop.peers.npm import start_node
+from tests.interop.peers.process import LineProcess
 
 
 @attrs.define(eq=False)
@@ -21,12 +20,7 @@ class NpmWs:
     @classmethod
     def start(cls) -> NpmWs:
         """Start the child; raises PeerMissing without node.js or its packages."""
-        node = shutil.which("node")
-        if node is None:
-            raise PeerMissing("node.js is not installed: npm's ws needs node 18 or newer")
-        if not (NPM / "node_modules" / "ws").is_dir():
-            raise PeerMissing("npm's ws is not installed: npm ci --prefix tests/interop/npm")
-        return cls(LineProcess.start([node, str(NPM / "signaling-process.mjs")]))
+        return cls(start_node("ws", "signaling-process.mjs"))
 
     async def open(self, url: str) -> int:
         """Connect one more client; its number."""
