@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -115,7 +116,9 @@ class PkarrRelay:
             except OSError as exc:
                 if exc.errno == errno.EAFNOSUPPORT and len(self.config.listen) > 1:
                     continue  # a machine without IPv6 serves IPv4
-                raise PkarrServerError(f"can't listen on {addr}: {exc.strerror or exc}") from None
+                raise PkarrServerError(
+                    f"can't listen on {addr}: {os.strerror(exc.errno) if exc.errno else exc}"
+                ) from None
             self._servers.append(server)
             addrs += [SocketAddr(*socket.getsockname()[:2]) for socket in server.sockets]
         if not addrs:

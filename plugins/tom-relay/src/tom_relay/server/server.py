@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -123,7 +124,9 @@ class RelayServer:
             except OSError as exc:
                 if exc.errno == errno.EAFNOSUPPORT and len(self.config.listen) > 1:
                     continue  # a machine without IPv6 serves IPv4
-                raise RelayServerError(f"can't listen on {addr}: {exc.strerror or exc}") from None
+                raise RelayServerError(
+                    f"can't listen on {addr}: {os.strerror(exc.errno) if exc.errno else exc}"
+                ) from None
             self._servers.append(server)
             addrs += [SocketAddr(*socket.getsockname()[:2]) for socket in server.sockets]
         if not addrs:

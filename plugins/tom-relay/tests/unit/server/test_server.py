@@ -106,7 +106,7 @@ async def test_certificates_that_do_not_fit_stop_the_start(run: Any, tmp_path: p
 async def test_a_taken_port_is_named(relay: RelayServer) -> None:
     """A server that can't listen says where, and leaves nothing behind."""
     second = RelayServer(RelayServerConfig.dev(listen=(str(relay.addrs[0]),)))
-    with pytest.raises(RelayServerError, match=f"can't listen on {relay.addrs[0]}"):
+    with pytest.raises(RelayServerError, match=f"can't listen on {relay.addrs[0]}: Address already in use$"):
         await second.start()
     await second.stop()
 
