@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 
 from tests.interop.peers.lines import serve
-from tom_connect import Connection, Endpoint, EndpointConfig, NetworkError, NodeId, SecretKey
+from tom_connect import Connection, Endpoint, EndpointConfig, NetworkError, NodeAddr, NodeId, SecretKey
 from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.events import PathSelected
 from tom_dht_mainline.config import DhtConfig
@@ -126,6 +126,15 @@ class Node:
             shown = str(addr) if addr is not None else None
             return {"connected": connected, "direct": direct, "addr": shown, "why": stats.why_relayed}
 
+    async def stay(self, node_id: str, addr: str, wait: float = 30.0) -> dict[str, Any]:
+        """Connect to a node at an address that was told to us, and stay connected; seconds until direct."""
+        where = NodeAddr(node_id, direct_addrs=[addr])
+        began = time.monotonic()
+        connection = await self._bound.connect(where, ALPN, timeout=wait)
+        self.connections.append(connection)
+        direct = await _direct_path(connection, wait)
+        return {"direct": time.monotonic() - began if direct is not None else None}
+
     def _addresses(self) -> list[str]:
         return [str(addr) for addr in self._bound.node_addr().direct_addrs]
 
@@ -170,7 +179,7 @@ async def main(level: str = "ERROR") -> None:
     """Answer until standard input ends."""
     logging.basicConfig(level=level, format="%(asctime)s.%(msecs)03d %(name)s %(message)s", datefmt="%M:%S")
     node = Node()
-    names = ("bind", "published", "find", "dial", "addresses", "dht", "costs", "unbind")
+    names = ("bind", "published", "find", "dial", "stay", "addresses", "dht", "costs", "unbind")
     try:
         await serve({name: getattr(node, name) for name in names})
     finally:

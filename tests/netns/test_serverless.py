@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,58 @@ async def test_a_node_without_nat_is_dialed_by_its_key(natlab: Lab, dht: DhtNet)
         met = await dialer.call("dial", node_id=node_id, wait=PATIENCE)
         assert met["direct"] is not None, met
         assert met["addr"].rpartition(":")[0] == there.addr
+
+
+async def test_a_restart_needs_no_name(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+    """With bootstrap names that nobody resolves a node joins by the table it saved, and dials a peer that it knows.
+
+    The same node without its saved state stays alone.
+    """
+    home = natlab.router("home", Nat.MODERATE, wire=UPLINK)
+    here, there = natlab.host("here", home), natlab.host("there", natlab.router("office", Nat.NONE, wire=UPLINK))
+    seed, data_dir = os.urandom(32).hex(), str(tmp_path)
+    bind = {"seed": seed, "data_dir": data_dir, "port": 4433}
+    with node_on(there) as listener:
+        node_id = (await listener.call("bind", bootstrap=dht.names))["node_id"]
+        await listener.call("published")
+        with node_on(here) as dialer:
+            await dialer.call("bind", bootstrap=dht.names, **bind)
+            await dialer.call("published")
+            assert (await dialer.call("dial", node_id=node_id, wait=PATIENCE))["direct"] is not None
+            before = (await dialer.call("dht"))["dht"]
+        natlab.set_names({})
+        with node_on(here) as dialer:
+            await dialer.call("bind", bootstrap=dht.names, **bind)
+            await dialer.call("published")
+            after = (await dialer.call("dht"))["dht"]
+            assert after["state"] == "joined"
+            assert all(outcome.startswith("name not found") for outcome in after["bootstrap"].values()), after
+            assert after["seen by others at"] == before["seen by others at"]
+            found = await dialer.call("find", node_id=node_id)
+            assert {source.split(":")[0] for source in found["outcomes"]} == {"known", "dht"}
+            assert all(": 1 address found" in outcome for outcome in found["outcomes"]), found
+            assert (await dialer.call("dial", node_id=node_id, wait=PATIENCE))["direct"] is not None
+            await dialer.call("bind", bootstrap=dht.names, **bind | {"data_dir": str(tmp_path / "other")})
+            met = await dialer.call("dial", node_id=node_id, wait=5.0)
+            assert met["connected"] is None and "name not found" in met["why"], met
+
+
+async def test_peers_lead_into_the_dht(natlab: Lab, dht: DhtNet) -> None:
+    """A node whose bootstrap names are dead, but which is dialed by a node in the DHT, joins through it and publishes.
+
+    The one that dials is behind a NAT, so that no DHT node would ask it anything.
+    """
+    home = natlab.router("home", Nat.MODERATE, wire=UPLINK)
+    here, there = natlab.host("here", home), natlab.host("there", natlab.router("office", Nat.NONE, wire=UPLINK))
+    with node_on(here) as dialer, node_on(there) as listener:
+        bound = await listener.call("bind", bootstrap=["nobody.example:6881"], port=4433)
+        await dialer.call("bind", bootstrap=dht.names)
+        await dialer.call("published")
+        assert (await listener.call("dht"))["dht"]["state"] == "not joined"
+        met = await dialer.call("stay", node_id=bound["node_id"], addr=f"{there.addr}:4433")
+        assert met["direct"] is not None, met
+        await listener.call("published")
+        assert (await listener.call("dht"))["dht"]["state"] == "joined"
 
 
 async def test_the_dht_of_the_lab_is_what_it_says(natlab: Lab, dht: DhtNet) -> None:

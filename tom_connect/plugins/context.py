@@ -35,6 +35,7 @@ class Facilities:
     socket: SharedSocket
     create_task: Callable[[str, Coroutine[Any, Any, None], str], asyncio.Task[None]]
     report_external_addr: Callable[[str, SocketAddr], None]
+    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
 
 
 class PluginContexts:
@@ -67,6 +68,7 @@ class PluginContexts:
                 relay_urls=() if self._config.dht_only else self._config.relay_urls,
                 direct=self._config.direct,
                 public_relays=() if self._config.dht_only else self._config.public_relays,
+                direct_peers=lent.direct_peers,
             )
         return self._made[name]
 
