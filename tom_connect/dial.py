@@ -15,12 +15,15 @@ from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryErro
 from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY, AddressFilter
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
+from tom_connect.rendezvous import RendezvousService
 
 ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
 
 GUESS = 3.0
 """Seconds that a node which no source knows has to answer at a relay of ours: its name look-up and handshakes."""
+CALL_AFTER = 1.5
+"""Seconds that a relay, or addresses given by the caller, have to connect before a call is left as well."""
 MAX_RELAYS = 4
 """Relays of one address that are connected to: a node is at one, or at two while it changes."""
 
@@ -53,8 +56,8 @@ DialListener = Callable[[DialEvent], None]
 class Dial:
     """One dial of `target` with `alpn`; `run` it once.
 
-    `relays`: ours, where a node is looked for that is known to be at none; `timeout`: seconds; `early_data`: return
-    before the handshake is done where a ticket allows it (0-RTT).
+    `relays`: ours, where a node is looked for that is known to be at none; `rendezvous`: where it may be called;
+    `timeout`: seconds; `early_data`: return before the handshake is done where a ticket allows it (0-RTT).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Dial:
         *,
         discovery: DiscoveryService,
         relays: Sequence[RelayUrl] = (),
+        rendezvous: RendezvousService | None = None,
         address_filter: AddressFilter,
         timeout: float,
         early_data: bool = False,
@@ -75,6 +79,7 @@ class Dial:
         self._alpn = alpn
         self._discovery = discovery
         self._relays = () if target.relay_urls else relays[:MAX_RELAYS]
+        self._rendezvous = rendezvous
         self._filter = address_filter
         self._timeout = timeout
         self._early_data = early_data
@@ -116,6 +121,7 @@ class Dial:
             self._tell(Resolved(self._elapsed(), "caller", self._target))
         link.remote.add_relays(self._relays, SOURCE_OWN_RELAY, trusted=True)
         finder = asyncio.create_task(self._find(link), name="finding a node")
+        caller = asyncio.create_task(self._call(link), name="calling a node")
         shaker = asyncio.create_task(self._shake(link), name="a client's handshake")
         try:
             await asyncio.wait((finder, shaker), return_when=asyncio.FIRST_COMPLETED)
@@ -123,9 +129,9 @@ class Dial:
                 finder.result()
             await shaker
         finally:
-            for task in (finder, shaker):
+            for task in (finder, shaker, caller):
                 task.cancel()
-            await asyncio.gather(finder, shaker, return_exceptions=True)
+            await asyncio.gather(finder, shaker, caller, return_exceptions=True)
 
     async def _shake(self, link: Link) -> None:
         assert link.remote is not None
@@ -133,6 +139,15 @@ class Dial:
         self._driver.start(link)
         if not (self._early_data and link.engine.early_data_ready):
             await asyncio.shield(link.ready)
+
+    async def _call(self, link: Link) -> None:
+        """Leave a call at once where nothing else may lead to the node, later where something is tried first."""
+        if not self._rendezvous:
+            return
+        if self._relays or not self._target.is_empty():
+            await asyncio.sleep(CALL_AFTER)
+        assert link.remote is not None
+        await self._rendezvous.call(link.remote)
 
     async def _find(self, link: Link) -> None:
         """Bring in what the sources know; raises DiscoveryError if there is nothing to try."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher
+from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher, Rendezvous
 from tom_connect.addr import SocketAddr
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
 
 from .address_records import DhtDiscovery, DhtPublisher
 from .config import DhtConfig
+from .rendezvous import DhtRendezvous
 from .service import DhtService, LiveDiagnostics
 from .transport import SharedTransport
 
@@ -67,6 +68,14 @@ def tom_datagram_protocol(ctx: PluginContext) -> DatagramProtocol | None:
     service = DhtService.of(ctx)
     transport = service.shared_transport
     return None if transport is None else DhtDatagrams(service, transport)
+
+
+@hookimpl
+def tom_rendezvous(ctx: PluginContext) -> Rendezvous | None:
+    """Meet through the DHT, unless it has a socket of its own: nodes would then see that one's address."""
+    service = DhtService.of(ctx)
+    wanted = service.config.rendezvous and service.shared_transport is not None and ctx.direct
+    return DhtRendezvous(service) if wanted else None
 
 
 @hookimpl
