@@ -345,7 +345,8 @@ class NetReporter(DatagramProtocol):
 
 def _acted_on(report: NetReport) -> tuple[object, ...]:
     families = (report.ipv4, report.ipv6)
-    return (report.udp_blocked, *((each.reflexive, each.confirmed, each.mapping, each.filtering) for each in families))
+    told = ((each.reflexive, each.confirmed, each.mapping, each.filtering, each.carrier_nat) for each in families)
+    return (report.udp_blocked, *told)
 
 
 async def _addresses(host: str) -> tuple[SocketAddr, ...]:
