@@ -82,6 +82,7 @@ class OwnAddresses:
             behind.reflexive[0] if behind.reflexive else None,
             filtered=behind.filtering is not Filtering.ENDPOINT_INDEPENDENT,
             blocked=seen.udp_blocked is True,
+            carrier=behind.carrier_nat,
         )
         spare = (transport.standby_relay().value for _name, transport in self.relays)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))

@@ -33,7 +33,7 @@ from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
 from tom_connect.holepunch.ports import PortProber
 from tom_connect.holepunch.portslink import PortsLink
-from tom_connect.holepunch.puncher import NOTHING, Offer, Puncher, beyond_nat
+from tom_connect.holepunch.puncher import BEHIND_CARRIER, NOTHING, Offer, Puncher, beyond_nat
 from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
 from tom_connect.holepunch.whyrelayed import why_relayed
 from tom_connect.keys import NodeId, SecretKey
@@ -112,9 +112,9 @@ class DiscoCore:
         self.filter = address_filter or AddressFilter(allow_local)
         self.sealer = Sealer(secret_key, random)
         self.outbox: list[tuple[Path, bytes]] = []
-        self.openers: list[tuple[SocketAddr, bytes]] | None = None
-        """Datagrams that must die soon after our own router, to go out before `outbox`: see `puncher`. None, where such
-        can't be sent: then everything travels in full."""
+        self.openers: list[tuple[SocketAddr, bytes, int]] | None = None
+        """Datagrams that must die soon after our own router, each with its TTL, to go out before `outbox`: see
+        `puncher`. None, where such can't be sent: then everything travels in full."""
         self.events: list[PathEvent | Observed] = []
         self.counters: Counter[str] = Counter()
         self.relays_told: Callable[[RemotePaths, list[RelayUrl]], None] = lambda _paths, _urls: None
@@ -251,12 +251,21 @@ class DiscoCore:
             self.arm(known.paths, now)
 
     def set_own_nat(
-        self, mapping: Mapping, addr: SocketAddr | None, now: float, *, filtered: bool = True, blocked: bool = False
+        self,
+        mapping: Mapping,
+        addr: SocketAddr | None,
+        now: float,
+        *,
+        filtered: bool = True,
+        blocked: bool = False,
+        carrier: bool = False,
     ) -> None:
         """Say what is before us in IPv4: how it maps, and where others see our socket.
 
-        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all; `carrier`:
+        there is a carrier's NAT behind our router's.
         """
+        self.ports.further_hops = BEHIND_CARRIER if carrier else 0
         self._unfiltered = not filtered
         self.udp_blocked = blocked
         self.ports.mapping, self.ports.addr = mapping, addr
@@ -351,7 +360,8 @@ class DiscoCore:
                 self.counters["ping beyond the limit of an address"] += 1
                 return False
             if known is not None and self._opens(known, state, now):
-                self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now, opener=True)
+                ttl = known.puncher.opening_ttl + self.ports.further_hops
+                self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now, ttl=ttl)
                 return False
         self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now)
         return True
@@ -378,14 +388,14 @@ class DiscoCore:
         message: Ping | CallMeMaybe,
         now: float,
         *,
-        opener: bool = False,
+        ttl: int | None = None,
     ) -> None:
         cookie = state.cookie if now < state.cookie_until else None
         packet, stamp = self.sealer.seal(remote.node_id, disco.encode_message(message), cookie)
         asked = _Asked(remote, state, message.tx, stamp, now)
         self._asked[asked.tx] = self._stamps[stamp] = asked
-        if opener and self.openers is not None and not isinstance(state.path, RelayPath):
-            self.openers.append((state.path, packet))
+        if ttl is not None and self.openers is not None and not isinstance(state.path, RelayPath):
+            self.openers.append((state.path, packet, ttl))
         else:
             self.outbox.append((state.path, packet))
 
@@ -529,6 +539,9 @@ class DiscoCore:
         if remote.relayed:
             puncher.called(now)
             remote.punch(now)
+            if self.ports.hard(call.mapping) or self.ports.easy(call.mapping):
+                # An offer then need not wait for it.
+                self.ports_link.ask_attestation(remote.node_id)
         remote.called_from({normal(addr) for addr in call.candidates}, now)
         self.add_candidates(remote, call.candidates, SOURCE_CALL, now, trusted=False)
         self.relays_told(remote, self.add_relays(remote, call.relays, SOURCE_CALL, now, trusted=False))
@@ -550,8 +563,10 @@ class DiscoCore:
         known = self._known.get(sender)
         if known is None or known.paths is not asked.remote or not asked.remote.holders:
             return
-        if known.puncher.confirmed(pong.tx, now) and asked.remote.relayed:
+        if known.puncher.confirmed(pong.tx, now, now - asked.at) and asked.remote.relayed:
             asked.remote.punch(now)
+            if self.ports.hard(known.puncher.their_mapping):
+                self.arm(asked.remote, known.puncher.ports_due)
         if isinstance(source, SocketAddr):
             # A pong shows that its sender receives there; the source of a ping alone can be made up.
             self.ports.attested(sender, source.host, now)

@@ -23,7 +23,6 @@ from tom_connect.holepunch.disco import DiscoError, Mapping
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
-from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
@@ -445,13 +444,20 @@ class MagicSocket:
         self._pump()
 
     def set_own_nat(
-        self, mapping: Mapping, addr: SocketAddr | None, *, filtered: bool = True, blocked: bool = False
+        self,
+        mapping: Mapping,
+        addr: SocketAddr | None,
+        *,
+        filtered: bool = True,
+        blocked: bool = False,
+        carrier: bool = False,
     ) -> None:
         """Say what is before us in IPv4: how it maps, and where others see our socket (None if that is not known).
 
-        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all; `carrier`:
+        there is a carrier's NAT behind our router's.
         """
-        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked)
+        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked, carrier=carrier)
         self._pump()
 
     def why_relayed(self, remote: Remote) -> str | None:
@@ -506,11 +512,11 @@ class MagicSocket:
     def _flush_outbox(self) -> None:
         if self._core.openers:
             openers, self._core.openers = self._core.openers, []
-            for addr, packet in openers:
+            for addr, packet, ttl in openers:
                 if isinstance(addr, ViaSocket):
-                    self._send_via(addr, packet, OPENING_TTL)
+                    self._send_via(addr, packet, ttl)
                 elif (opened := self._udp_route(addr)) is not None:
-                    opened[0].send_opener(packet, opened[1], OPENING_TTL)
+                    opened[0].send_opener(packet, opened[1], ttl)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
             if isinstance(path, ViaSocket):

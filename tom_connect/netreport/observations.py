@@ -127,8 +127,18 @@ class Observations:
         until = min((word.until for word in self._words.values()), default=float("inf"))
         return None if until == float("inf") else until
 
-    def verdict(self, version: Version, local: Sequence[SocketAddr]) -> Verdict:
-        """What follows for one family. `local`: our socket's addresses on this machine."""
+    def verdict(self, version: Version, local: Sequence[SocketAddr], behaviour: Mapping = Mapping.UNKNOWN) -> Verdict:
+        """What follows for one family. `local`: our socket's addresses on this machine.
+
+        `behaviour`: how the NAT maps another socket of ours; it counts where nothing is known of this one.
+        """
+        verdict = self._verdict(version, local)
+        if verdict.mapping is not Mapping.UNKNOWN or not verdict.reflexive or verdict.nat is False:
+            return verdict
+        confirmed = () if behaviour is Mapping.ENDPOINT_DEPENDENT else verdict.confirmed
+        return attrs.evolve(verdict, mapping=behaviour, confirmed=confirmed)
+
+    def _verdict(self, version: Version, local: Sequence[SocketAddr]) -> Verdict:
         words = self._believed(version)
         shifting = {word.addr.host for word in words if word.addr.port == 0}
         support = _support(word for word in words if word.addr.port)
