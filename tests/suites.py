@@ -1,4 +1,4 @@
-"""A pytest plugin that marks tests by their folder: `interop`, `netns`, `sim`, and `slow` for commands run as processes.
+"""A pytest plugin that marks tests by folder: `interop`, `netns`, `sim`, and `slow` for commands run as processes.
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
 of theirs. With `--hypothesis-profile=brief` they try a few examples only.
