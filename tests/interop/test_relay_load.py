@@ -20,7 +20,7 @@ from tom_connect import SecretKey
 from tom_relay.errors import RelayDeniedError
 from tom_relay.wire import SendDatagrams, encode
 
-SECONDS = float(os.environ.get("TOM_RELAY_LOAD_SECONDS") or (180 if os.environ.get("CI") else 20))
+SECONDS = float(os.environ.get("TOM_RELAY_LOAD_SECONDS") or (90 if os.environ.get("CI") else 20))
 """How long the load lasts: 3600 shows an hour."""
 WARM_UP = min(60.0, SECONDS / 4)
 """Seconds after which memory is looked at: pools and queues have had their worst by then."""
