@@ -80,7 +80,7 @@ async def _follow(run: Invocation, lookup: Lookup, told: set[str]) -> None:
             _tell_found(run, found, lookup.elapsed)
         seen = len(lookup.found)
         for outcome in lookup.outcomes:
-            if outcome.source not in told and (outcome.seconds is not None or outcome.skipped is not None):
+            if outcome.source not in told and outcome.done:
                 told.add(outcome.source)
                 _tell_outcome(run, outcome)
         if lookup.ended:
