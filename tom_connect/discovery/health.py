@@ -54,6 +54,8 @@ class SourceHealth:
     _failures: int = 0
     _closed_until: float = -inf
     _pause: float = BREAK_FOR[0]
+    silent: bool = False
+    """Whether it had no answer in the last look-up although it had its time: nobody waits for it."""
 
     @property
     def usual(self) -> float | None:
@@ -95,6 +97,10 @@ class SourceHealth:
         self.counts.nothing += 1
         self.forgive()
 
+    def outrun(self, seconds: float) -> None:
+        """A look-up was over by others' answers when this one had been asked for `seconds` and had said nothing."""
+        self.silent = seconds > max(MARGIN * (self.usual or 0.0), SHORTEST_HEDGE)
+
     def failed(self, now: float) -> None:
         """It could not be asked."""
         self.counts.failed += 1
@@ -110,6 +116,7 @@ class SourceHealth:
         """It works, or may work now since the network is another one."""
         self._failures = 0
         self._closed_until = -inf
+        self.silent = False
 
 
 def hedge(stage: float, own: SourceHealth, earlier: Collection[SourceHealth], *, fixed: bool) -> float:

@@ -61,10 +61,10 @@ class Lookup:
     """`async with Lookup(...) as lookup: async for found in lookup: ...`; who leaves last cancels what still runs.
 
     Several may be in it at once: each that iterates gets everything from the beginning. A source whose `stage` is later
-    begins after its hedge (see `health.hedge`), or as soon as each earlier one has ended with nothing or is not ready.
-    A source that fails is reported through `report(name, exception)` and noted in `outcomes`; the others go on. A
-    record older than one that is known already is left out. `skip`: source names that are not asked, with the reason;
-    `wall`: seconds since 1970.
+    begins after its hedge (see `health.hedge`), or as soon as each earlier one has ended with nothing, is not ready, or
+    was silent the last time. A source that fails is reported through `report(name, exception)` and noted in `outcomes`;
+    the others go on. A record older than one that is known already is left out. `skip`: source names that are not
+    asked, with the reason; `wall`: seconds since 1970.
     """
 
     def __init__(
@@ -172,6 +172,10 @@ class Lookup:
             if not outcome.found:
                 health.had_nothing()
                 outcome.empty = not outcome.stale
+        except asyncio.CancelledError:
+            if self.found and outcome.began is not None and not outcome.found:
+                health.outrun(self.elapsed - outcome.began)
+            raise
         except NetworkError as exc:
             self._failed(index, str(exc))
         except TomError as exc:
@@ -198,7 +202,7 @@ class Lookup:
             return
         earlier = [i for i in range(index) if self._sources[i][1].stage < discovery.stage]
         if not discovery.stage_is_fixed:
-            earlier = [i for i in earlier if self._is_ready(i)]
+            earlier = [i for i in earlier if not self._health[i].silent and self._is_ready(i)]
         while True:
             waited = [i for i in earlier if self.outcomes[i].found or not self.outcomes[i].done]
             if not waited:

@@ -93,6 +93,21 @@ def test_a_source_that_is_quicker_waits_for_nobody() -> None:
     assert hedge(5.0, quick, [taking(0.3)], fixed=True) == 5.0
 
 
+@pytest.mark.parametrize("works", ["answered", "had_nothing", "forgive"])
+def test_one_that_was_silent_in_its_time_may_be_dead(works: str) -> None:
+    """A look-up that others ended before its usual time says nothing of it; it is so until it says something."""
+    health = taking(0.2)
+    health.outrun(0.1)
+    assert not health.silent
+    health.outrun(0.3)
+    assert health.silent
+    if works == "answered":
+        health.answered(0.1, first=False)
+    else:
+        getattr(health, works)()
+    assert not health.silent
+
+
 def test_counts_add_up() -> None:
     """The counts of two runs are the sum of each."""
     one = SourceCounts(asked=5, found=3, first=2, nothing=1, failed=1)

@@ -157,6 +157,18 @@ async def test_a_silent_source_costs_a_hedge_once() -> None:
             assert (await anext(aiter(lookup))).source == "later"
 
 
+async def test_a_source_that_falls_silent_is_not_waited_for() -> None:
+    """One that was the quicker one until now holds up the later one once, and no more when that one has answered."""
+    health = {"dying": SourceHealth(), "later": SourceHealth()}
+    health["dying"].answered(0.01, first=True)
+    health["later"].answered(0.5, first=True)
+    for stage in (0.05, 60.0):
+        sources = (Script("dying", endless=True), Script("later", found("later", "2.2.2.2:2"), delay=0.05, stage=stage))
+        pairs = [(source.name, source) for source in sources]
+        async with asyncio.timeout(5), Lookup(NODE, pairs, report=lambda *_: None, health=health) as lookup:
+            assert (await anext(aiter(lookup))).source == "later"
+
+
 async def test_leaving_cancels_what_runs() -> None:
     """Leaving the block early closes every source's iterator."""
     endless = Script("endless", found("endless", "1.1.1.1:1"), endless=True)
