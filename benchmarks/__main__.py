@@ -21,6 +21,7 @@ from benchmarks import (
     bench_peers,
     bench_pkarr,
     bench_relay,
+    bench_resolve,
     bench_shared_socket,
     bench_throughput,
 )
@@ -45,6 +46,7 @@ ALL = (
     bench_mobility.BENCH,
     bench_pkarr.RELAY,
     bench_pkarr.RESOLVE,
+    bench_resolve.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -135,12 +135,18 @@ class Discovery(PluginObject):
     stage: float = 0.0
     """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others.
 
-    A hedge adapts to what the earlier sources usually take, within a factor of two above.
+    A hedge adapts to what the earlier sources usually take, within a factor of two above, and is none for a source that
+    is quicker than they are.
     """
     stage_is_fixed: bool = False
     """Whether `stage` is kept as it is, for a last resort."""
     asks_nobody: bool = False
     """Whether it answers from what it has: how quick it is then says nothing of how long others take."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer soon. One that is still joining its network, say, is asked too but not waited for."""
+        return True
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:

@@ -90,6 +90,18 @@ async def test_a_published_record_is_found(net: Testnet, lend: Lend, own_socket:
         assert await _resolve(bob.discovery, SecretKey.generate().node_id) == []
 
 
+async def test_it_is_ready_once_it_has_joined(net: Testnet, lend: Lend) -> None:
+    """While nobody is in the routing table, later sources are not to wait for the DHT; from joining on they are."""
+    running = Running(lend(_config(net)))
+    assert not running.discovery.ready
+    async with running as alice:
+        await alice.service.node.bootstrap()
+        assert alice.discovery.ready
+    assert not running.discovery.ready
+    async with Running(lend(_config(net, bootstrap=("none",)))) as alone:
+        assert not alone.discovery.ready
+
+
 async def test_the_shared_socket_carries_the_dht_and_learns_its_address(
     net: Testnet, lend: Any, eventually: Eventually
 ) -> None:
