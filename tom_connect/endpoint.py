@@ -334,6 +334,8 @@ class Endpoint:
         task = asyncio.get_running_loop().create_task(self._guarded(name, coroutine), name=f"{name}: {what}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # What is cancelled before its first step is never awaited, which is no mistake of the plugin's.
+        task.add_done_callback(lambda _task: coroutine.close())
         return task
 
     async def _guarded(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
