@@ -11,6 +11,7 @@ from tom_connect.abc import (
     PluginObject,
     Publisher,
     RelayTransport,
+    TopicDirectory,
 )
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.config import EndpointConfig
@@ -29,6 +30,7 @@ class PluginObjects:
         self.publishers: Sequence[tuple[str, Publisher]] = ()
         self.address_sources: Sequence[tuple[str, AddressSource]] = ()
         self.relays: Sequence[tuple[str, RelayTransport]] = ()
+        self.directories: Sequence[tuple[str, TopicDirectory]] = ()
         self._host = host
         self._config = config
         self._guards: Sequence[tuple[str, ConnectionGuard]] = ()
@@ -50,10 +52,24 @@ class PluginObjects:
         relays = host.collect("tom_relay_transport", contexts)
         for _name, transport in relays:
             magic.relays.add(transport)
+        directories = [
+            pair for pair in host.collect("tom_topic_directory", contexts) if pair[1].serverless or not dht_only
+        ]
+        services = host.collect("tom_service", contexts)
         guards = host.collect("tom_connection_guard", contexts)
         selectors = host.collect("tom_path_selector", contexts)
         wanted: list[tuple[str, PluginObject]] = _once(
-            [*protocols, *sources, *publishers, *address_sources, *relays, *guards, *selectors]
+            [
+                *protocols,
+                *sources,
+                *publishers,
+                *address_sources,
+                *relays,
+                *directories,
+                *services,
+                *guards,
+                *selectors,
+            ]
         )
         self._started = await host.start(wanted)
         running = {id(obj) for _name, obj in self._started}
@@ -68,6 +84,7 @@ class PluginObjects:
         self.publishers = [pair for pair in publishers if id(pair[1]) in running]
         self.address_sources = [pair for pair in address_sources if id(pair[1]) in running]
         self.relays = [pair for pair in relays if id(pair[1]) in running]
+        self.directories = [pair for pair in directories if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.
         made = {name for name, _guard in guards}
         broken = [

@@ -25,7 +25,7 @@ from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
-from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
+from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress, SinglePath
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
 from tom_connect.magicsock.portsockets import PortSockets
 from tom_connect.magicsock.provisional import ProvisionalTable
@@ -265,7 +265,7 @@ class MagicSocket:
 
     def send_quic(
         self,
-        dest: NodeAddress | ProvisionalAddress,
+        dest: NodeAddress | ProvisionalAddress | SinglePath,
         datagrams: Sequence[bytes],
         now: float,
         *,
@@ -280,6 +280,12 @@ class MagicSocket:
                 self._send_to_path(dest.path, datagrams)
                 return
             dest = dest.node
+        elif isinstance(dest, SinglePath):
+            if dest.takes(sum(map(len, datagrams))):
+                self._send_to_path(dest.path, datagrams)
+            else:
+                self.counters["send: address not confirmed"] += len(datagrams)
+            return
         remote = dest.remote
         paths = remote.core
         if remote.version != paths.version:
