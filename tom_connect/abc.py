@@ -112,8 +112,14 @@ class DirectConnection(Protocol):
     def is_closed(self) -> bool:
         """Whether the connection has ended."""
 
+    async def datagrams_sent(self, below: int) -> None:
+        """Wait until fewer than `below` datagrams are queued; raises ConnectionError once the connection has ended."""
+
     def send_datagram(self, data: bytes) -> None:
-        """Send a datagram, unreliably; raises DatagramTooLargeError, or ConnectionError once it has ended."""
+        """Queue a datagram, to be sent unreliably; when many are queued the oldest is dropped.
+
+        Raises DatagramTooLargeError, or ConnectionError once the connection has ended.
+        """
 
     async def read_datagram(self) -> bytes:
         """The next datagram; raises ConnectionError once the connection has ended."""

@@ -151,9 +151,9 @@ class RelayUrl:
             raise InvalidAddrError(f"not a relay URL: {shown} (expected tom://NODEID or tom://NODEID@IP:PORT)")
         try:
             node_id = NodeId.parse(match[1])
-        except InvalidKeyError as exc:
+            return cls.of_node(node_id, None if match[2] is None else SocketAddr.parse(match[2]))
+        except (InvalidKeyError, InvalidAddrError) as exc:
             raise InvalidAddrError(f"not a relay URL: {shown} ({exc})") from None
-        return cls.of_node(node_id, None if match[2] is None else SocketAddr.parse(match[2]))
 
     @classmethod
     def of_node(cls, node_id: NodeId, addr: SocketAddr | None = None) -> RelayUrl:

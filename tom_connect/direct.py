@@ -44,6 +44,17 @@ class SinglePathConnection(Connection):
         assert isinstance(self._link.dest, SinglePath)
         return self._link.dest.path
 
+    async def datagrams_sent(self, below: int) -> None:
+        """Wait until fewer than `below` datagrams are queued; raises ConnectionError once the connection has ended."""
+        while self._engine.datagrams_waiting >= below:
+            await self._wait("datagrams sent")
+
+    def link_moved(self) -> None:
+        """Look after those who wait, for datagrams to leave too."""
+        super().link_moved()
+        if self._waiters.get("datagrams sent"):
+            self._notify("datagrams sent")
+
 
 class OwnConnections:
     """What plugins get as `PluginContext.connections`. `spawn(plugin, coroutine, what)`: the endpoint's."""

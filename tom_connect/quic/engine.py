@@ -424,6 +424,11 @@ class Engine(Authenticated):
             self._stats.datagrams_dropped += 1
         pending.append(data)
 
+    @property
+    def datagrams_waiting(self) -> int:
+        """Datagrams that are queued and not sent yet."""
+        return len(self._datagrams_pending)
+
     def send_datagram_frame(self, data: bytes) -> None:
         """As `send_datagram`."""
         self.send_datagram(data)
