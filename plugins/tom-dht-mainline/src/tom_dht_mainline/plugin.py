@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher
+from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher, TopicDirectory
 from tom_connect.addr import SocketAddr
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
@@ -12,9 +12,10 @@ from tom_connect.plugins import CliRegistry, ConfigRegistry
 from .address_records import DhtDiscovery, DhtPublisher
 from .config import DhtConfig
 from .service import DhtService, LiveDiagnostics
+from .topics import DhtTopics
 from .transport import SharedTransport
 
-TOM_CONNECT_API = (1, 0)
+TOM_CONNECT_API = (1, 1)
 
 
 class DhtDatagrams(DatagramProtocol):
@@ -59,6 +60,12 @@ def tom_discovery(ctx: PluginContext) -> Discovery:
 def tom_publisher(ctx: PluginContext) -> Publisher:
     """Publish our address in the DHT."""
     return DhtPublisher(DhtService.of(ctx))
+
+
+@hookimpl
+def tom_topic_directory(ctx: PluginContext) -> TopicDirectory:
+    """Announce and find addresses under topics in the DHT."""
+    return DhtTopics(DhtService.of(ctx))
 
 
 @hookimpl

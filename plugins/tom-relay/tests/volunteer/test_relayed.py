@@ -39,8 +39,10 @@ async def test_large_packets_travel_as_datagrams() -> None:
     ):
         await home(server)
         here, there = await meet(dialer, server)
-        await passes(here, there, bytes(300_000))
-        assert 1200 < here.stats().mtu < 1420
+        async with asyncio.timeout(30):
+            while here.stats().mtu == 1200:
+                await passes(here, there, bytes(10_000))
+        assert here.stats().mtu < 1420
         assert sessions_of(volunteer).counters["datagrams too large for the path"] < 40
         await here.close()
 
