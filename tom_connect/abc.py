@@ -67,6 +67,112 @@ class SharedSocket(Protocol):
         """The addresses that the sockets are bound to, one a family; hosts may be wildcards."""
 
 
+class DirectStream(Protocol):
+    """A stream of a DirectConnection, which both ends may write; `tom_connect.BiStream` is one."""
+
+    async def read(self, n: int = -1) -> bytes:
+        """Up to `n` bytes as soon as there are any, b"" at the end; raises ConnectionError."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Exactly `n` bytes; raises asyncio.IncompleteReadError at an earlier end, ConnectionError."""
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; raises ConnectionError once the connection has ended."""
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+
+    def finish(self) -> None:
+        """Say that no more is written."""
+
+
+class DirectConnection(Protocol):
+    """A QUIC connection of a plugin's own, over one UDP path, with a node whose key is proven.
+
+    It is no part of what the endpoint has with that node: it never goes through a relay, and follows the peer alone.
+    """
+
+    @property
+    def remote_node_id(self) -> NodeId:
+        """The peer's proven key."""
+
+    @property
+    def remote_addr(self) -> SocketAddr:
+        """Where the peer is now."""
+
+    @property
+    def rtt(self) -> float:
+        """The smoothed round-trip time, seconds."""
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have now; it follows the path."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended."""
+
+    async def datagrams_sent(self, below: int) -> None:
+        """Wait until fewer than `below` datagrams are queued; raises ConnectionError once the connection has ended."""
+
+    def send_datagram(self, data: bytes) -> None:
+        """Queue a datagram, to be sent unreliably; when many are queued the oldest is dropped.
+
+        Raises DatagramTooLargeError, or ConnectionError once the connection has ended.
+        """
+
+    async def read_datagram(self) -> bytes:
+        """The next datagram; raises ConnectionError once the connection has ended."""
+
+    async def open_bi(self) -> DirectStream:
+        """Open a stream; the peer hears of it with the first bytes."""
+
+    async def accept_bi(self) -> DirectStream:
+        """The next stream that the peer opened; raises ConnectionError once the connection has ended."""
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """End the connection with an application error code and a text."""
+
+    async def closed(self) -> Exception:
+        """Wait for the end, and return what ended it."""
+
+
+class DirectConnections(Protocol):
+    """QUIC connections that plugins have of their own, on the endpoint's socket and with its key."""
+
+    async def dial(
+        self,
+        target: NodeAddr | SocketAddr,
+        alpn: str,
+        *,
+        trusted: bool = False,
+        timeout: float = 5.0,
+        anonymous: bool = False,
+    ) -> DirectConnection:
+        """Connect to a node at its direct addresses, found by discovery if none is given, or to whoever is at one.
+
+        Given a mere address, the key is whatever the peer proves: see `remote_node_id`. `trusted`: the user named the
+        address; if not, it may not lead into networks that are ours alone. `anonymous`: with a fresh key, forgotten
+        afterwards. To an address that has not answered go at most 3 datagrams of 1200 bytes, and not again at once.
+        Raises DialError, DiscoveryError, PeerIdentityError or ConnectionError.
+        """
+
+    def serve(self, alpn: str, handler: Callable[[DirectConnection], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        """Take connections that speak `alpn`, each in a task that runs `handler`; its end closes the connection.
+
+        Returns what ends it: no more are taken then, and those that there are end. Raises PluginError if the ALPN is
+        taken.
+        """
+
+
+@attrs.frozen
+class Reachability:
+    """Whether strangers reach our socket unasked. `addrs`: where, the best first; `why_not`: why there is none."""
+
+    addrs: tuple[SocketAddr, ...] = ()
+    why_not: str | None = "nothing is known of our network yet"
+
+
 @attrs.frozen
 class PluginContext:
     """What a plugin gets from the endpoint that it serves."""
@@ -98,6 +204,12 @@ class PluginContext:
     """Names of lists of public relays that may be used where no other relay can be."""
     direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
     """Addresses from which nodes that we are connected to directly have proven to answer, at most 16, newest last."""
+    connections: DirectConnections | None = None
+    """QUIC connections of the plugin's own; None where there are none, as in tests."""
+    reachability: Watch[Reachability] | None = None
+    """Whether strangers reach our socket, as far as the endpoint knows; None where nobody finds out."""
+    directories: Callable[[], Sequence[TopicDirectory]] = tuple
+    """The topic directories of all plugins, once they have started."""
 
 
 class PluginObject(abc.ABC):
@@ -176,6 +288,32 @@ class Publisher(PluginObject):
     @abc.abstractmethod
     async def publish(self, record: SignedRecord) -> PublishReport:
         """Store the record. The core owns task, time-out, retry and newest-wins; raise NetworkError on failure."""
+
+
+class TopicDirectory(PluginObject):
+    """Where nodes say that they are there for something, and are found by those who look for it.
+
+    A topic is 20 bytes. Nobody vouches for an address that is found: it may be dead, a stranger's, or an attacker's.
+    """
+
+    serverless: bool = False
+    """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
+    lifetime: float = 1800.0
+    """Seconds for which an announcement holds."""
+
+    @abc.abstractmethod
+    async def announce(self, topic: bytes, port: int | None = None) -> int:
+        """Say that we are there, at the address from which we are seen; returns how many servers or nodes took it.
+
+        `port`: the one to name, None: that of our shared socket as others see it. Raises NetworkError on failure.
+        """
+
+    @abc.abstractmethod
+    def find(self, topic: bytes) -> AsyncIterator[SocketAddr]:
+        """The addresses under a topic, as they are found, each once; closing the iterator cancels the work.
+
+        Raises NetworkError where nobody could be asked.
+        """
 
 
 class DatagramProtocol(PluginObject):

@@ -16,6 +16,7 @@ from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
+from tom_connect.direct import OwnConnections
 from tom_connect.discovery import DiscoveryService, KnownRecords, Lookup, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
@@ -72,6 +73,7 @@ class Endpoint:
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._driver: Driver
+        self._connections: OwnConnections
         self._net: NetReporter
         self._contexts: PluginContexts
         self._publishing: PublishService
@@ -231,6 +233,8 @@ class Endpoint:
         if not self._objects.let_in(link.peer, link.alpn):
             link.refuse("refused")
             return
+        if not self._closed and self._connections.take(link):
+            return
         if self._closed or len(self._waiting) >= self._config.max_incoming:
             link.refuse("too many connections wait to be accepted")
             return
@@ -270,6 +274,13 @@ class Endpoint:
             probing=config.direct and not config.dht_only,
             on_change=self._own.update,
             report_failure=self._host.report_failure,
+        )
+        self._connections = OwnConnections(
+            self._driver,
+            direct=config.direct,
+            address_filter=lambda: self._own.filter,
+            discovery=lambda: self._discovery,
+            spawn=self._spawn,
         )
         self._own.net = self._net.report
         self._magic.add_protocol(self._net)
@@ -311,6 +322,9 @@ class Endpoint:
                 create_task=self._spawn,
                 report_external_addr=self._net.plugin_told,
                 direct_peers=self._magic.direct_peers.addrs,
+                connections=self._connections.lend,
+                reachability=self._own.reachability,
+                directories=lambda: [directory for _name, directory in self._objects.directories],
             )
         )
         self._own.update()

@@ -83,8 +83,8 @@ def test_bad_company(tmp_path: Path, wheels: dict[str, Path]) -> None:
         "tom-third": ("loaded", ""),
         "tom-broken": ("failed", "can't be imported: ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
         "tom-old": ("incompatible", "too old: written for plugin API 0.9, this core serves 1.0 to 1.0; upgrade it"),
-        "tom-new": ("incompatible", "too new: written for plugin API 1.99, this core has 1.0; upgrade tom-connect"),
-        "tom-silent": ("incompatible", "declares no plugin API version; it must set TOM_CONNECT_API = (1, 0)"),
+        "tom-new": ("incompatible", "too new: written for plugin API 1.99, this core has 1.1; upgrade tom-connect"),
+        "tom-silent": ("incompatible", "declares no plugin API version; it must set TOM_CONNECT_API = (1, 1)"),
         "tom-twin": ("duplicate", "the name 'third' is taken by the plugin of tom-third 3.1"),
         "tom-asynchronous": ("failed", "tom_cli_commands is async; hooks are plain functions"),
         "tom-failing": ("loaded", ""),  # its factory fails only when an endpoint binds

@@ -9,7 +9,7 @@ from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.addrfilter import SOURCE_KNOCK, normal
 from tom_connect.holepunch.core import DiscoCore
 from tom_connect.holepunch.disco import KNOCK
-from tom_connect.holepunch.puncher import OPENING_TTL
+from tom_connect.holepunch.puncher import OPENING_TTLS
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.remote import Remote
 from tom_connect.magicsock.udp import UdpSocket
@@ -59,6 +59,6 @@ class Doorstep:
         if route is None:
             return False
         if opener:
-            route[0].send_opener(KNOCK, route[1], OPENING_TTL)
+            route[0].send_opener(KNOCK, route[1], OPENING_TTLS[0])
             return True
         return route[0].send_one(KNOCK, route[1])

@@ -24,7 +24,7 @@ from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.keys import NodeId, SecretKey
-from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
+from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress, SinglePath
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
 from tom_connect.magicsock.directpeers import DirectPeers
 from tom_connect.magicsock.doorstep import Doorstep
@@ -269,7 +269,7 @@ class MagicSocket:
 
     def send_quic(
         self,
-        dest: NodeAddress | ProvisionalAddress,
+        dest: NodeAddress | ProvisionalAddress | SinglePath,
         datagrams: Sequence[bytes],
         now: float,
         *,
@@ -284,6 +284,12 @@ class MagicSocket:
                 self._send_to_path(dest.path, datagrams)
                 return
             dest = dest.node
+        elif isinstance(dest, SinglePath):
+            if dest.takes(sum(map(len, datagrams))):
+                self._send_to_path(dest.path, datagrams)
+            else:
+                self.counters["send: address not confirmed"] += len(datagrams)
+            return
         remote = dest.remote
         paths = remote.core
         if remote.version != paths.version:

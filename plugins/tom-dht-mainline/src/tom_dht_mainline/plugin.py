@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher, Rendezvous
+from tom_connect.abc import (
+    DatagramProtocol,
+    Diagnostics,
+    Discovery,
+    PluginContext,
+    Publisher,
+    Rendezvous,
+    TopicDirectory,
+)
 from tom_connect.addr import SocketAddr
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
@@ -13,9 +21,10 @@ from .address_records import DhtDiscovery, DhtPublisher
 from .config import DhtConfig
 from .rendezvous import DhtRendezvous
 from .service import DhtService, LiveDiagnostics
+from .topics import DhtTopics
 from .transport import SharedTransport
 
-TOM_CONNECT_API = (1, 0)
+TOM_CONNECT_API = (1, 1)
 
 
 class DhtDatagrams(DatagramProtocol):
@@ -60,6 +69,12 @@ def tom_discovery(ctx: PluginContext) -> Discovery:
 def tom_publisher(ctx: PluginContext) -> Publisher:
     """Publish our address in the DHT."""
     return DhtPublisher(DhtService.of(ctx))
+
+
+@hookimpl
+def tom_topic_directory(ctx: PluginContext) -> TopicDirectory:
+    """Announce and find addresses under topics in the DHT."""
+    return DhtTopics(DhtService.of(ctx))
 
 
 @hookimpl

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import random
-import socket
 from collections import deque
 from collections.abc import Sequence
 from math import inf
 from typing import Final, Protocol
 
 import attrs
-import websockets.asyncio.client as ws
-from websockets.exceptions import ConnectionClosed
 
 from tom_connect.addr import RelayUrl
 from tom_connect.keys import NodeId
 from tom_relay.client.backoff import Backoff
+from tom_relay.client.carrier import Carrier, CarrierClosedError
 from tom_relay.client.maps import RelayEntry
+from tom_relay.client.quic import SCHEME
 from tom_relay.client.session import Attested, Gone, RelayLostError, RelaySession, Told
-from tom_relay.client.websocket import WebSocketDialer, told_services
-from tom_relay.errors import RelayDeniedError, RelayError, WireError
-from tom_relay.wire import Dialect, ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
+from tom_relay.client.standing import Standing
+from tom_relay.errors import RelayDeniedError, RelayError
+from tom_relay.wire import ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
 
 QUEUE_PACKETS: Final = 512
 """Datagrams that wait for one relay; further ones are dropped, and QUIC slows down."""
@@ -45,13 +43,25 @@ STANDING_EVERY: Final = 600.0
 """Seconds, up to half as many fewer, between questions for a relay's standing, which changes within hours."""
 
 
+class Dialer(Protocol):
+    """Opens connections to relays of certain schemes."""
+
+    async def open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> Carrier:
+        """A connection; raises RelayError. `configured`: it gets our token; `trusted`: it may be in our networks."""
+
+
 class Owner(Protocol):
     """What a connection needs from the transport."""
 
     node_id: NodeId
-    dialer: WebSocketDialer
     has_choice: bool
     """Whether there are several configured relays, of which one is to be the home relay."""
+
+    def dialer_for(self, url: RelayUrl) -> Dialer:
+        """What opens connections to a relay."""
+
+    async def standing(self, url: RelayUrl) -> Standing | None:
+        """How a relay stands, as it says itself."""
 
     def sign(self, digest: bytes) -> bytes:
         """Sign what a relay's challenge makes."""
@@ -67,17 +77,6 @@ class Owner(Protocol):
 
     def changed(self, connection: RelayConnection) -> None:
         """The connection came, went, or was measured."""
-
-
-def address_is_gone(websocket: ws.ClientConnection) -> bool:
-    """Whether this machine no longer has the address from which a connection was made, so that nothing reaches it."""
-    name = websocket.transport.get_extra_info("sockname")
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in name[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((name[0], 0, *name[2:]))
-    except OSError as exc:
-        return exc.errno == errno.EADDRNOTAVAIL
-    return False
 
 
 @attrs.define(eq=False)
@@ -107,7 +106,7 @@ class RelayConnection:
     _up: asyncio.Event = attrs.Factory(asyncio.Event)
     _poke: asyncio.Event = attrs.Factory(asyncio.Event)
     _backoff: Backoff = attrs.Factory(Backoff)
-    _websocket: ws.ClientConnection | None = None
+    _carrier: Carrier | None = None
     _attempt: asyncio.Timeout | None = None
     _at_once: bool = False
 
@@ -125,7 +124,9 @@ class RelayConnection:
         """Queue datagrams; False if some were dropped."""
         self.last_used = self.last_sent = self.owner.now()
         whole = True
-        for data, segment in batches(datagrams):
+        # Over QUIC each travels alone, so that the loss of one holds up no other.
+        alone = self.url.scheme == SCHEME
+        for data, segment in [(data, None) for data in datagrams] if alone else batches(datagrams):
             packets = 1 if segment is None else -(-len(data) // segment)
             if self._packets + packets > QUEUE_PACKETS or self._bytes + len(data) > QUEUE_BYTES:
                 self.dropped += packets
@@ -153,9 +154,9 @@ class RelayConnection:
             # What was begun in the old network may hang until it times out.
             self._at_once = True
             self._attempt.reschedule(asyncio.get_running_loop().time())
-        elif self._websocket is not None and address_is_gone(self._websocket):
+        elif self._carrier is not None and self._carrier.address_is_gone():
             self._at_once = True
-            self._websocket.transport.abort()
+            self._carrier.abort()
         elif self._session is not None:
             self._session.check(self.owner.now())
             self._wake.set()
@@ -172,14 +173,14 @@ class RelayConnection:
         while True:
             wait: float | None = None
             try:
-                websocket, dialect = await self._open()
-                self.services = told_services(websocket)
-                self._websocket = websocket
+                carrier = await self._open()
+                self.services = None if carrier.services is None else dict(carrier.services)
+                self._carrier = carrier
                 try:
-                    wait = await self._serve(websocket, dialect)
+                    wait = await self._serve(carrier)
                 finally:
-                    self._websocket = None
-                    await self._close(websocket)
+                    self._carrier = None
+                    await self._close(carrier)
             except RelayDeniedError as exc:
                 self.problem, wait = str(exc), DENIED_WAIT
             except RelayError as exc:
@@ -196,10 +197,10 @@ class RelayConnection:
                 async with asyncio.timeout(wait):
                     await self._retry.wait()
 
-    async def _open(self) -> tuple[ws.ClientConnection, Dialect]:
+    async def _open(self) -> Carrier:
         try:
             async with asyncio.timeout(None) as self._attempt:
-                return await self.owner.dialer.open(
+                return await self.owner.dialer_for(self.url).open(
                     self.url, configured=self.kind == "configured", trusted=self.trusted
                 )
         except TimeoutError:
@@ -207,14 +208,14 @@ class RelayConnection:
         finally:
             self._attempt = None
 
-    async def _close(self, websocket: ws.ClientConnection) -> None:
+    async def _close(self, carrier: Carrier) -> None:
         try:
             async with asyncio.timeout(0.3):
-                await websocket.close()
-        except (TimeoutError, ConnectionClosed, OSError):
+                await carrier.close()
+        except TimeoutError:
             pass
         finally:
-            websocket.transport.abort()
+            carrier.abort()
 
     def _lost(self) -> None:
         now = self.owner.now()
@@ -229,15 +230,18 @@ class RelayConnection:
             self.connected_at, self.lost_at = None, now
         self.owner.changed(self)
 
-    async def _serve(self, websocket: ws.ClientConnection, dialect: Dialect) -> float | None:
+    async def _serve(self, carrier: Carrier) -> float | None:
         """Run one connection to its end; returns seconds to wait if the relay asked for that. Raises RelayError."""
-        session = self._session = RelaySession(dialect, self.owner.node_id, self.owner.sign, self.owner.now())
+        owner = self.owner
+        session = self._session = RelaySession(
+            carrier.dialect, owner.node_id, owner.sign, owner.now(), proven=carrier.proven
+        )
         tasks = [
-            asyncio.create_task(self._read(websocket, session), name=f"reading from {self.url}"),
-            asyncio.create_task(self._write(websocket, session), name=f"writing to {self.url}"),
+            asyncio.create_task(self._read(carrier, session), name=f"reading from {self.url}"),
+            asyncio.create_task(self._write(carrier, session), name=f"writing to {self.url}"),
             asyncio.create_task(self._watch(session), name=f"watching {self.url}"),
         ]
-        if self.kind == "configured" and self.owner.has_choice:
+        if self.kind == "configured" and self.owner.has_choice and self.url.scheme != SCHEME:
             tasks.append(asyncio.create_task(self._ask_standing(), name=f"asking for the standing of {self.url}"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -250,22 +254,20 @@ class RelayConnection:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self, websocket: ws.ClientConnection, session: RelaySession) -> float | None:
+    async def _read(self, carrier: Carrier, session: RelaySession) -> float | None:
         handled = 0
         while True:
             try:
                 if session.registered:
-                    message = await websocket.recv()
+                    message = await carrier.receive()
                 else:
                     async with asyncio.timeout(8.0):
-                        message = await websocket.recv()
-            except ConnectionClosed as exc:
-                reason = exc.rcvd.reason if exc.rcvd is not None else ""
+                        message = await carrier.receive()
+            except CarrierClosedError as exc:
+                reason = str(exc)
                 raise RelayLostError(f"it closed the connection{f': {reason}' if reason else ''}") from None
             except (TimeoutError, OSError):
                 raise RelayLostError("it did not answer in the handshake") from None
-            if isinstance(message, str):
-                raise WireError("malformed", "the relay sent a text message")
             wait = self._received(session.receive(message, self.owner.now()), session)
             if wait is not None:
                 return wait
@@ -299,15 +301,15 @@ class RelayConnection:
             self.owner.changed(self)
         return None
 
-    async def _write(self, websocket: ws.ClientConnection, session: RelaySession) -> float | None:
+    async def _write(self, carrier: Carrier, session: RelaySession) -> float | None:
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 while session.outbox or (self._queue and session.registered):
                     async with asyncio.timeout(WRITE_TIMEOUT):
-                        await websocket.send(self._next(session))
-        except (ConnectionClosed, OSError):
+                        await carrier.send(self._next(session))
+        except (CarrierClosedError, OSError):
             # The reader knows better why.
             await asyncio.sleep(0.2)
             raise RelayLostError("it closed the connection") from None
@@ -331,7 +333,7 @@ class RelayConnection:
         await self._up.wait()
         await asyncio.sleep(STANDING_AFTER)
         while True:
-            standing = await self.owner.dialer.standing(self.url)
+            standing = await self.owner.standing(self.url)
             if standing is not None and standing != self.entry.standing:
                 self.entry = attrs.evolve(self.entry, standing=standing)
                 self.owner.changed(self)

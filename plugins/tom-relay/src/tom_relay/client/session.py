@@ -84,7 +84,8 @@ _STATUS = {
 class RelaySession:
     """The client's side of one connection. After each call send what is in `outbox`, before any datagrams.
 
-    `sign` signs the 32 bytes that the handshake asks for; `now` is in seconds of any clock that only grows.
+    `sign` signs the 32 bytes that the handshake asks for; `proven`: it asks for nothing, since the connection itself
+    has proven both keys; `now` is in seconds of any clock that only grows.
     """
 
     def __init__(
@@ -94,13 +95,14 @@ class RelaySession:
         sign: Callable[[bytes], bytes],
         now: float,
         *,
+        proven: bool = False,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.dialect = dialect
         self.outbox: list[bytes] = []
         self.rtt: float | None = None
         """Seconds to the relay and back: the least of the last few pings."""
-        self._handshake = ClientHandshake(dialect, node_id, sign)
+        self._handshake = ClientHandshake(dialect, node_id, sign, proven=proven)
         self._random = random
         self._next_ping = inf
         self._deadline = inf

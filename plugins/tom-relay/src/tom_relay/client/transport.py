@@ -13,9 +13,12 @@ from tom_connect.keys import NodeId
 from tom_connect.watch import Watch
 from tom_relay.client.choice import Candidate, choose_home, ordered
 from tom_relay.client.config import RelayClientConfig
-from tom_relay.client.connection import RelayConnection
+from tom_relay.client.connection import Dialer, RelayConnection
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
-from tom_relay.client.websocket import SCHEMES, WebSocketDialer
+from tom_relay.client.quic import SCHEME, QuicDialer
+from tom_relay.client.standing import Standing
+from tom_relay.client.websocket import SCHEMES as WEB_SCHEMES
+from tom_relay.client.websocket import WebSocketDialer
 from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS, ReceivedDatagrams
 
 MAX_FOUND: Final = 32
@@ -34,25 +37,30 @@ ATTESTS: Final = ("configured", "public")
 Receiver = Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]
 
 
-class WebSocketRelays(RelayTransport):
-    """Relays with `http` and `https` URLs, over WebSocket. Raises ConfigError for options that can't be carried out.
+class Relays(RelayTransport):
+    """Relays with `http` and `https` URLs, over WebSocket, and nodes that are relays, `tom`, over QUIC.
+
+    Raises ConfigError for options that can't be carried out.
 
     Every configured relay is kept connected, so that each is measured and can take the place of another at once.
     """
 
     name = "relay"
-    schemes = frozenset(SCHEMES)
+    schemes = frozenset((*WEB_SCHEMES, SCHEME))
 
     def __init__(self, ctx: PluginContext) -> None:
         config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
         self.node_id = ctx.node_id
         # Who takes no direct packets may have reasons to tell nobody where it is.
         dialects = SUBPROTOCOLS if ctx.direct else WITHOUT_ADDRESS
-        self.dialer = WebSocketDialer(config, ctx.allow_local, dialects)
+        self._websockets = WebSocketDialer(config, ctx.allow_local, dialects)
+        self._quic = QuicDialer(ctx.connections if ctx.direct else None)
         self.now = ctx.clock.monotonic
         self.sign = ctx.signer.sign_relay_challenge
         self._logger = ctx.logger
-        entries = [RelayEntry(url) for url in ctx.relay_urls if url.scheme in SCHEMES]
+        entries = [
+            RelayEntry(url) for url in ctx.relay_urls if url.scheme in self.schemes and url.node_id != self.node_id
+        ]
         if config.map is not None:
             entries += read_map(config.map)
         own = {entry.url: entry for entry in reversed(entries)}
@@ -96,6 +104,14 @@ class WebSocketRelays(RelayTransport):
         self._connections.clear()
         self._home.close()
         self._standby.close()
+
+    def dialer_for(self, url: RelayUrl) -> Dialer:
+        """What opens connections to a relay."""
+        return self._quic if url.scheme == SCHEME else self._websockets
+
+    async def standing(self, url: RelayUrl) -> Standing | None:
+        """How a relay stands, as it says itself at its web site."""
+        return await self._websockets.standing(url)
 
     # For the core
 
@@ -149,7 +165,7 @@ class WebSocketRelays(RelayTransport):
 
     def probes(self) -> Sequence[ProbeServer]:
         """See `RelayTransport`."""
-        own = [c for c in self._connections.values() if c.kind != "found"]
+        own = [c for c in self._connections.values() if c.kind != "found" and c.url.scheme != SCHEME]
         own.sort(key=lambda c: (c.url != self._home.value, c.kind != "configured", not c.connected))
         return [self._probe(connection) for connection in own]
 
@@ -165,7 +181,7 @@ class WebSocketRelays(RelayTransport):
             qad_port=ports.get("qad"),
             certain=services is not None,
             qad_verify=url.scheme == "https",
-            qad_ca=self.dialer.authorities,
+            qad_ca=self._websockets.authorities,
         )
 
     # Connections
@@ -178,8 +194,13 @@ class WebSocketRelays(RelayTransport):
                 connection.trusted = True
                 connection.network_changed()
             return connection
-        if not self._running or relay.scheme not in SCHEMES:
+        if not self._running or relay.scheme not in self.schemes or relay.node_id == self.node_id:
             return None
+        if relay.node_id is not None:
+            # A second connection with our key would displace the first.
+            same = next((c for c in self._connections.values() if c.url.node_id == relay.node_id), None)
+            if same is not None:
+                return same
         found = [c for c in self._connections.values() if c.kind == "found"]
         if len(found) >= MAX_FOUND:
             self._leave(min(found, key=lambda c: c.last_used))

@@ -14,6 +14,7 @@ from websockets.typing import Subprotocol
 
 from tom_connect.addr import RelayUrl, SocketAddr, is_local
 from tom_connect.exceptions import ConfigError
+from tom_relay.client.carrier import WebSocketCarrier
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.client.standing import Standing, ask_standing
 from tom_relay.errors import RelayError
@@ -65,8 +66,8 @@ class WebSocketDialer:
                     raise ConfigError(f"relay_client.ca_file: {self.config.ca_file}: {exc}") from None
         return self._tls
 
-    async def open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> tuple[ws.ClientConnection, Dialect]:
-        """A WebSocket to a relay and the dialect that it chose; raises RelayUnreachableError.
+    async def open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> WebSocketCarrier:
+        """A WebSocket to a relay, with the dialect that it chose; raises RelayUnreachableError.
 
         `configured`: it gets our token. `trusted`: it may be in our own networks.
         """
@@ -83,7 +84,7 @@ class WebSocketDialer:
             text = " ".join(str(exc).split())[:200] or type(exc).__name__
             raise RelayUnreachableError(text) from None
 
-    async def _open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> tuple[ws.ClientConnection, Dialect]:
+    async def _open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> WebSocketCarrier:
         scheme = SCHEMES[url.scheme]
         port = url.port or (443 if scheme == "wss" else 80)
         headers = {"Authorization": f"Bearer {self.config.token}"} if configured and self.config.token else {}
@@ -117,7 +118,7 @@ class WebSocketDialer:
         sock_used = connection.transport.get_extra_info("socket")
         if sock_used is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock_used.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
-        return connection, dialect
+        return WebSocketCarrier(connection, dialect, told_services(connection))
 
     async def standing(self, url: RelayUrl) -> Standing | None:
         """How a relay stands, as it says itself over a connection of its own; None if it does not say."""
