@@ -176,7 +176,8 @@ class WebSocketRelays(RelayTransport):
         if connection is not None:
             if trusted and not connection.trusted:
                 connection.trusted = True
-                connection.network_changed()
+                if not connection.connected:
+                    connection.network_changed()
             return connection
         if not self._running or relay.scheme not in SCHEMES:
             return None
