@@ -59,6 +59,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark; the median counts")
     parser.add_argument("--without", action="append", default=[], metavar="CONTENDER", help="leave a contender out")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="in nat*: the nets alone whose name has this in it"
+    )
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - BENCHES.keys() - {"all"}
     if unknown:
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("\npython -m benchmarks NAME ...    or    python -m benchmarks all")
         return 0
     names = list(BENCHES) if "all" in chosen.names else chosen.names
-    options = Options(chosen.tiny, chosen.rounds, frozenset(chosen.without))
+    options = Options(chosen.tiny, chosen.rounds, frozenset(chosen.without), tuple(chosen.only))
     if not chosen.json:
         load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         console.print(f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores{load}\n")

@@ -192,7 +192,8 @@ class Relays(RelayTransport):
         if connection is not None:
             if trusted and not connection.trusted:
                 connection.trusted = True
-                connection.network_changed()
+                if not connection.connected:
+                    connection.network_changed()
             return connection
         if not self._running or relay.scheme not in self.schemes or relay.node_id == self.node_id:
             return None
