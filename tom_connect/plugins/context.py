@@ -78,6 +78,7 @@ class PluginContexts:
                 relay_urls=() if self._config.dht_only else self._config.relay_urls,
                 direct=self._config.direct,
                 public_relays=() if self._config.dht_only else self._config.public_relays,
+                dht_only=self._config.dht_only,
                 connections=None if lent.connections is None else lent.connections(name),
                 reachability=lent.reachability,
                 directories=lent.directories,

@@ -18,7 +18,7 @@ from tom_relay.client.backoff import Backoff
 from tom_relay.client.carrier import Carrier, CarrierClosedError
 from tom_relay.client.maps import RelayEntry
 from tom_relay.client.quic import SCHEME
-from tom_relay.client.session import Attested, Gone, RelayLostError, RelaySession, Told
+from tom_relay.client.session import USUAL, VOLUNTEER, Attested, Gone, RelayLostError, RelaySession, Told
 from tom_relay.client.standing import Standing
 from tom_relay.errors import RelayDeniedError, RelayError
 from tom_relay.wire import ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
@@ -97,6 +97,10 @@ class RelayConnection:
     services: dict[str, int] | None = None
     """Ports of the UDP services that the relay says it has, None as long as it says nothing."""
     last_sent: float = -inf
+    received: int = 0
+    """Bytes of datagrams that came through it."""
+    leaves: bool = False
+    """Whether the relay has said that it goes away, and we are not connected to it again."""
     _session: RelaySession | None = None
     _queue: deque[tuple[NodeId, bytes, int | None, int, int]] = attrs.Factory(deque)
     _packets: int = 0
@@ -234,7 +238,12 @@ class RelayConnection:
         """Run one connection to its end; returns seconds to wait if the relay asked for that. Raises RelayError."""
         owner = self.owner
         session = self._session = RelaySession(
-            carrier.dialect, owner.node_id, owner.sign, owner.now(), proven=carrier.proven
+            carrier.dialect,
+            owner.node_id,
+            owner.sign,
+            owner.now(),
+            proven=carrier.proven,
+            signs_of_life=VOLUNTEER if self.kind == "volunteer" else USUAL,
         )
         tasks = [
             asyncio.create_task(self._read(carrier, session), name=f"reading from {self.url}"),
@@ -280,9 +289,10 @@ class RelayConnection:
     def _received(self, event: object, session: RelaySession) -> float | None:
         if isinstance(event, ReceivedDatagrams):
             self.last_used = self.owner.now()
+            self.received += len(event.data)
             self.owner.arrived(self, event)
         elif isinstance(event, Restarting):
-            self.problem = "it restarts"
+            self.problem, self.leaves = "it restarts", True
             self._backoff.reset()
             return min(event.reconnect_in_ms / 1000, MAX_RESTART_WAIT)
         elif isinstance(event, Attested):
@@ -291,7 +301,7 @@ class RelayConnection:
             self.problem = event.problem
             self.owner.changed(self)
         elif not isinstance(event, Gone) and event is not None:
-            self.connected_at, self.problem = self.owner.now(), None
+            self.connected_at, self.problem, self.leaves = self.owner.now(), None, False
             self._wake.set()
             self._poke.set()
             self._up.set()
