@@ -214,6 +214,8 @@ class PluginContext:
     """Whether strangers reach our socket, as far as the endpoint knows; None where nobody finds out."""
     directories: Callable[[], Sequence[TopicDirectory]] = tuple
     """The topic directories of all plugins, once they have started."""
+    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
+    """Addresses from which nodes that we are connected to directly have proven to answer, at most 16, newest last."""
 
 
 class PluginObject(abc.ABC):
@@ -234,11 +236,13 @@ class FoundAddr:
     """An address that a discovery source found.
 
     `timestamp_us`: when its owner signed it, microseconds since 1970, None if unsigned; of two, the newer is right.
+    `record`: the signed record that it was read from, of the same timestamp; it is remembered if it leads to the node.
     """
 
     addr: NodeAddr
     source: str
     timestamp_us: int | None = None
+    record: SignedRecord | None = attrs.field(default=None, eq=False, repr=False)
 
 
 class Discovery(PluginObject):
@@ -253,6 +257,8 @@ class Discovery(PluginObject):
     """
     stage_is_fixed: bool = False
     """Whether `stage` is kept as it is, for a last resort."""
+    asks_nobody: bool = False
+    """Whether it answers from what it has: how quick it is then says nothing of how long others take."""
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:

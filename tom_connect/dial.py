@@ -104,6 +104,7 @@ class Dial:
             link.abandon(exc if isinstance(exc, Exception) else ConnectionLostError("the dial was cancelled"))
             raise
         connection = Connection(link)
+        self._remember()
         self._tell(Connected(self._elapsed(), next((path for path in link.paths() if path.active), None)))
         return connection
 
@@ -155,6 +156,12 @@ class Dial:
                 if link.ready.done():
                     return
             raise DiscoveryError(self._describe(link, "no source knows where it is"))
+
+    def _remember(self) -> None:
+        """Keep the newest record that was found: what is in it, or came after it, has led to the node."""
+        records = [found.record for found in self._found if found.record is not None]
+        if records and self._discovery.known is not None:
+            self._discovery.known.keep(max(records, key=lambda record: record.timestamp_us))
 
     def _elapsed(self) -> float:
         return self._driver.now() - self._started

@@ -17,7 +17,7 @@ from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
 from tom_connect.direct import OwnConnections
-from tom_connect.discovery import DiscoveryService, Lookup, PublishService, SourceCounts, keep_statistics
+from tom_connect.discovery import DiscoveryService, KnownRecords, Lookup, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
@@ -319,12 +319,18 @@ class Endpoint:
                 connections=self._connections.lend,
                 reachability=self._own.reachability,
                 directories=lambda: [directory for _name, directory in self._objects.directories],
+                direct_peers=self._magic.direct_peers.addrs,
             )
         )
         self._own.update()
         objects = self._objects
         await objects.start(self._contexts, self._magic)
-        self._discovery = DiscoveryService(objects.sources, report=self._host.report_failure)
+        data = self._config.data_path()
+        self._discovery = DiscoveryService(
+            objects.sources,
+            report=self._host.report_failure,
+            known=KnownRecords(data) if data is not None else None,
+        )
         self._own.relays, self._own.sources = objects.relays, objects.address_sources
 
     def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
@@ -368,6 +374,8 @@ class Endpoint:
             await asyncio.gather(*closings)
         if (discovery := getattr(self, "_discovery", None)) is not None:
             keep_statistics(self._config, discovery.counts)
+            if discovery.known is not None:
+                discovery.known.save()
         self._own.close()
 
     async def __aenter__(self) -> Self:

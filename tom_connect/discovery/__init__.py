@@ -1,6 +1,7 @@
 """Finding others through the discovery plugins, and telling the world where we are through the publishers."""
 
 from tom_connect.discovery.health import SourceCounts
+from tom_connect.discovery.known import KnownRecords
 from tom_connect.discovery.lookup import Lookup, SourceOutcome
 from tom_connect.discovery.merging import merged
 from tom_connect.discovery.nodesfile import NodesFile
@@ -10,6 +11,7 @@ from tom_connect.discovery.statistics import keep_statistics, read_statistics
 
 __all__ = [
     "DiscoveryService",
+    "KnownRecords",
     "Lookup",
     "NodesFile",
     "PublishService",

@@ -195,7 +195,8 @@ class Lookup:
         if discovery.stage <= 0:
             return
         earlier = [i for i in range(index) if self.outcomes[i].skipped is None]
-        usual = min((u for i in earlier if (u := self._health[i].usual) is not None), default=None)
+        asking = [i for i in earlier if not self._sources[i][1].asks_nobody]
+        usual = min((u for i in asking if (u := self._health[i].usual) is not None), default=None)
         try:
             async with asyncio.timeout(hedge(discovery.stage, usual, fixed=discovery.stage_is_fixed)):
                 for event in self._ended_each[:index]:
@@ -210,6 +211,9 @@ class Lookup:
         outcome = self.outcomes[index]
         if not isinstance(found, FoundAddr) or found.addr.node_id != self.node_id:
             raise TypeError("a discovery source must give FoundAddr of the node that was asked for")
+        record = found.record
+        if record is not None and (record.node_id, record.timestamp_us) != (self.node_id, found.timestamp_us):
+            raise TypeError("the record of a FoundAddr must be the node's own, of the same timestamp")
         if from_future(found, int(self._wall() * 1e6)):
             raise NetworkError("its record is from the future: a clock is wrong, ours or the node's")
         if found.timestamp_us is not None:

@@ -26,6 +26,7 @@ class NodesFile(Discovery):
 
     name = "file"
     serverless = True
+    asks_nobody = True
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path

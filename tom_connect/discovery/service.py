@@ -10,6 +10,7 @@ from typing import Final
 
 from tom_connect.abc import Discovery
 from tom_connect.discovery.health import SourceCounts, SourceHealth
+from tom_connect.discovery.known import KnownRecords
 from tom_connect.discovery.lookup import Lookup
 from tom_connect.keys import NodeId
 
@@ -21,18 +22,22 @@ MAX_NOTHING: Final = 1024
 
 
 class DiscoveryService:
-    """The discovery sources of an endpoint. `clock`: seconds that only grow."""
+    """The discovery sources of an endpoint. `known`: what earlier dials have shown; `clock`: seconds that only grow."""
 
     def __init__(
         self,
         sources: Sequence[tuple[str, Discovery]],
         *,
         report: Callable[[str, BaseException], None],
+        known: KnownRecords | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        if known is not None:
+            sources = [("tom-connect", known), *sources]
         self.sources = tuple(sources)
-        """Name of the plugin, and source."""
+        """Name of the plugin, and source; what is known already comes first."""
+        self.known = known
         self._report = report
         self._clock = clock
         self._wall = wall
@@ -42,7 +47,7 @@ class DiscoveryService:
 
     def __bool__(self) -> bool:
         """Whether there is anybody to ask."""
-        return bool(self.sources)
+        return any(len(source) if isinstance(source, KnownRecords) else True for _name, source in self.sources)
 
     @contextlib.asynccontextmanager
     async def look_up(self, node_id: NodeId) -> AsyncIterator[Lookup]:
@@ -88,7 +93,8 @@ class DiscoveryService:
             elif now - self._nothing.get((name, node_id), -NOTHING_FOR) < NOTHING_FOR:
                 skip[name] = "it knew nothing a moment ago"
         # With everything broken, all are asked: nobody else can help.
-        return skip if len(broken) == len(self._health) else skip | broken
+        others = sum(not source.asks_nobody for _name, source in self.sources)
+        return skip if len(broken) == others else skip | broken
 
     def _remember(self, lookup: Lookup) -> None:
         now = self._clock()

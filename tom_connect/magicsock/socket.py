@@ -27,6 +27,7 @@ from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress, SinglePath
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
+from tom_connect.magicsock.directpeers import DirectPeers
 from tom_connect.magicsock.portsockets import PortSockets
 from tom_connect.magicsock.provisional import ProvisionalTable
 from tom_connect.magicsock.rebinding import Rebinding
@@ -111,6 +112,7 @@ class MagicSocket:
         self._selector: PathSelector | None = None
         self.shared: SharedSocket = SharedUdp(self.send, lambda: self.local_addrs)
         """What plugins get of this socket."""
+        self.direct_peers = DirectPeers()
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -376,6 +378,8 @@ class MagicSocket:
     def release_remote(self, remote: Remote) -> None:
         """What `Remote.release` does."""
         self._core.release(remote.core, self._clock())
+        if not remote.core.holders:
+            self.direct_peers.forget(remote.node_id)
 
     def add_candidates(self, remote: Remote, addrs: Iterable[SocketAddr], source: str, *, trusted: bool) -> None:
         """What `Remote.add_candidates` does."""
@@ -543,6 +547,7 @@ class MagicSocket:
                 if self._observed is not None:
                     self._observed(event.addr, event.by)
                 return
+            self.direct_peers.note(event)
             remote = self._remotes.get(event.node_id)
             for listener in remote.listeners if remote is not None else ():
                 listener(event)

@@ -46,6 +46,7 @@ class Facilities:
     connections: Callable[[str], DirectConnections] | None = None
     reachability: Watch[Reachability] | None = None
     directories: Callable[[], Sequence[TopicDirectory]] = tuple
+    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
 
 
 class PluginContexts:
@@ -82,6 +83,7 @@ class PluginContexts:
                 connections=None if lent.connections is None else lent.connections(name),
                 reachability=lent.reachability,
                 directories=lent.directories,
+                direct_peers=lent.direct_peers,
             )
         return self._made[name]
 

@@ -90,7 +90,8 @@ class DhtDiscovery(Discovery):
             return FoundAddr(legacy.addr, self.name, legacy.timestamp_ms * 1000)
         if not -MAX_AHEAD <= now - item.seq / 1e6 <= MAX_AGE:
             raise RecordError(f"the record is {_age(now, item.seq / 1e6)}")
-        return FoundAddr(SignedRecord(node_id, item.signature, item.seq, value).addr, self.name, item.seq)
+        record = SignedRecord(node_id, item.signature, item.seq, value)
+        return FoundAddr(record.addr, self.name, item.seq, record)
 
 
 def _age(now: float, then: float) -> str:

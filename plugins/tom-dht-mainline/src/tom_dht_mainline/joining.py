@@ -116,6 +116,20 @@ class Joining:
         """A datagram came from an address in `silent`."""
         self._bootstrap[self.silent.pop(address)] = "answered"
 
+    async def through_peers(self, addresses: Sequence[Address]) -> None:
+        """Join through nodes that we are connected to, if we know nobody else."""
+        if self._node.knows_nodes() or not addresses:
+            return
+        try:
+            await self._node.run(lambda core, now: core.bootstrap((), now, through=addresses))
+        except DhtClosedError:
+            return
+        if self._node.knows_nodes():
+            self._knows_addresses = True
+            self._somebody_to_ask.set()
+            self._joined.set()
+            self._wanted.set()
+
     def close(self) -> None:
         """Wake everyone who waits; the node has closed."""
         self._somebody_to_ask.set()

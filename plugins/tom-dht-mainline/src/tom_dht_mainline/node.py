@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from tom_connect.addr import SocketAddr
 from tom_connect.keys import SecretKey
+from tom_connect.watch import Watch
 
 from .bootstrap import BootstrapNode, parse_bootstrap
 from .core import (
@@ -57,7 +58,8 @@ class DhtNode:
 
     `transport` carries its datagrams (default: UDP sockets of its own on free ports); `bootstrap` are `HOST:PORT`
     texts or BootstrapNodes, empty for a node that waits for others; `store` keeps its state between runs;
-    `is_excluded(address)` names addresses never to be queried; `on_external(address)` is told where others see us.
+    `is_excluded(address)` names addresses never to be queried; `on_external(address)` is told where others see us;
+    `peers` are nodes reached by the same transport, through whom we join where nobody else is known.
     All methods belong to the event loop that started the node. Raises InvalidAddrError for unreadable bootstrap nodes.
     """
 
@@ -71,6 +73,7 @@ class DhtNode:
         rng: random.Random | None = None,
         is_excluded: Callable[[Address], bool] | None = None,
         on_external: Callable[[Address], None] | None = None,
+        peers: Watch[tuple[SocketAddr, ...]] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         self._transport = transport or UdpTransport((SocketAddr("0.0.0.0", 0), SocketAddr("::", 0)))  # noqa: S104 - a DHT node is reachable by design
@@ -83,6 +86,7 @@ class DhtNode:
         self._rng = rng or random.SystemRandom()
         self._is_excluded = is_excluded
         self._on_external = on_external
+        self._peers = peers
         self._logger = logger or logging.getLogger("tom_dht_mainline")
         self._core: DhtCore | None = None
         self._joining: Joining | None = None
@@ -119,6 +123,8 @@ class DhtNode:
         has_saved = snapshot is not None and any(part.nodes for part in snapshot.families.values())
         self._joining = Joining(self, self._bootstrap, has_saved, self._logger)
         self._own(self._joining.run(), "dht-joining")
+        if self._peers is not None:
+            self._own(self._follow_peers(self._peers, self._joining), "dht-peers")
         if self._store is not None:
             self._own(self._save_regularly(self._store), "dht-saving")
 
@@ -163,6 +169,12 @@ class DhtNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _follow_peers(self, peers: Watch[tuple[SocketAddr, ...]], joining: Joining) -> None:
+        async for addrs in peers:
+            addresses = [(addr.host, addr.port) for addr in addrs if "%" not in addr.host]
+            self._live_core().set_neighbours(addresses)
+            await joining.through_peers(addresses)
 
     async def _save_regularly(self, store: StateStore) -> None:
         while True:

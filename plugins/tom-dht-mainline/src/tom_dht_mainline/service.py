@@ -33,6 +33,8 @@ class DhtService:
             bootstrap=self.config.bootstrap_nodes,
             store=self.store,
             on_external=self._report_external if self.shared_transport else None,
+            # Their addresses are those of the shared socket: another one is not let in by their NATs.
+            peers=ctx.direct_peers if self.shared_transport else None,
             logger=ctx.logger,
         )
         self._users: set[object] = set()

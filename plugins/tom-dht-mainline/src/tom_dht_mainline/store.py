@@ -1,27 +1,23 @@
 """What a node keeps between runs: its routing table and id, and the newest timestamps it published.
 
-Files are small JSON, replaced atomically. They are caches: one that can't be read is reported and replaced, and none is
-flushed to the disk by force, since a power cut costs no more than a cold start. Timestamps keep rising all the same, as
-the clock does; the file helps where a clock was set back.
+Files are as `tom_connect.statefile` has them. Timestamps keep rising without theirs too, as the clock does; the file
+helps where a clock was set back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
-from typing import Any
 
 from tom_connect.keys import NodeId
+from tom_connect.statefile import StateFile
 
 from .core import DhtUsageError, FamilySnapshot, Snapshot
 
-_MAX_FILE = 1 << 20
 _MAX_TABLES = 4
 """Routing tables kept for different sets of bootstrap nodes; the oldest go first."""
 _MAX_TIMESTAMPS = 256
@@ -48,7 +44,7 @@ class StateStore:
         if self._lock is not None:
             return
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _claim(self._table.with_suffix(".lock"))
         except OSError as exc:
             self._logger.warning("the DHT's state can't be kept in %s: %s", self._dir, exc)
@@ -60,13 +56,13 @@ class StateStore:
 
     def load(self) -> Snapshot | None:
         """The saved routing table and id, None if there is none."""
-        data = self._read(self._table)
+        data = self._file(self._table).read()
         if data is None:
             return None
         try:
             snapshot = Snapshot.from_plain(data)
         except DhtUsageError as exc:
-            self._logger.warning("%s is damaged and will be replaced: %s", self._table, exc)
+            self._file(self._table).set_aside(str(exc))
             return None
         if self.is_owner:
             return snapshot
@@ -80,7 +76,7 @@ class StateStore:
         self.open()  # whoever had it may have gone
         if not self.is_owner or not any(part.nodes for part in snapshot.families.values()):
             return
-        self._write(self._table, snapshot.to_plain())
+        self._file(self._table).write(snapshot.to_plain())
         self._drop_old_tables()
 
     def _drop_old_tables(self) -> None:
@@ -102,14 +98,15 @@ class StateStore:
             return
         noted.pop(entry, None)
         noted[entry] = seq
-        self._write(self._dir / _PUBLISHED, dict(list(noted.items())[-_MAX_TIMESTAMPS:]))
+        self._file(self._dir / _PUBLISHED).write(dict(list(noted.items())[-_MAX_TIMESTAMPS:]))
 
     def _published(self) -> dict[str, int]:
-        data = self._read(self._dir / _PUBLISHED)
+        file = self._file(self._dir / _PUBLISHED)
+        data = file.read()
         if data is None:
             return {}
         if not all(type(v) is int and 0 <= v <= _MAX_SEQ for v in data.values()):
-            self._logger.warning("%s is damaged and will be replaced", self._dir / _PUBLISHED)
+            file.set_aside("it holds other things than sequence numbers")
             return {}
         return data
 
@@ -119,36 +116,8 @@ class StateStore:
             os.close(self._lock)
             self._lock = None
 
-    def _read(self, path: pathlib.Path) -> dict[str, Any] | None:
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_FILE + 1)
-            if len(data) > _MAX_FILE:
-                raise ValueError("it is too large")
-            found = json.loads(data)
-            if not isinstance(found, dict):
-                raise ValueError("it holds no object")
-            return found
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            self._logger.warning("%s can't be read: %s", path, exc)
-        except (ValueError, RecursionError) as exc:
-            self._logger.warning("%s is damaged and will be replaced: %s", path, exc)
-        return None
-
-    def _write(self, path: pathlib.Path, data: Any) -> None:
-        temporary = None
-        try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._dir, prefix=path.name, suffix=".tmp")
-            with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - takes the open descriptor
-                json.dump(data, file, separators=(",", ":"))
-            os.replace(temporary, path)  # noqa: PTH105 - plain names on both sides
-        except OSError as exc:  # Windows refuses while another process reads the file; the next time will do
-            self._logger.warning("%s can't be written: %s", path, exc)
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)  # noqa: PTH108
+    def _file(self, path: pathlib.Path) -> StateFile:
+        return StateFile(path, self._logger)
 
 
 def _entry(node_id: NodeId, salt: bytes) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 from tom_connect.keys import SecretKey
+from tom_connect.watch import Watch
 from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport
 from tom_dht_mainline import bootstrap as bootstrap_module
 from tom_dht_mainline.bootstrap import DEFAULT_BOOTSTRAP, parse_bootstrap, resolve
@@ -205,3 +206,18 @@ async def test_saved_nodes_replace_bootstrap_nodes(
         assert node.node_id() == node_id
         key = SecretKey.generate()
         assert (await node.put_mutable(key, b"again")).acknowledged >= 6
+
+
+async def test_a_node_joins_through_peers_it_is_connected_to(eventually: Eventually) -> None:
+    """Whoever knows no node joins as soon as a connection brings one, and asks again whenever another comes."""
+    async with Testnet(8) as net:
+        peers: Watch[tuple[SocketAddr, ...]] = Watch(())
+        transport = UdpTransport((LOOPBACK,))
+        async with DhtNode(transport, config=CoreConfig(ipv6=False), peers=peers) as node:
+            assert not node.knows_nodes()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+                silent.bind(("127.0.0.1", 0))
+                peers.set((SocketAddr(*silent.getsockname()),))
+                peers.set((SocketAddr(*silent.getsockname()), net.nodes[3].local_addrs[0]))
+                await eventually(node.knows_nodes)
+            assert (await node.find_node(bytes(20)))[0].node_id in {other.node_id() for other in net.nodes}

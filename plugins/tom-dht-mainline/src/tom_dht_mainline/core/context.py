@@ -92,6 +92,8 @@ class Context:
         self.running: dict[Operation, Run] = {}
         """What each unfinished operation is done by."""
         self.outgoing: list[tuple[bytes, Address]] = []
+        self.neighbours: frozenset[Address] = frozenset()
+        """Whose questions about nodes are answered although we are a client: they have nobody else to ask."""
         self._is_excluded = is_excluded
         self._without_items: OrderedDict[Address, float] = OrderedDict()
         self._silent: OrderedDict[Address, tuple[int, float]] = OrderedDict()

@@ -99,7 +99,7 @@ class DhtCore:
         if b"1:y1:q" in data:
             if not self._limits.admit_query(addr[0], now):
                 return
-            if not self._upkeep.serving and not context.rpc.expects(addr):
+            if not self._upkeep.serving and addr not in context.neighbours and not context.rpc.expects(addr):
                 self._upkeep.note_query(addr)
                 counters.dropped["client-mode"] += 1
                 return
@@ -139,17 +139,20 @@ class DhtCore:
 
     # Joining
 
-    def bootstrap(self, addresses: Iterable[Address], now: float) -> FindNodeOperation:
+    def bootstrap(
+        self, addresses: Iterable[Address], now: float, *, through: Iterable[Address] = ()
+    ) -> FindNodeOperation:
         """Join through addresses of unknown id, all asked at once, retransmitting; finishes when our id is looked up.
 
         May be called again with further addresses (names that resolve late) or after a network change. The addresses
         are kept, at most 64, as first hops for lookups while the table is nearly empty. Operations may be started
         before it has finished: they go to the same addresses. Without any address or saved node it finishes at once.
+        `through`: addresses that are asked now and not kept, as those of nodes that we happen to be connected to.
         """
         usable = [addr for addr in addresses if is_usable(addr)]
         for family, state in self._context.families.items():
             state.add_bootstrap(addr for addr in usable if family_of(addr[0]) is family)
-        search = self._upkeep.start_join(now)
+        search = self._upkeep.start_join(now, [addr for addr in through if is_usable(addr)])
         operation = FindNodeOperation(target=search.target, started_at=now)
         self._run(search, operation, now)
         for state in self._context.families.values():
@@ -158,6 +161,13 @@ class DhtCore:
                 if lookup.is_starving:
                     lookup.add_seeds(state.bootstrap, now)
         return operation
+
+    def set_neighbours(self, addresses: Iterable[Address]) -> None:
+        """Say which nodes we are connected to otherwise: they may ask us for nodes even while we are a client.
+
+        They are let in by our NAT, as strangers are not, so their queries don't count as signs of being reachable.
+        """
+        self._context.neighbours = frozenset(addresses)
 
     def network_changed(self, now: float) -> None:
         """Forget external addresses and RTTs, and refresh the table: the host has moved to another network."""
@@ -328,11 +338,14 @@ class DhtCore:
     def _on_query(self, message: Message, state: FamilyState, addr: Address, ip: bytes, now: float) -> None:
         context = self._context
         own = context.rpc.is_own(message.tid, addr)
-        if not own:
+        if not own and addr not in context.neighbours:
             self._upkeep.note_query(addr)
             if not self._upkeep.serving:
                 context.counters.dropped["client-mode"] += 1
                 return
+        elif not own and not self._upkeep.serving and message.method not in (b"ping", b"find_node"):
+            context.counters.dropped["client-mode"] += 1
+            return
         reply = self._server.answer(message, state, addr, ip, now)
         if self._limits.admit_reply(addr[0], len(reply), now):
             context.send(reply, addr)
@@ -350,7 +363,7 @@ class DhtCore:
             return
         fresh = False
         node_id = message.node_id
-        if query.node_id is None or query.node_id == node_id:
+        if not message.read_only and (query.node_id is None or query.node_id == node_id):
             fresh = state.table.responded(node_id, addr, node_id + ip, now)
         seen = message.ip
         if seen is not None and family_of(seen[0]) is state.family and is_usable(seen):

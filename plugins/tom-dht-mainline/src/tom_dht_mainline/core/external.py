@@ -19,9 +19,11 @@ class ExternalAddress:
     def __init__(self) -> None:
         self._votes: OrderedDict[bytes, tuple[Address, int, float]] = OrderedDict()
         self.address: Address | None = None
+        """Where others see us; after a restart, where they saw us before, until votes say it again."""
+        self._voted = False
 
     def vote(self, voter: Address, seen: Address, search: int, now: float, *, by_address: bool) -> bool:
-        """Note that a voter, in the course of a search, sees us at an address; True if `address` changed.
+        """Note that a voter, in the course of a search, sees us at an address; True if `address` is news.
 
         One voice a network, so that nobody outvotes the rest with many ids; `by_address` counts each address instead.
         """
@@ -30,7 +32,7 @@ class ExternalAddress:
         self._votes[key] = (seen, search, now)
         if len(self._votes) > _MAX_VOTES:
             self._votes.popitem(last=False)
-        if before is not None and before[0] == seen == self.address:
+        if before is not None and before[0] == seen == self.address and self._voted:
             return False
         return self._count(now)
 
@@ -46,12 +48,12 @@ class ExternalAddress:
         port, same = Counter(seen[1] for seen, _ in mine).most_common(1)[0]
         # Nodes that see differing ports tell of a NAT that maps by destination: no port is ours for strangers.
         address = (ip, port if 2 * same > len(mine) else 0)
-        if address == self.address:
+        if address == self.address and self._voted:
             return False
-        self.address = address
+        self.address, self._voted = address, True
         return True
 
     def clear(self) -> None:
         """Forget all votes and the outcome."""
         self._votes.clear()
-        self.address = None
+        self.address, self._voted = None, False

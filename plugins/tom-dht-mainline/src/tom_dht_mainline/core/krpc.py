@@ -72,6 +72,7 @@ def parse(data: bytes) -> Message:
     elif kind == b"r":
         message = Message("r", tid)
         body = top.get(b"r")
+        message.read_only = top.get(b"ro") == 1
     elif kind == b"e":
         message = Message("e", tid)
         error = top.get(b"e")
@@ -115,9 +116,13 @@ def build_query(tid: bytes, method: bytes, args: dict[bytes, Bencodable], *, rea
     )
 
 
-def build_reply(tid: bytes, body: bytes, ip: bytes, version: bytes) -> bytes:
-    """A reply datagram: `body` is the bencoded `r`, `ip` the querier's compact address (BEP 42)."""
-    return b"d2:ip%d:%b1:r%b1:t%d:%b1:v4:%b1:y1:re" % (len(ip), ip, body, len(tid), tid, version)
+def build_reply(tid: bytes, body: bytes, ip: bytes, version: bytes, *, read_only: bool = False) -> bytes:
+    """A reply datagram: `body` is the bencoded `r`, `ip` the querier's compact address (BEP 42).
+
+    `read_only`: says, as in queries (BEP 43), that we are no node to keep in a table.
+    """
+    ro = b"2:roi1e" if read_only else b""
+    return b"d2:ip%d:%b1:r%b%b1:t%d:%b1:v4:%b1:y1:re" % (len(ip), ip, body, ro, len(tid), tid, version)
 
 
 def build_error(tid: bytes, code: int, text: bytes, ip: bytes, version: bytes) -> bytes:

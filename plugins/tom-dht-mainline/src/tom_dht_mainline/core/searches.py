@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from .address import Address, family_of
 from .bencode import Bencodable, encode
 from .context import Context, FamilyState
 from .errors import BencodeError
@@ -146,8 +147,15 @@ class FindSearch(Search):
 class JoinSearch(Search):
     """Looks for our own id in each family, which is not the same in both, starting at the bootstrap addresses."""
 
-    def __init__(self, context: Context, width: int) -> None:
+    def __init__(self, context: Context, width: int, through: Sequence[Address] = ()) -> None:
         super().__init__(context, next(iter(context.families.values())).table.own_id, width, items=False)
+        self._through = through
+
+    def states(self) -> list[FamilyState]:
+        """See `Search`."""
+        families = {family_of(host) for host, _ in self._through}
+        states = self._context.families.values()
+        return [state for state in states if state.usable or state.family in families]
 
     def start(self, now: float) -> None:
         """See `Search`."""
@@ -156,7 +164,8 @@ class JoinSearch(Search):
             Lookup(self._context, state, state.table.own_id, self, self.width, items=False) for state in states
         ]
         for lookup, state in zip(list(self.lookups), states, strict=True):
-            lookup.start(now, seeds=state.bootstrap)
+            through = [addr for addr in self._through if family_of(addr[0]) is state.family]
+            lookup.start(now, seeds=[*state.bootstrap, *through])
         if not self.lookups:
             self.finish(now)
 

@@ -74,7 +74,7 @@ class Server:
             counters.errors_out[refused.code] += 1
             return build_error(query.tid, refused.code, refused.text, ip, version)
         counters.queries_in[query.method.decode("ascii")] += 1
-        return build_reply(query.tid, body, ip, version)
+        return build_reply(query.tid, body, ip, version, read_only=self._context.rpc.read_only)
 
     # Reads
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .address import LOCAL, Address, prefix_key
 from .config import Mode
 from .context import Context, FamilyState
@@ -74,12 +76,15 @@ class Upkeep:
         self.join: JoinSearch | None = None
         context.timers.at(now + _TICK_EARLY, self._tick)
 
-    def start_join(self, now: float) -> JoinSearch:
-        """Look for our own id from the bootstrap addresses; a join under way is replaced by a wider one."""
+    def start_join(self, now: float, through: Sequence[Address] = ()) -> JoinSearch:
+        """Look for our own id from the bootstrap addresses; a join under way is replaced by a wider one.
+
+        `through`: addresses that are asked as well, and not kept.
+        """
         self._joined_at = now
         self._rejoin_at = now + _REJOIN_FIRST
         self._rejoin_after = _REJOIN_FIRST
-        self.join = JoinSearch(self._context, _WIDTH)
+        self.join = JoinSearch(self._context, _WIDTH, through)
         return self.join
 
     def _tick(self, now: float) -> None:

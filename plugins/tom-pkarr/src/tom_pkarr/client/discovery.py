@@ -103,7 +103,7 @@ class PkarrDiscovery(Discovery):
         return held
 
     def _found(self, held: Held) -> FoundAddr:
-        return FoundAddr(held.addr, self.name, held.record.timestamp_us)
+        return FoundAddr(held.addr, self.name, held.record.timestamp_us, held.record)
 
     def _now(self) -> float:
         return self._service.ctx.clock.monotonic()

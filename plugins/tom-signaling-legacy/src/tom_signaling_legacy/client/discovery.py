@@ -64,7 +64,7 @@ class SignalingDiscovery(Discovery):
                             self._service.found += 1
                             self._service.warn("found", f"{node_id!r} was found through it")
                         newest = record.timestamp_us
-                        yield FoundAddr(record.addr, self.name, record.timestamp_us)
+                        yield FoundAddr(record.addr, self.name, record.timestamp_us, record)
         finally:
             for task in asking:
                 task.cancel()
