@@ -36,9 +36,9 @@ LOST_AFTER: Final = 2.0
 """Seconds without a connection after which a volunteer is given up."""
 GIVE_UP_CONNECTING: Final = 4.0
 """Seconds that one has to take us in, after it was tested."""
-CHECK_AFTER: Final = 1.0
-CHECK_EVERY: Final = 120.0
-"""Seconds between tests of a volunteer that is in use, up to a third earlier."""
+CHECKS: Final = (1.0, 4.0, 15.0, 60.0, 240.0)
+"""Seconds from one test of a volunteer that is in use to the next, up to a third earlier: one that lies once it is
+trusted is found out soon, one that has served for long costs little. The last stays."""
 CHECK_TIMEOUT: Final = 2.0
 FIRST_RETRY: Final = 2.0
 LAST_RETRY: Final = 300.0
@@ -91,6 +91,7 @@ class _InUse:
     lost_at: float | None = None
     was_connected: bool = False
     failures: int = 0
+    passed: int = 0
     check: asyncio.Task[bool] | None = None
 
 
@@ -194,8 +195,10 @@ class VolunteerSeeker:
             passed = used.check.exception() is None and used.check.result()
             used.check = None
             used.failures = 0 if passed else used.failures + 1
+            used.passed += passed
             # One failure may be the way's; then it is looked at again at once.
-            used.check_at = now + (CHECK_EVERY * self._rng.uniform(0.7, 1.0) if passed else 0.0)
+            pause = CHECKS[min(used.passed, len(CHECKS) - 1)] * self._rng.uniform(0.7, 1.0)
+            used.check_at = now + (pause if passed else 0.0)
             if used.failures >= 2:
                 self._give_up(url, "it does not pass on what others send us", blame=True)
                 return
@@ -221,7 +224,7 @@ class VolunteerSeeker:
         now = self._ctx.clock.monotonic()
         entry = self.book.of(found.url)
         entry.rtt, entry.seen = found.rtt, self._ctx.clock.wall()
-        self._used[found.url] = _InUse(self._user.use(found.url), now, now + CHECK_AFTER, now)
+        self._used[found.url] = _InUse(self._user.use(found.url), now, now + CHECKS[0], now)
         self.problem = None
 
     # Testing those in use
