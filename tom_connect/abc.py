@@ -112,6 +112,10 @@ class DirectConnection(Protocol):
     def is_closed(self) -> bool:
         """Whether the connection has ended."""
 
+    @property
+    def local_node_id(self) -> NodeId:
+        """The key that we have proven: ours, or a fresh one."""
+
     async def datagrams_sent(self, below: int) -> None:
         """Wait until fewer than `below` datagrams are queued; raises ConnectionError once the connection has ended."""
 
@@ -202,14 +206,16 @@ class PluginContext:
     """Whether the endpoint sends and takes direct packets; one that does not has no wish to be found at its address."""
     public_relays: tuple[str, ...] = ()
     """Names of lists of public relays that may be used where no other relay can be."""
-    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
-    """Addresses from which nodes that we are connected to directly have proven to answer, at most 16, newest last."""
+    dht_only: bool = False
+    """Whether nothing is to be used but the DHT, and what is found through it."""
     connections: DirectConnections | None = None
     """QUIC connections of the plugin's own; None where there are none, as in tests."""
     reachability: Watch[Reachability] | None = None
     """Whether strangers reach our socket, as far as the endpoint knows; None where nobody finds out."""
     directories: Callable[[], Sequence[TopicDirectory]] = tuple
     """The topic directories of all plugins, once they have started."""
+    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
+    """Addresses from which nodes that we are connected to directly have proven to answer, at most 16, newest last."""
 
 
 class PluginObject(abc.ABC):
@@ -335,9 +341,10 @@ class DatagramProtocol(PluginObject):
 class RelayInfo:
     """One relay as its transport knows it.
 
-    `kind`: "configured", "public" (a fall-back of somebody's that was asked for) or "found" (named by a peer's
-    address); `connected`: whether datagrams pass now; `rtt`: seconds to the relay and back, None before it is known;
-    `home`: whether it is the one at which we are reachable; `problem`: why it is not connected, or what it told us.
+    `kind`: "configured", "public" (a fall-back of somebody's that was asked for), "volunteer" (a node's, found in a
+    topic directory) or "found" (named by a peer's address); `connected`: whether datagrams pass now; `rtt`: seconds to
+    the relay and back, None before it is known; `home`: whether it is the one at which we are reachable; `problem`: why
+    it is not connected, or what it told us.
     """
 
     url: RelayUrl
@@ -373,6 +380,11 @@ class RelayTransport(PluginObject):
     """Carries datagrams through relays of the URL schemes that it claims."""
 
     schemes: frozenset[str] = frozenset()
+
+    @property
+    def publishes_standby(self) -> bool:
+        """Whether the standby relay is published beside the home relay."""
+        return False
 
     @abc.abstractmethod
     def send(self, relay: RelayUrl, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:

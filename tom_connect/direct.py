@@ -44,6 +44,11 @@ class SinglePathConnection(Connection):
         assert isinstance(self._link.dest, SinglePath)
         return self._link.dest.path
 
+    @property
+    def local_node_id(self) -> NodeId:
+        """The key that we have proven: ours, or a fresh one."""
+        return self._engine.own_node_id
+
     async def datagrams_sent(self, below: int) -> None:
         """Wait until fewer than `below` datagrams are queued; raises ConnectionError once the connection has ended."""
         while self._engine.datagrams_waiting >= below:

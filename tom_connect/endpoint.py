@@ -321,10 +321,10 @@ class Endpoint:
                 socket=self._magic.shared,
                 create_task=self._spawn,
                 report_external_addr=self._net.plugin_told,
-                direct_peers=self._magic.direct_peers.addrs,
                 connections=self._connections.lend,
                 reachability=self._own.reachability,
                 directories=lambda: [directory for _name, directory in self._objects.directories],
+                direct_peers=self._magic.direct_peers.addrs,
             )
         )
         self._own.update()

@@ -89,12 +89,13 @@ class OwnAddresses:
             blocked=seen.udp_blocked is True,
             carrier=behind.carrier_nat,
         )
-        spare = (transport.standby_relay().value for _name, transport in self.relays)
+        spare = [transport.standby_relay().value for _name, transport in self.relays]
+        published = (transport.standby_relay().value for _name, transport in self.relays if transport.publishes_standby)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
         told = [addr for addr in known.direct_addrs if self.filter.publishable(addr) and addr not in doubtful]
         # A reflexive or mapped address says more than an interface's: where space is short, the last ones are cut.
         told.sort(key=lambda addr: addr not in seen.confirmed and addr not in mapped)
-        self.told.set(NodeAddr(self._node_id, relays, told))
+        self.told.set(NodeAddr(self._node_id, (*relays, *(url for url in published if url is not None)), told))
 
     def local(self) -> list[SocketAddr]:
         """Where our sockets can be reached on this machine's own interfaces."""

@@ -43,10 +43,10 @@ class Facilities:
     socket: SharedSocket
     create_task: Callable[[str, Coroutine[Any, Any, None], str], asyncio.Task[None]]
     report_external_addr: Callable[[str, SocketAddr], None]
-    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
     connections: Callable[[str], DirectConnections] | None = None
     reachability: Watch[Reachability] | None = None
     directories: Callable[[], Sequence[TopicDirectory]] = tuple
+    direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
 
 
 class PluginContexts:
@@ -79,10 +79,11 @@ class PluginContexts:
                 relay_urls=() if self._config.dht_only else self._config.relay_urls,
                 direct=self._config.direct,
                 public_relays=() if self._config.dht_only else self._config.public_relays,
-                direct_peers=lent.direct_peers,
+                dht_only=self._config.dht_only,
                 connections=None if lent.connections is None else lent.connections(name),
                 reachability=lent.reachability,
                 directories=lent.directories,
+                direct_peers=lent.direct_peers,
             )
         return self._made[name]
 

@@ -157,7 +157,7 @@ class Relay:
 
 
 @contextlib.asynccontextmanager
-async def connected(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RelayConnection]:
+async def connected(relay: Relay) -> AsyncIterator[RelayConnection]:
     """A connection that is up and idle for a second."""
     entry = RelayEntry(RelayUrl.parse("http://relay.test/"))
     connection = RelayConnection(entry, relay, "configured", True, relay.now())  # type: ignore[arg-type]
@@ -172,13 +172,13 @@ async def connected(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     assert sorted(map(id, relay.closed)) == sorted(map(id, relay.lines))
 
 
-def test_a_dead_connection_is_replaced_before_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_connection_is_replaced_before_it_is_given_up() -> None:
     """Silent under traffic: the second connection takes over sooner than the first would be lost, the node is never
     without the relay, and what was queued in doubt arrives, once."""
 
     async def test() -> None:
         relay = Relay()
-        async with connected(relay, monkeypatch) as connection:
+        async with connected(relay) as connection:
             began = relay.now()
             relay.lines[0].dead = True
             relay.changes.clear()
@@ -200,13 +200,13 @@ def test_a_dead_connection_is_replaced_before_it_is_given_up(monkeypatch: pytest
     run(test())
 
 
-def test_a_living_connection_is_kept_after_a_change_of_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_living_connection_is_kept_after_a_change_of_network() -> None:
     """The first answers sooner than a second can be opened: that is dropped before the relay learns of it, and what
     was queued meanwhile leaves as soon as the answer is there."""
 
     async def test() -> None:
         relay = Relay()
-        async with connected(relay, monkeypatch) as connection:
+        async with connected(relay) as connection:
             connection.network_changed()
             connection.send(PEER, [b"queued"], 0)
             await asyncio.sleep(0.9 * RTT)
@@ -220,13 +220,13 @@ def test_a_living_connection_is_kept_after_a_change_of_network(monkeypatch: pyte
     run(test())
 
 
-def test_a_second_that_is_open_too_late_is_closed_unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_that_is_open_too_late_is_closed_unregistered() -> None:
     """Where both answer, the relay sees one of them registered alone: there is no taking turns."""
 
     async def test() -> None:
         for dials in (0.98 * RTT, RTT, 1.02 * RTT):
             relay = Relay(dials)
-            async with connected(relay, monkeypatch) as connection:
+            async with connected(relay) as connection:
                 connection.network_changed()
                 await asyncio.sleep(5.0)
                 kept = relay.active[-1]
@@ -239,12 +239,12 @@ def test_a_second_that_is_open_too_late_is_closed_unregistered(monkeypatch: pyte
     run(test())
 
 
-def test_a_change_of_network_to_which_the_first_does_not_survive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_network_to_which_the_first_does_not_survive() -> None:
     """It is replaced as soon as a second one is open, and both directions go on there."""
 
     async def test() -> None:
         relay = Relay()
-        async with connected(relay, monkeypatch) as connection:
+        async with connected(relay) as connection:
             relay.lines[0].dead = True
             connection.network_changed()
             await asyncio.sleep(5 * RTT)
@@ -257,12 +257,12 @@ def test_a_change_of_network_to_which_the_first_does_not_survive(monkeypatch: py
     run(test())
 
 
-def test_a_second_that_hangs_is_begun_anew_when_the_network_changes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_that_hangs_is_begun_anew_when_the_network_changes_again() -> None:
     """Of several changes in a row the last one counts, and the connection is replaced through the network of then."""
 
     async def test() -> None:
         relay = Relay()
-        async with connected(relay, monkeypatch) as connection:
+        async with connected(relay) as connection:
             relay.lines[0].dead = True
             relay.dials = None
             for _ in range(3):
@@ -277,12 +277,12 @@ def test_a_second_that_hangs_is_begun_anew_when_the_network_changes_again(monkey
     run(test())
 
 
-def test_a_second_under_way_is_not_thrown_away_when_the_first_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_under_way_is_not_thrown_away_when_the_first_is_lost() -> None:
     """A relay to which it takes long: the first is given up in time, and the attempt under way is what comes next."""
 
     async def test() -> None:
         relay = Relay()
-        async with connected(relay, monkeypatch) as connection:
+        async with connected(relay) as connection:
             relay.lines[0].dead = True
             relay.dials = 2.0
             connection.network_changed()
@@ -297,12 +297,12 @@ def test_a_second_under_way_is_not_thrown_away_when_the_first_is_lost(monkeypatc
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_relay_that_takes_no_second_connection(monkeypatch: pytest.MonkeyPatch, comes_back: bool) -> None:
+def test_a_relay_that_takes_no_second_connection(comes_back: bool) -> None:
     """One attempt for a doubt, and no more; the first is kept if it answers in the end, or lost as ever."""
 
     async def test() -> None:
         relay = Relay()
-        async with connected(relay, monkeypatch) as connection:
+        async with connected(relay) as connection:
             relay.refuses = True
             relay.lines[0].dead = True
             connection.network_changed()

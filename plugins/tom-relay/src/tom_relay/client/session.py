@@ -28,9 +28,19 @@ from tom_relay.wire import (
     encode,
 )
 
-PING_EVERY = 14.0
-"""Seconds between pings of an idle connection. With `IDLE_TIMEOUT` a dead one is found within 20 s."""
-IDLE_TIMEOUT = 5.0
+
+@attrs.frozen
+class SignsOfLife:
+    """When an idle relay is asked whether it lives: seconds between pings, and for an answer."""
+
+    every: float
+    timeout: float
+
+
+USUAL = SignsOfLife(14.0, 5.0)
+"""A dead relay is found within 20 s."""
+VOLUNTEER = SignsOfLife(5.0, 2.0)
+"""A volunteer may go without a word: it is found out within 7 s."""
 ASK_AFTER = 0.9
 """Seconds without a word from the relay after datagrams were sent until it is asked whether it lives."""
 TRAFFIC_TIMEOUT = 0.9
@@ -99,6 +109,7 @@ class RelaySession:
         now: float,
         *,
         proven: bool = False,
+        signs_of_life: SignsOfLife = USUAL,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.dialect = dialect
@@ -107,6 +118,7 @@ class RelaySession:
         """Seconds to the relay and back: the least of the last few pings."""
         self._handshake = ClientHandshake(dialect, node_id, sign, proven=proven)
         self._random = random
+        self._life = signs_of_life
         self._next_ping = inf
         self._deadline = inf
         self._doubt_at = inf
@@ -132,7 +144,7 @@ class RelaySession:
         self._deadline = self._doubt_at = inf
         self.doubtful = False
         self._unanswered_since = None
-        self._next_ping = now + PING_EVERY
+        self._next_ping = now + self._life.every
         frame = decode_from_server(message, self.dialect)
         match frame:
             case ReceivedDatagrams() | Restarting():
@@ -154,7 +166,7 @@ class RelaySession:
     def _registered(self, now: float) -> Registered | None:
         if not self.registered:
             return None
-        self._ping(now, IDLE_TIMEOUT)
+        self._ping(now, self._life.timeout)
         return Registered()
 
     def _pong(self, data: bytes, now: float) -> None:
@@ -208,7 +220,7 @@ class RelaySession:
             self._doubt_at = now + LATE if late else inf
             self.doubtful = not late
         if now >= self._next_ping:
-            self._ping(now, IDLE_TIMEOUT if self._unanswered_since is None else TRAFFIC_TIMEOUT)
+            self._ping(now, self._life.timeout if self._unanswered_since is None else TRAFFIC_TIMEOUT)
 
     def _ping(self, now: float, timeout: float) -> None:
         data = self._random(8)
@@ -216,5 +228,5 @@ class RelaySession:
         patience = DOUBT_AFTER[self._unanswered_since is None and timeout == self._life.timeout]
         self._deadline = min(self._deadline, now + timeout)
         self._doubt_at = min(self._doubt_at, now + max(patience, 3 * (self.rtt or 0.0)))
-        self._next_ping = now + PING_EVERY
+        self._next_ping = now + self._life.every
         self.outbox.append(encode(Ping(data), self.dialect))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -11,12 +12,13 @@ from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.watch import Watch
-from tom_relay.client.choice import Candidate, choose_home, ordered
+from tom_relay.client.choice import KINDS, Candidate, choose_home, ordered
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.client.connection import Dialer, RelayConnection
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
 from tom_relay.client.quic import SCHEME, QuicDialer
 from tom_relay.client.standing import Standing
+from tom_relay.client.volunteers.seeker import VolunteerSeeker
 from tom_relay.client.websocket import SCHEMES as WEB_SCHEMES
 from tom_relay.client.websocket import WebSocketDialer
 from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS, ReceivedDatagrams
@@ -61,7 +63,7 @@ class Relays(RelayTransport):
         entries = [
             RelayEntry(url) for url in ctx.relay_urls if url.scheme in self.schemes and url.node_id != self.node_id
         ]
-        if config.map is not None:
+        if config.map is not None and not ctx.dht_only:
             entries += read_map(config.map)
         own = {entry.url: entry for entry in reversed(entries)}
         self._own = {entry.url: own[entry.url] for entry in entries}
@@ -76,6 +78,17 @@ class Relays(RelayTransport):
         self._keys: dict[bytes, NodeId] = {}
         self._receive: Receiver | None = None
         self._attested: Callable[[RelayUrl, NodeId, str], None] | None = None
+        self._expected: dict[NodeId, asyncio.Queue[bytes]] = {}
+        self.seeker: VolunteerSeeker | None = None
+        """Who keeps volunteers, where no relay is configured."""
+        if (
+            config.volunteers != "off"
+            and ctx.direct
+            and ctx.connections is not None
+            and not (self._own or self._public)
+        ):
+            self.seeker = VolunteerSeeker(ctx, self, always=config.volunteers == "always")
+        self._seeking: asyncio.Task[None] | None = None
         self._running = False
         self._without_since = 0.0
 
@@ -90,13 +103,14 @@ class Relays(RelayTransport):
         if self._public and not self._own:
             self._fall_back()
         self._sweeper = asyncio.create_task(self._sweep(), name="relays: sweeping")
+        if self.seeker is not None:
+            self._seeking = asyncio.create_task(self.seeker.run(), name="relays: looking after volunteers")
 
     async def aclose(self) -> None:
         """Leave all relays."""
         self._running = False
         tasks = [*self._tasks.values(), *self._leaving]
-        if self._sweeper is not None:
-            tasks.append(self._sweeper)
+        tasks += [task for task in (self._sweeper, self._seeking) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -122,6 +136,11 @@ class Relays(RelayTransport):
     def home_relay(self) -> Watch[RelayUrl | None]:
         """See `RelayTransport`."""
         return self._home
+
+    @property
+    def publishes_standby(self) -> bool:
+        """A volunteer may go at any time, and nobody answers for it: both are told to everyone."""
+        return self.seeker is not None
 
     def standby_relay(self) -> Watch[RelayUrl | None]:
         """See `RelayTransport`."""
@@ -152,6 +171,8 @@ class Relays(RelayTransport):
         """See `RelayTransport`."""
         for connection in self._connections.values():
             connection.network_changed()
+        if self.seeker is not None:
+            self.seeker.network_changed()
 
     def relays(self) -> Sequence[RelayInfo]:
         """See `RelayTransport`."""
@@ -160,7 +181,7 @@ class Relays(RelayTransport):
             RelayInfo(url=c.url, kind=c.kind, connected=c.connected, rtt=c.rtt, home=c.url == home, problem=c.problem)
             for c in self._connections.values()
         ]
-        order = ("configured", "public", "found")
+        order = (*KINDS, "found")
         return sorted(infos, key=lambda info: (not info.home, order.index(info.kind), str(info.url)))
 
     def probes(self) -> Sequence[ProbeServer]:
@@ -262,7 +283,11 @@ class Relays(RelayTransport):
     def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
         """Pass datagrams on to the core."""
         node_id = self._node_id(received.key)
-        if node_id is not None and self._receive is not None:
+        if node_id is not None and node_id in self._expected:
+            for data in received.datagrams():
+                with contextlib.suppress(asyncio.QueueFull):
+                    self._expected[node_id].put_nowait(data)
+        elif node_id is not None and self._receive is not None:
             self._receive(connection.url, node_id, received.datagrams(), received.ecn)
 
     def _node_id(self, key: bytes) -> NodeId | None:
@@ -292,6 +317,34 @@ class Relays(RelayTransport):
                 self._logger.info("relay %s: %s", connection.url, connection.problem or "not connected")
             self._choose(self.now())
 
+    def _standing_of(self, connection: RelayConnection) -> Standing:
+        if connection.kind == "volunteer" and self.seeker is not None:
+            return self.seeker.book.standing(connection.url)
+        return connection.entry.standing
+
+    # Volunteers
+
+    def use(self, url: RelayUrl) -> RelayConnection:
+        """Connect to a volunteer and keep it; see `RelayUser`."""
+        same = next((c for c in self._connections.values() if c.url.node_id == url.node_id), None)
+        if same is not None and same.url != url:
+            self._leave(same)
+        return self._connect(RelayEntry(url, "volunteer"), trusted=False)
+
+    def leave(self, url: RelayUrl) -> None:
+        """Let a volunteer go; see `RelayUser`."""
+        connection = self._connections.get(url)
+        if connection is not None and connection.kind == "volunteer":
+            self._leave(connection)
+            self._choose(self.now())
+
+    def expect(self, sender: NodeId, arrived: asyncio.Queue[bytes] | None) -> None:
+        """Put datagrams of a sender into a queue; see `RelayUser`."""
+        if arrived is None:
+            self._expected.pop(sender, None)
+        else:
+            self._expected[sender] = arrived
+
     def _choose(self, now: float) -> None:
         candidates = [
             Candidate(
@@ -300,7 +353,7 @@ class Relays(RelayTransport):
                 connected=c.connected_at,
                 lost_at=c.lost_at,
                 rtt=c.rtt,
-                standing=c.entry.standing,
+                standing=self._standing_of(c),
             )
             for c in self._connections.values()
             if c.kind != "found"

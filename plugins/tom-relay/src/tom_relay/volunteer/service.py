@@ -16,7 +16,7 @@ from tom_relay.server.hub import RelayClient, RelayHub
 from tom_relay.server.quic import QuicSessions
 from tom_relay.volunteer.budget import DailyBudget
 from tom_relay.volunteer.config import RelayForOthersConfig
-from tom_relay.volunteer.topics import Placement, days_to_announce, random_position, topic
+from tom_relay.volunteer.topics import Placement, days_to_announce, network_of, random_position, topic
 from tom_relay.wire.quic import ALPN, CloseCode
 
 TICK: Final = 0.5
@@ -24,13 +24,16 @@ TICK: Final = 0.5
 SAVE_EVERY: Final = 60.0
 ANNOUNCE_SHARE: Final = 0.4
 """Part of an announcement's lifetime after which it is made again, up to a fifth earlier: one may fail in between."""
+FIRST_RETRY: Final = 1.0
 RETRY: Final = 60.0
-"""Seconds before an announcement is tried again that failed."""
+"""Seconds before an announcement is tried again that failed; doubled each time from the first to the last."""
+SAY_AFTER: Final = 8.0
+"""Such a wait after which it is said that nobody takes announcements."""
 DRAIN: Final = 0.4
 """Seconds that queues get to empty when we stop."""
 FIND_TIMEOUT: Final = 20.0
 MAX_COUNTED: Final = 512
-"""Addresses of a topic that are counted."""
+"""Networks of a topic that are counted."""
 
 
 class Volunteer(PluginObject):
@@ -144,17 +147,23 @@ class Volunteer(PluginObject):
     # Being found
 
     async def _announce(self) -> None:
+        retry = FIRST_RETRY
         while True:
             reachable = await self._reachable()
             if self.budget.spent:
                 await asyncio.sleep(RETRY)
                 continue
-            wait = RETRY
+            wait = 0.0
             for directory in self._ctx.directories():
                 if await self._announce_at(directory, reachable.addrs):
                     wait = max(wait, directory.lifetime * ANNOUNCE_SHARE)
-            if not self.announced:
-                self._say("nobody takes announcements: is the DHT plugin in use, and joined?")
+            if not wait:
+                # The DHT has perhaps not been joined yet.
+                wait, retry = retry, min(2 * retry, RETRY)
+                if wait >= SAY_AFTER:
+                    self._say("nobody takes announcements: is the DHT plugin in use, and joined?")
+            else:
+                self.why_not, retry = None, FIRST_RETRY
             await asyncio.sleep(wait * self._rng.uniform(0.8, 1.0))
 
     async def _reachable(self) -> Reachability:
@@ -165,7 +174,6 @@ class Volunteer(PluginObject):
             raise AssertionError("unreachable")
         async for value in watch:
             if value.addrs:
-                self.why_not = None
                 return value
             self._say(value.why_not or "strangers don't reach us")
         raise asyncio.CancelledError  # the endpoint is closed
@@ -181,10 +189,10 @@ class Volunteer(PluginObject):
         self._placements = {day: self._placements.get(day, Placement(self._rng)) for day in days}
         announced: dict[bytes, int] = {}
         port = next((addr.port for addr in addrs if addr.ip.version == 4), addrs[0].port)
-        hosts = {addr.host for addr in addrs}
+        networks = {network_of(addr) for addr in addrs}
         for day, placement in self._placements.items():
             try:
-                level, where = await self._place(directory, day, placement, hosts)
+                level, where = await self._place(directory, day, placement, networks)
                 placement.settled = level
                 announced[where] = await directory.announce(where, port)
             except TomError as exc:
@@ -204,15 +212,15 @@ class Volunteer(PluginObject):
             level += 1
 
     async def _others(self, directory: TopicDirectory, where: bytes, ours: set[str]) -> int:
-        """How many others are announced under a topic, counted by IP address: one host can name any number of ports."""
-        hosts: set[str] = set()
+        """How many networks of others are announced under a topic: who has one can name any number of addresses."""
+        networks: set[str] = set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIND_TIMEOUT), contextlib.aclosing(directory.find(where)) as found:  # type: ignore[type-var]
                 async for addr in found:
-                    hosts.add(addr.host)
-                    if len(hosts) >= MAX_COUNTED:
+                    networks.add(network_of(addr))
+                    if len(networks) >= MAX_COUNTED:
                         break
-        return len(hosts - ours)
+        return len(networks - ours)
 
 
 class ClientsDiscovery(Discovery):

@@ -8,10 +8,13 @@ topics of its own number from level 0 on, and takes the first that is not full.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import random
 from typing import Final
 
 import attrs
+
+from tom_connect.addr import SocketAddr
 
 LABEL: Final = b"tom-connect volunteer relay v1"
 DAY: Final = 86_400
@@ -37,6 +40,12 @@ def days_to_announce(wall: float) -> list[int]:
     return sorted({day_of(wall - CLOCK_SKEW), day_of(wall + CLOCK_SKEW)})
 
 
+def network_of(addr: SocketAddr) -> str:
+    """The network that an address counts for, IPv4 /24 or IPv6 /48: who has one has all addresses in it."""
+    ip = addr.ip
+    return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
+
+
 def random_position(rng: random.Random) -> int:
     """A number that says which topic of each level is one's own."""
     return rng.getrandbits(_POSITION_BITS)
@@ -59,7 +68,7 @@ class Placement:
     settled: int | None = None
 
     def takes(self, level: int, others: int) -> bool:
-        """Whether to stay at a level where `others` have announced themselves; if not, look at the next.
+        """Whether to stay at a level where networks of `others` have announced themselves; if not, look at the next.
 
         Of a crowded topic's volunteers as many leave, by chance, as are too many: all at once would only move the
         crowd.
