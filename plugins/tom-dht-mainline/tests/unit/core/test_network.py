@@ -25,7 +25,7 @@ from tom_dht_mainline.core import (
 
 from .fakenet import FakeNet, Host, Link, swarm
 
-pytestmark = pytest.mark.sim
+pytestmark = pytest.mark.costly
 
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 

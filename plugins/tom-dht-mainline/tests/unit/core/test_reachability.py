@@ -9,7 +9,7 @@ from tom_dht_mainline.core.nodeid import matches_ip
 
 from .fakenet import FakeNet, Host, swarm
 
-pytestmark = pytest.mark.sim
+pytestmark = pytest.mark.costly
 
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 
