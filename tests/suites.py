@@ -1,4 +1,4 @@
-"""A pytest plugin that marks tests by folder: `interop`, `netns`, `sim`, and `slow` for commands run as processes.
+"""A pytest plugin that marks tests by folder: `interop`, `netns`, `costly`, and `slow` for commands as processes.
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
 of theirs. With `--hypothesis-profile=brief` they try a few examples only.
@@ -20,7 +20,7 @@ settings.load_profile("unhurried")
 _INTEROP = Path(__file__).parent / "interop"
 _ROOT = Path(__file__).parents[1]
 _PROCESSES = Path(__file__).parent / "e2e"
-_SIMULATIONS = Path(__file__).parent / "sim"
+_COSTLY = (Path(__file__).parent / "sim", Path(__file__).parent / "repository")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -30,8 +30,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("netns")
     if _PROCESSES in item.path.parents:
         item.add_marker("slow")
-    if _SIMULATIONS in item.path.parents:
-        item.add_marker("sim")
+    if any(folder in item.path.parents for folder in _COSTLY):
+        item.add_marker("costly")
 
 
 def _in_netns(path: Path) -> bool:

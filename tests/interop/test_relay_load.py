@@ -178,7 +178,7 @@ async def loaded(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS + 240)
 async def test_memory_stays_flat_under_mixed_load() -> None:
     """Streams, datagrams, newcomers, breaches, floods and idlers at once: no growth after the warm-up, no byte lost."""
     psutil = pytest.importorskip("psutil", reason="needs psutil (dependency group bench)")

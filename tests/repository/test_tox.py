@@ -58,6 +58,13 @@ def test_each_environment_says_what_it_is(tox: configparser.ConfigParser) -> Non
     assert [name for name, text in described.items() if not text or re.match(r"[\w,{}-]+:", text)] == []
 
 
+def test_each_environment_runs_something(tox: configparser.ConfigParser) -> None:
+    """No section is without commands: those that say none have those of all."""
+    assert tox["testenv"]["commands"].strip()
+    silent = [name for name in tox if "commands" in tox[name] and not tox[name]["commands"].strip()]
+    assert silent == []
+
+
 def test_tox_installs_every_plugin(tox: configparser.ConfigParser) -> None:
     """The list of plugins is that of the folder, and `lowest` resolves the dependencies of each."""
     assert sorted(tox["shared"]["plugins"].split()) == PLUGINS
