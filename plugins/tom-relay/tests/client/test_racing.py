@@ -42,7 +42,7 @@ RTT = 0.05
 
 @attrs.define(eq=False)
 class Line:
-    """A connection to the relay (`Carrier`) and the relay's end of it. `dead`: nothing passes any more, in either direction."""
+    """A connection to the relay (`Carrier`) and the relay's end of it. `dead`: nothing passes any more, either way."""
 
     relay: Relay
     dialect = DIALECT
