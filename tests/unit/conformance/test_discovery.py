@@ -13,7 +13,7 @@ import pytest
 
 from tom_connect.abc import FoundAddr
 from tom_connect.addr import NodeAddr
-from tom_connect.exceptions import NetworkError
+from tom_connect.exceptions import DiscoveryError, NetworkError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.record import SignedRecord
 from tom_connect.testing.conformance import Rule, check_discovery, rules
@@ -285,10 +285,18 @@ class WrongError(GoodDiscovery):
         return await super().fetch(node_id)
 
 
+class OtherNetworkError(GoodDiscovery):
+    async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
+        if self.store is None:
+            raise NetworkError("there is no store")
+        async for found in super().resolve(node_id):
+            yield found
+
+
 class SilentError(GoodDiscovery):
     async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
         if self.store is None:
-            raise NetworkError
+            raise DiscoveryError
         async for found in super().resolve(node_id):
             yield found
 
@@ -346,6 +354,7 @@ BROKEN: list[tuple[Rule, Any]] = [
     (rules.SIDE_BY_SIDE, OneAtATime),
     (rules.NO_BLOCKING, Blocks),
     (rules.DISCOVERY_ERROR, WrongError),
+    (rules.DISCOVERY_ERROR, OtherNetworkError),
     (rules.DISCOVERY_ERROR, SilentError),
     (rules.DISCOVERY_ERROR, NoError),
     (rules.FORGED, Credulous),

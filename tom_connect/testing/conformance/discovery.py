@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from tom_connect.abc import Discovery, FoundAddr
 from tom_connect.addr import NodeAddr
-from tom_connect.exceptions import NetworkError, TomError
+from tom_connect.exceptions import DiscoveryError, TomError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.record import SignedRecord, sign_record
 from tom_connect.testing.conformance import rules
@@ -177,6 +177,7 @@ class _Searches:
     async def is_cancelled(self) -> None:
         ctx = self._context()
         async with self._trial.running(ctx) as (discovery,):
+            await self.search(discovery, SecretKey.generate().node_id)  # what stays for the next one is there now
             footprint = Footprint()
 
             async def asked() -> None:
@@ -288,7 +289,7 @@ async def _check_unreachable(trial: Trial[Discovery], ctx: LentContext) -> None:
         work = collected(discovery, SecretKey.generate().node_id)
         found = await within(rules.DISCOVERY_ERROR, trial.timeout, work, what)
         raise ConformanceError(rules.DISCOVERY_ERROR, f"{what} gave {found!r} and ended as if nothing were wrong")
-    except NetworkError as exc:
+    except DiscoveryError as exc:
         require_reason(rules.DISCOVERY_ERROR, what, exc)
     except ConformanceError:
         raise
