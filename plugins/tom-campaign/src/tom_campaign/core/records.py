@@ -12,6 +12,17 @@ from tom_campaign.core.errors import RecordFileError
 from tom_campaign.core.statistics import Verdict
 from tom_campaign.core.typed import MistypedError, typed
 
+__all__ = [
+    "CampaignStarted",
+    "CampaignSummary",
+    "EnduranceRolling",
+    "NodeInfo",
+    "PathSpan",
+    "PhaseResult",
+    "PhaseSummary",
+    "decoded",
+]
+
 FORMAT: Final = 1
 """Version of the records."""
 MAX_LINE: Final = 256 * 1024

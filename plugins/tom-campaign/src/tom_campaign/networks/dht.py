@@ -20,7 +20,7 @@ _WAVE: Final = 16
 class PrivateDht:
     """`size` DHT nodes in server mode, on the IPv4 `addresses` in turn; enter it, and all of them have joined.
 
-    Nodes on one address other than loopback count as one to others (BEP 42, limits by address), so give each its own, at
+    Nodes on one address other than loopback count as one to others (BEP 42, limits by address): give each its own, at
     most four of a /24. Raises OSError or TimeoutError if it can't be had.
     """
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from tom_connect import TomError
-from tom_connect.testing.natlab import Host, Lab, LabError, Nat, Router, Wire
+from tom_connect.testing.natlab import Host, Lab, LabError, Nat, Wire
 
 DHT: Final = "campaign-dht"
 RELAY: Final = "campaign-relay"
@@ -31,6 +31,7 @@ class CampaignLab:
 
     lab: Lab
     _hosts: dict[str, Host] = attrs.Factory(dict)
+    _wires: dict[str, Wire | None] = attrs.Factory(dict)
     _moves: int = 0
 
     def build(self, nodes: list[Mapping[str, Any]], dht: int, relays: int) -> dict[str, Any]:
@@ -43,7 +44,8 @@ class CampaignLab:
         for number in range(1, relays + 1):
             self._hosts[f"{RELAY}-{number}"] = self.lab.host(f"{RELAY}-{number}")
         for node in nodes:
-            router = self.lab.router(f"{node['name']}-home", Nat(node["nat"]), wire=_wire(node["wire"]))
+            wire = self._wires[node["name"]] = _wire(node["wire"])
+            router = self.lab.router(f"{node['name']}-home", Nat(node["nat"]), wire=wire)
             self._hosts[node["name"]] = self.lab.host(node["name"], router)
         return {
             "namespaces": {name: host.namespace for name, host in self._hosts.items()},
@@ -67,7 +69,7 @@ class CampaignLab:
             router.new_address()
         elif event == "move":
             self._moves += 1
-            host.move(self._like(router))
+            host.move(self.lab.router(f"move-{self._moves}", router.kind, wire=self._wires[node]))
         elif event == "flap":
             host.flap(down=True)
             time.sleep(FLAP)  # so long the link is to be down
@@ -77,9 +79,6 @@ class CampaignLab:
         else:
             raise LabError(f"{event!r} is nothing that a lab can do")
         return {}
-
-    def _like(self, router: Router) -> Router:
-        return self.lab.router(f"move-{self._moves}", router.kind)
 
 
 def _of_prefix(prefix: str, host: Host) -> list[str]:
