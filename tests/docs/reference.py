@@ -276,6 +276,23 @@ def option_table(parameters: list[click.Parameter], context: click.Context) -> s
     return table(["option", "meaning"], rows) if rows else ""
 
 
+# Campaigns
+
+
+def campaign_phases() -> str:
+    """The parameters of each kind of phase."""
+    from tom_campaign.core.scenario import PARAMETERS
+
+    rows = []
+    for kind, parameters in PARAMETERS.items():
+        for name, spec in parameters.items():
+            values = ", ".join(spec.words) or f"{spec.low:g} to {spec.high:g}"
+            values = "true or false" if isinstance(spec.default, bool) else values
+            default = str(spec.default).lower() if isinstance(spec.default, bool) else f"{spec.default}"
+            rows.append([f"`{kind}`", f"`{name}`", default, values, spec.meaning])
+    return table(["kind", "parameter", "default", "values", "meaning"], rows)
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     "api": api,
     "hooks": hooks,
@@ -283,6 +300,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "program_only": program_only,
     "cli": cli,
     "cli_shared": cli_shared,
+    "campaign_phases": campaign_phases,
 }
 
 
