@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from attrs.validators import optional
@@ -11,6 +11,8 @@ from attrs.validators import optional
 from tom_connect.config import as_path, is_path, option
 from tom_connect.exceptions import ConfigError
 
+SCHEMES: Final = {"http": "ws", "https": "wss"}
+"""Schemes of relay URLs, and what they are as WebSockets."""
 SECTION = "relay_client"
 
 

@@ -49,9 +49,12 @@ class Owner(Protocol):
     """What a connection needs from the transport."""
 
     node_id: NodeId
-    dialer: WebSocketDialer
     has_choice: bool
     """Whether there are several configured relays, of which one is to be the home relay."""
+
+    @property
+    def dialer(self) -> WebSocketDialer:
+        """What opens WebSockets."""
 
     def sign(self, digest: bytes) -> bytes:
         """Sign what a relay's challenge makes."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tom_connect.abc import PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.addr import RelayUrl
@@ -12,11 +13,13 @@ from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.watch import Watch
 from tom_relay.client.choice import Candidate, choose_home, ordered
-from tom_relay.client.config import RelayClientConfig
-from tom_relay.client.connection import RelayConnection
+from tom_relay.client.config import SCHEMES, RelayClientConfig
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
-from tom_relay.client.websocket import SCHEMES, WebSocketDialer
-from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS, ReceivedDatagrams
+
+if TYPE_CHECKING:
+    from tom_relay.client.connection import RelayConnection
+    from tom_relay.client.websocket import WebSocketDialer
+    from tom_relay.wire import ReceivedDatagrams
 
 MAX_FOUND: Final = 32
 """Relays of others that we are connected to at once; the least used goes when there are more."""
@@ -44,11 +47,9 @@ class WebSocketRelays(RelayTransport):
     schemes = frozenset(SCHEMES)
 
     def __init__(self, ctx: PluginContext) -> None:
-        config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
+        self._config = config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
+        self._direct, self._allow_local = ctx.direct, ctx.allow_local
         self.node_id = ctx.node_id
-        # Who takes no direct packets may have reasons to tell nobody where it is.
-        dialects = SUBPROTOCOLS if ctx.direct else WITHOUT_ADDRESS
-        self.dialer = WebSocketDialer(config, ctx.allow_local, dialects)
         self.now = ctx.clock.monotonic
         self.sign = ctx.signer.sign_relay_challenge
         self._logger = ctx.logger
@@ -70,6 +71,19 @@ class WebSocketRelays(RelayTransport):
         self._attested: Callable[[RelayUrl, NodeId, str], None] | None = None
         self._running = False
         self._without_since = 0.0
+        if config.ca_file is not None:
+            _ = self.dialer  # says now that it can't be read
+
+    @functools.cached_property
+    def dialer(self) -> WebSocketDialer:
+        """What opens WebSockets."""
+        # Imported with the first relay that is connected to: many an endpoint has none.
+        from tom_relay.client.websocket import WebSocketDialer
+        from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS
+
+        # Who takes no direct packets may have reasons to tell nobody where it is.
+        dialects = SUBPROTOCOLS if self._direct else WITHOUT_ADDRESS
+        return WebSocketDialer(self._config, self._allow_local, dialects)
 
     # Life
 
@@ -190,6 +204,8 @@ class WebSocketRelays(RelayTransport):
         if known is not None:
             known.entry, known.kind = entry, entry.kind
             return known
+        from tom_relay.client.connection import RelayConnection  # as with the dialer
+
         connection = RelayConnection(entry, self, entry.kind, trusted, self.now())
         self._connections[entry.url] = connection
         self._tasks[entry.url] = asyncio.create_task(connection.run(), name=f"relay {entry.url}")

@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from tom_connect.addr import RelayUrl, SocketAddr, is_local
 from tom_connect.exceptions import ConfigError
-from tom_relay.client.config import RelayClientConfig
+from tom_relay.client.config import SCHEMES, RelayClientConfig
 from tom_relay.client.standing import Standing, ask_standing
 from tom_relay.errors import RelayError
 from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect
@@ -25,7 +25,6 @@ CONNECT_TIMEOUT: Final = 8.0
 WRITE_BUFFER: Final = 128 << 10
 """Bytes that wait in our process; with as many in the kernel a ping is not delayed for seconds on a slow line."""
 NOT_SENT: Final = 128 << 10
-SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class RelayUnreachableError(RelayError):
