@@ -22,6 +22,7 @@ from benchmarks import (
     bench_relay,
     bench_resolve,
     bench_shared_socket,
+    bench_startup,
     bench_throughput,
 )
 from benchmarks.report import Bench, Options
@@ -45,6 +46,8 @@ ALL = (
     bench_pkarr.RELAY,
     bench_pkarr.RESOLVE,
     bench_resolve.BENCH,
+    bench_startup.IMPORT,
+    bench_startup.BIND,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
