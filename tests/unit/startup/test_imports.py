@@ -77,7 +77,9 @@ def test_plugins_and_the_command_line_are_light(module: str) -> None:
     """To find out which plugins there are, and to show help, loads no QUIC, DNS, HTTP or WebSocket, and no DHT."""
     pytest.importorskip(module.partition(".")[0], reason="needs all plugins")
     loaded = loaded_by(f"import {module}")
-    assert not packages(loaded).intersection(("aioquic", "dns", "aiohttp", "websockets", "prometheus_client", "sqlite3"))
+    assert not packages(loaded).intersection(
+        ("aioquic", "dns", "aiohttp", "websockets", "prometheus_client", "sqlite3")
+    )
     assert not any(name.startswith(("tom_dht_mainline.core", "tom_dht_mainline.node")) for name in loaded)
 
 
