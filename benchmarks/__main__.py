@@ -23,6 +23,7 @@ from benchmarks import (
     bench_relay,
     bench_resolve,
     bench_shared_socket,
+    bench_startup,
     bench_throughput,
 )
 from benchmarks.report import Bench, Options
@@ -47,6 +48,8 @@ ALL = (
     bench_pkarr.RELAY,
     bench_pkarr.RESOLVE,
     bench_resolve.BENCH,
+    bench_startup.IMPORT,
+    bench_startup.BIND,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
@@ -12,11 +12,13 @@ from tom_connect.config import as_tuple, is_flag, seconds_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 
 from .bootstrap import DEFAULT_BOOTSTRAP, BootstrapNode, parse_bootstrap
-from .core import DhtConfig as CoreConfig
-from .core import Mode
+
+if TYPE_CHECKING:
+    from .core import DhtConfig as CoreConfig
 
 Server = Literal["auto", "on", "off"]
-SERVER_MODES: dict[str, Mode] = {"auto": Mode.ADAPTIVE, "on": Mode.SERVER, "off": Mode.CLIENT}
+MAX_QUORUM = 8
+"""Nodes that an item is stored at (BEP 44), as the core has it."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -33,8 +35,8 @@ def _bootstrap(_self: object, field: attrs.Attribute[Any], value: object) -> Non
 
 
 def _server(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value not in SERVER_MODES:
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected one of {', '.join(SERVER_MODES)}")
+    if value not in get_args(Server):
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected one of {', '.join(get_args(Server))}")
 
 
 def _range(low: int, high: int) -> Any:
@@ -89,7 +91,7 @@ class DhtConfig:
     )
     quorum: int = attrs.field(
         default=6,
-        validator=_range(1, CoreConfig().replicas),
+        validator=_range(1, MAX_QUORUM),
         metadata=_help("nodes that must have stored a record before it counts as published"),
     )
     read_legacy_item: bool = attrs.field(
@@ -137,5 +139,8 @@ class DhtConfig:
 
     def core_config(self, server: Server | None = None) -> CoreConfig:
         """The settings of the node's core; `server` overrides the option."""
-        mode = SERVER_MODES[server or self.server]
-        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=mode, quorum=self.quorum)
+        from .core import DhtConfig as CoreConfig  # whoever reads options needs no DHT
+        from .core import Mode
+
+        modes: dict[Server, Mode] = {"auto": Mode.ADAPTIVE, "on": Mode.SERVER, "off": Mode.CLIENT}
+        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=modes[server or self.server], quorum=self.quorum)

@@ -16,7 +16,7 @@ from tom_relay.client.carrier import CarrierClosedError
 from tom_relay.client.connection import RelayConnection
 from tom_relay.client.maps import RelayEntry
 from tom_relay.client.session import ASK_AFTER, DOUBT_AFTER, TRAFFIC_TIMEOUT
-from tom_relay.client.websocket import RelayUnreachableError
+from tom_relay.errors import RelayUnreachableError
 from tom_relay.server import RelayServer
 from tom_relay.wire import (
     Dialect,

@@ -21,9 +21,9 @@ from tom_connect.addr import RelayUrl
 from tom_connect.keys import NodeId
 from tom_relay.client.backoff import Backoff
 from tom_relay.client.carrier import Carrier
+from tom_relay.client.config import SCHEME
 from tom_relay.client.leg import Leg
 from tom_relay.client.maps import RelayEntry
-from tom_relay.client.quic import SCHEME
 from tom_relay.client.session import USUAL, VOLUNTEER, Attested, Registered, RelayLostError, RelaySession, Told
 from tom_relay.client.standing import Standing
 from tom_relay.errors import RelayDeniedError, RelayError
