@@ -10,10 +10,9 @@ from tom_connect import SecretKey
 from tom_relay.client.session import (
     ASK_AFTER,
     DOUBT_AFTER,
-    IDLE_TIMEOUT,
     MAX_QUESTIONS,
-    PING_EVERY,
     TRAFFIC_TIMEOUT,
+    USUAL,
     Attested,
     Gone,
     Registered,
@@ -199,14 +198,14 @@ def test_a_late_answer_raises_doubt_before_the_relay_is_given_up(idle: bool) -> 
     session = registered()
     if not idle:
         session.sent(5.0)
-    asked = 5.0 + ASK_AFTER if not idle else 0.03 + PING_EVERY
+    asked = 5.0 + ASK_AFTER if not idle else 0.03 + USUAL.every
     session.tick(asked)
     assert session.outbox and not session.doubtful
     due = session.next_due()
     assert due == pytest.approx(asked + DOUBT_AFTER[idle])
     session.tick(due)
     assert session.doubtful
-    assert session.next_due() == pytest.approx(asked + (IDLE_TIMEOUT if idle else TRAFFIC_TIMEOUT))
+    assert session.next_due() == pytest.approx(asked + (USUAL.timeout if idle else TRAFFIC_TIMEOUT))
     session.receive(encode(ReceivedDatagrams(bytes(32), b"x"), session.dialect), due + 0.1)
     assert not session.doubtful
     assert session.next_due() > due + 10
