@@ -286,6 +286,7 @@ class Publisher(PluginObject):
     """Tells the world where we are."""
 
     serverless: bool = False
+    """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
     republish_after: float = 3600.0
     """Seconds after which the core publishes again although nothing changed."""
     timeout: float = 30.0
@@ -380,6 +381,7 @@ class RelayTransport(PluginObject):
     """Carries datagrams through relays of the URL schemes that it claims."""
 
     schemes: frozenset[str] = frozenset()
+    """The URL schemes that it claims, in lower case; the first transport to claim one keeps it."""
 
     @property
     def publishes_standby(self) -> bool:
