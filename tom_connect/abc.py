@@ -469,7 +469,8 @@ class Call:
 class Callee:
     """What a node has to say about being called.
 
-    `filtered`: False, if it can be reached at its published addresses unasked; None if it says nothing of that.
+    `filtered`: whether a NAT that filters stands before it, so that a packet of ours that comes before it has let us in
+    may spoil the way; None if that is not known.
     `ports_differ`: whether its NAT gives each destination another port; `attested`: as in `Call`, where it is.
     """
 
@@ -484,12 +485,15 @@ class Rendezvous(PluginObject):
     serverless: bool = False
 
     @abc.abstractmethod
-    async def call(self, node_id: NodeId, sealed: bytes, learned: Callable[[Callee], None]) -> None:
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
         """Leave a call of ours for a node; the core cancels it when it is not wanted any more.
 
         `sealed`: what we have to say, for the node alone; a rendezvous by which the node learns our address may leave
-        it out where that is enough. `learned`: called with what is found out about the node. Raises NetworkError if
-        the call could not be left.
+        it out where that is enough. `opened`: set once our NAT lets in what comes from the node's addresses; whatever
+        makes the node send there must wait for it. `learned`: called with what is found out about the node. Raises
+        NetworkError if the call could not be left.
         """
 
     @abc.abstractmethod

@@ -15,7 +15,7 @@ from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryErro
 from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY, AddressFilter
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
-from tom_connect.rendezvous import RendezvousService
+from tom_connect.rendezvous import RendezvousService, Steps
 
 ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
@@ -86,6 +86,7 @@ class Dial:
         self._listener = listener
         self._outcomes: Sequence[SourceOutcome] = ()
         self._found: list[FoundAddr] = []
+        self._steps: Steps | None = None
 
     async def run(self) -> Connection:
         """The connection; raises DialError, DiscoveryError, AlpnError, PeerIdentityError or ConnectionError."""
@@ -115,9 +116,13 @@ class Dial:
 
     async def _establish(self, link: Link) -> None:
         assert link.remote is not None
+        if self._rendezvous:
+            self._steps = Steps()
         if not self._target.is_empty():
             link.remote.add_relays(self._target.relay_urls[:MAX_RELAYS], "caller", trusted=True)
             link.remote.add_candidates(self._target.direct_addrs, "caller", trusted=True)
+            if self._target.direct_addrs:
+                self._opened()
             self._tell(Resolved(self._elapsed(), "caller", self._target))
         link.remote.add_relays(self._relays, SOURCE_OWN_RELAY, trusted=True)
         finder = asyncio.create_task(self._find(link), name="finding a node")
@@ -142,12 +147,12 @@ class Dial:
 
     async def _call(self, link: Link) -> None:
         """Leave a call at once where nothing else may lead to the node, later where something is tried first."""
-        if not self._rendezvous:
+        if not self._rendezvous or self._steps is None:
             return
         if self._relays or not self._target.is_empty():
             await asyncio.sleep(CALL_AFTER)
         assert link.remote is not None
-        await self._rendezvous.call(link.remote)
+        await self._rendezvous.call(link.remote, self._steps)
 
     async def _find(self, link: Link) -> None:
         """Bring in what the sources know; raises DiscoveryError if there is nothing to try."""
@@ -164,8 +169,14 @@ class Dial:
                 # Relays first: traffic may go there at once, while an address must first answer.
                 link.remote.add_relays(found.addr.relay_urls[:MAX_RELAYS], found.source, trusted=False)
                 link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
+                if found.addr.direct_addrs:
+                    self._opened()
                 self._tell(Resolved(self._elapsed(), found.source, found.addr))
+        self._opened()
         if not self._found and not given:
+            if self._steps is not None and await self._steps.invited:
+                # It has no address that others could use, and says that it comes when it is called.
+                return
             if link.remote is not None and link.remote.usable():
                 await asyncio.wait((link.ready,), timeout=GUESS)
                 if link.ready.done():
@@ -177,6 +188,11 @@ class Dial:
         records = [found.record for found in self._found if found.record is not None]
         if records and self._discovery.known is not None:
             self._discovery.known.keep(max(records, key=lambda record: record.timestamp_us))
+
+    def _opened(self) -> None:
+        """Our pings have gone to the addresses that are known, or there are none."""
+        if self._steps is not None:
+            self._steps.open()
 
     def _elapsed(self) -> float:
         return self._driver.now() - self._started

@@ -378,7 +378,9 @@ class DiscoCore:
         if state.given and known.paths.active is None:
             return False
         if not can_be_called:
-            return beyond_nat(state.path) and self.meetings.opening(known.paths, now)
+            # Who gets another port for each destination hears no knock, and what it opens nobody can use.
+            hears = self.ports.mapping is not Mapping.DEPENDENT
+            return hears and beyond_nat(state.path) and self.meetings.opening(known.paths, now)
         return beyond_nat(state.path) and known.puncher.opening(now, heard=_heard(known.paths))
 
     def _ask(

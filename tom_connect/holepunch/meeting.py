@@ -15,10 +15,10 @@ STEPS: Final = ((3.0, 0.5), (10.0, 1.0), (30.0, 2.0), (inf, 6.0))
 second, so most calls are found within three; each round has a second ping after 0.2 s."""
 LASTS: Final = 90.0
 """Seconds after which a call that led nowhere is over; QUIC gives up before."""
-UNTOLD: Final = 0.4
-"""Seconds for which pings only open although nothing is known of the node: its invitation is mostly found by then."""
-FILTERED: Final = 2.5
-"""The same where the node says that its NAT filters: two polls."""
+UNTOLD: Final = 0.8
+"""Seconds for which pings only open although the node says nothing of its NAT: that is mostly found by then."""
+FILTERED: Final = 4.0
+"""The same where it says that its NAT filters: three polls, one of which is lost."""
 
 
 class Meeting:
@@ -27,7 +27,8 @@ class Meeting:
     def __init__(self) -> None:
         self.began = -inf
         self._next = inf
-        self._opens_until = -inf
+        self._opened_at = inf
+        self._opens_for = UNTOLD
 
     @property
     def on(self) -> bool:
@@ -43,30 +44,32 @@ class Meeting:
         """A call is being left."""
         self.began = now
         self._next = now
-        self._opens_until = now + UNTOLD
+
+    def opened(self, now: float) -> None:
+        """Addresses of the node are known, and our pings have gone there."""
+        if self._opened_at == inf:
+            self._opened_at = now
+            self._next = min(self._next, now + self._opens_for)
 
     def end(self) -> None:
         """There is a path, or nobody wants one any more."""
         self._next = inf
-        self._opens_until = -inf
 
     def learned(self, *, filtered: bool, now: float) -> None:
         """The node says whether its NAT filters."""
-        if not self.on:
-            return
-        self._opens_until = self.began + FILTERED if filtered else now
-        self._next = min(self._next, max(now, min(self._opens_until, self._next)))
-        if not filtered:
-            self._next = now
+        if self.on and self._opens_for > 0.0:
+            self._opens_for = FILTERED if filtered else 0.0
+            if not filtered:
+                self._next = now
 
     def opening(self, now: float) -> bool:
         """Whether pings must not reach the other's router yet."""
-        return now < self._opens_until
+        return now < self._opened_at + self._opens_for and self._opens_for > 0.0
 
     def knocked(self, now: float) -> bool:
         """The node has let us in: whether that is news, so that its addresses are to be pinged at once."""
-        news = self.on and now < self._opens_until
-        self._opens_until = min(self._opens_until, now)
+        news = self.on and self.opening(now)
+        self._opens_for = 0.0
         return news
 
     def step(self, now: float) -> bool:
@@ -78,6 +81,7 @@ class Meeting:
             return False
         pause = next(pause for until, pause in STEPS if now - self.began < until)
         self._next = now + pause
-        if now < self._opens_until < self._next:
-            self._next = self._opens_until
+        until = self._opened_at + self._opens_for
+        if now < until < self._next:
+            self._next = until
         return True

@@ -59,6 +59,13 @@ class Meetings:
         known = self._meetings.get(remote.node_id)
         return known is not None and known[1].opening(now)
 
+    def opened(self, node_id: NodeId, now: float) -> None:
+        """Our NAT lets in what comes from the addresses of the node that are known."""
+        known = self._meetings.get(node_id)
+        if known is not None:
+            known[1].opened(now)
+            self._core.arm(known[0], known[1].due)
+
     def learned(self, node_id: NodeId, now: float, *, filtered: bool) -> None:
         """The node that we call says whether it can be reached at its addresses unasked."""
         known = self._meetings.get(node_id)

@@ -36,6 +36,11 @@ class Doorstep:
         """Undo `meet`."""
         self._core.meetings.end(remote.node_id)
 
+    def opened(self, remote: Remote) -> None:
+        """Pings have gone to all addresses of the node that we know of."""
+        self._core.meetings.opened(remote.node_id, self._clock())
+        self._pump()
+
     def learned(self, remote: Remote, *, filtered: bool) -> None:
         """A node that we call says whether it can be reached at its addresses unasked."""
         self._core.meetings.learned(remote.node_id, self._clock(), filtered=filtered)

@@ -312,6 +312,7 @@ class NetReporter(DatagramProtocol):
             hairpin=self._prober.hairpin(version),
             answers=answers,
             carrier_nat=version == 4 and self._behind_carrier(own),
+            shifting=verdict.shifting,
         )
 
     def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
@@ -345,7 +346,10 @@ class NetReporter(DatagramProtocol):
 
 def _acted_on(report: NetReport) -> tuple[object, ...]:
     families = (report.ipv4, report.ipv6)
-    told = ((each.reflexive, each.confirmed, each.mapping, each.filtering, each.carrier_nat) for each in families)
+    told = (
+        (each.reflexive, each.confirmed, each.mapping, each.filtering, each.carrier_nat, each.shifting)
+        for each in families
+    )
     return (report.udp_blocked, *told)
 
 

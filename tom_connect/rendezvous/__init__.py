@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tom_connect.rendezvous.service import RendezvousService
+from tom_connect.rendezvous.service import RendezvousService, Steps
 
-__all__ = ["RendezvousService"]
+__all__ = ["RendezvousService", "Steps"]

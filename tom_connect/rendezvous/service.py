@@ -23,6 +23,31 @@ MAX_RETURNS: Final = 64
 """Lost connections that are called after at once."""
 
 
+class Steps:
+    """How far a call is. `open` it when our pings have gone to the node's addresses, or it has none.
+
+    `invited`: whether the node says that it can be called.
+    """
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.invited: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._then: Callable[[], None] | None = None
+
+    def open(self) -> None:
+        """Our NAT is open."""
+        if not self.opened.is_set():
+            self.opened.set()
+            if self._then is not None:
+                self._then()
+
+    def on_opened(self, then: Callable[[], None]) -> None:
+        """Call `then()` once it is."""
+        self._then = then
+        if self.opened.is_set():
+            then()
+
+
 class RendezvousService:
     """The rendezvous of one endpoint, each with its plugin's name; `run` it while the endpoint lives.
 
@@ -54,29 +79,38 @@ class RendezvousService:
 
     # Calling
 
-    async def call(self, remote: Remote) -> None:
+    async def call(self, remote: Remote, steps: Steps) -> None:
         """Call a node and ping its addresses, until cancelled: a path, if one comes, is the remote's."""
         doorstep = self._magic.doorstep
         try:
             while True:
                 doorstep.meet(remote)
+                steps.on_opened(lambda: doorstep.opened(remote))
                 async with asyncio.TaskGroup() as group:
-                    for name, way in self._ways:
-                        group.create_task(self._leave(name, way, remote), name=f"{name}: leaving a call")
-                    await asyncio.sleep(AGAIN)
+                    leaving = [
+                        group.create_task(self._leave(name, way, remote, steps), name=f"{name}: leaving a call")
+                        for name, way in self._ways
+                    ]
+                    pause = group.create_task(asyncio.sleep(AGAIN), name="before the next call")
+                    await asyncio.wait(leaving)
+                    if not steps.invited.done():
+                        steps.invited.set_result(False)
+                    await pause
         finally:
             doorstep.part(remote)
 
-    async def _leave(self, name: str, way: Rendezvous, remote: Remote) -> None:
+    async def _leave(self, name: str, way: Rendezvous, remote: Remote, steps: Steps) -> None:
         doorstep = self._magic.doorstep
 
         def learned(callee: Callee) -> None:
+            if not steps.invited.done():
+                steps.invited.set_result(True)
             if callee.filtered is not None:
                 doorstep.learned(remote, filtered=callee.filtered)
 
         try:
             async with asyncio.timeout(AGAIN):
-                await way.call(remote.node_id, doorstep.sealed_call(remote), learned)
+                await way.call(remote.node_id, doorstep.sealed_call(remote), steps.opened, learned)
         except (TimeoutError, NetworkError):
             self._magic.counters["rendezvous: call not left"] += 1
         except Exception as exc:  # a plugin may raise anything, and the others go on
@@ -145,7 +179,9 @@ class RendezvousService:
             self._returning.discard(node_id)
             return
         remote.add_listener(listener)
-        calling = asyncio.create_task(self.call(remote), name="a call after a lost connection")
+        steps = Steps()
+        steps.open()  # all its paths are pinged already
+        calling = asyncio.create_task(self.call(remote, steps), name="a call after a lost connection")
         try:
             async with asyncio.timeout(RETURN_WITHIN):
                 await back.wait()

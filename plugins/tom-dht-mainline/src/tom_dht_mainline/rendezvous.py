@@ -14,6 +14,7 @@ from tom_connect.abc import Call, Callee, Rendezvous
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import NetworkError
 from tom_connect.keys import NodeId
+from tom_connect.netreport.interfaces import network_state
 
 from .core import (
     AnnounceOperation,
@@ -64,6 +65,7 @@ class DhtRendezvous(Rendezvous):
     async def start(self) -> None:
         """Start the node if it does not run yet, and be reachable."""
         await self._service.acquire(self)
+        self._service.calls = "not invited yet"
         spawn = self._service.ctx.create_task
         self._tasks = [
             spawn(self._watch(), "polling for calls"),
@@ -129,15 +131,13 @@ class DhtRendezvous(Rendezvous):
         """What we have to say about being called."""
         node = self._service.node
         seen = node.external_address(Family.IPV4)
-        filtering = Filtering.UNKNOWN if node.is_serving else Filtering.FILTERED
-        local = {addr.host for addr in self._service.ctx.local_addrs.value.direct_addrs}
         differ = seen is not None and seen[1] == 0
         return Invitation(
             mailbox=self._callee.mailbox,
             interval=self._service.config.rendezvous_poll,
             nodes=8,
             key=self._key.public_key().public_bytes_raw(),
-            filtering=Filtering.OPEN if node.is_serving and seen is not None and seen[0] in local else filtering,
+            filtering=Filtering.OPEN if seen is not None and _is_ours(seen[0]) else Filtering.FILTERED,
             ports_differ=differ,
             ip=seen[0] if seen is not None and differ else None,
         )
@@ -164,6 +164,7 @@ class DhtRendezvous(Rendezvous):
                         failures += 1
                     else:
                         said, due, failures = invitation, now + REPUBLISH, 0
+                        self._service.calls = f"invited, polled every {invitation.interval:g} s"
             self._changed.clear()
             wait = max(0.0, due - time.monotonic()) if said is not None or failures else None
             try:
@@ -192,15 +193,24 @@ class DhtRendezvous(Rendezvous):
 
     # Calling
 
-    async def call(self, node_id: NodeId, sealed: bytes, learned: Callable[[Callee], None]) -> None:
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
         """See `Rendezvous`."""
         await self._service.node.ready()
         target = mutable_target(node_id.raw)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._announce(node_id, target), name="announcing a call")
-            group.create_task(self._ask(node_id, target, learned), name="asking how to call")
+            group.create_task(self._announce(node_id, target, opened), name="announcing a call")
+            group.create_task(self._ask(node_id, target, opened, learned), name="asking how to call")
 
-    async def _announce(self, node_id: NodeId, mailbox: bytes) -> None:
+    async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> None:
+        node = self._service.node
+        # Meanwhile the nodes and their tokens are gathered, so that announcing takes one packet each.
+        looking = node.begin(lambda core, now: core.get_peers(mailbox, now), lambda _event: None)
+        try:
+            await opened.wait()
+        finally:
+            node.cancel(looking)
         now = time.monotonic()
         again = now - self._called.pop(node_id, -RING_AFTER) < RING_AFTER
         self._called[node_id] = now
@@ -219,7 +229,9 @@ class DhtRendezvous(Rendezvous):
 
         await node.run(start, lambda event: isinstance(event, (Stored, Finished)))
 
-    async def _ask(self, node_id: NodeId, target: bytes, learned: Callable[[Callee], None]) -> None:
+    async def _ask(
+        self, node_id: NodeId, target: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
         mailbox = target
         async for item in self._service.node.get_values(node_id.raw, SALT):
             try:
@@ -231,7 +243,16 @@ class DhtRendezvous(Rendezvous):
             learned(Callee(filtered=filtered, ports_differ=invitation.ports_differ))
             if invitation.mailbox != mailbox:
                 mailbox = invitation.mailbox
+                await opened.wait()
                 await self._announce_port(mailbox, None)
+
+
+def _is_ours(host: str) -> bool:
+    """Whether this machine itself has the address at which others see it, so that no NAT stands before it."""
+    try:
+        return any(address.host == host for address in network_state().addresses)
+    except OSError:
+        return False
 
 
 __all__ = ["DhtRendezvous"]

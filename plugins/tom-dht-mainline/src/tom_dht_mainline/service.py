@@ -45,6 +45,8 @@ class DhtService:
         )
         self._users: set[object] = set()
         self._on_external: list[Callable[[], None]] = []
+        self.calls = "not looked for"
+        """How calls of others are looked for, in a few words."""
         self._excluded: OrderedDict[Address, float] = OrderedDict()
         self._lock = asyncio.Lock()
         self._running = False
@@ -134,6 +136,7 @@ class LiveDiagnostics(Mapping[str, object]):
                 for family, address in stats.external.items()
             },
             "bootstrap": stats.bootstrap,
+            "calls": self._service.calls,
             "datagrams received": stats.received,
             "datagrams sent": stats.sent,
             "dropped": stats.dropped,

@@ -23,7 +23,7 @@ _V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 class Filtering(enum.IntEnum):
-    """Whether a node can be reached unasked at the addresses of its record."""
+    """Whether a NAT that filters stands before a node: a packet that comes unasked may spoil what it opens next."""
 
     UNKNOWN = 0
     FILTERED = 1
