@@ -9,11 +9,18 @@ from typing import Any
 
 from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr
 from tom_connect.addr import RelayUrl
+from tom_dht_mainline.config import DhtConfig
+from tom_dht_mainline.testing import Testnet
 from tom_relay.server.quic import QuicSessions
 from tom_relay.volunteer.config import RelayForOthersConfig
 from tom_relay.volunteer.service import Volunteer
 
 ALPN = "relayed/1"
+
+
+def dht_of(net: Testnet) -> DhtConfig:
+    """The options by which a node joins a DHT on loopback."""
+    return DhtConfig(bootstrap=net.bootstrap, ipv6=False)
 
 
 def config(*relays: RelayUrl | str, volunteer: RelayForOthersConfig | None = None, **fields: Any) -> EndpointConfig:

@@ -10,12 +10,11 @@ import pytest
 
 from tom_connect import Endpoint, NodeAddr
 from tom_connect.addr import RelayUrl
-from tom_dht_mainline.config import DhtConfig
 from tom_dht_mainline.testing import Testnet
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.volunteer.config import RelayForOthersConfig
 
-from .nodes import config, home, kinds, meet, passes, until, volunteer_of
+from .nodes import config, dht_of, home, kinds, meet, passes, until, volunteer_of
 
 DHT = {"plugins": ("relay", "relay-volunteer", "dht")}
 
@@ -27,14 +26,10 @@ async def net() -> AsyncIterator[Testnet]:
         yield made
 
 
-def dht(net: Testnet) -> DhtConfig:
-    return DhtConfig(bootstrap=net.bootstrap, ipv6=False)
-
-
 @contextlib.asynccontextmanager
 async def volunteer(net: Testnet, host: str) -> AsyncIterator[Endpoint]:
     """A volunteer that has announced itself."""
-    sections = {"dht": dht(net), "relay_for_others": RelayForOthersConfig(enabled=True)}
+    sections = {"dht": dht_of(net), "relay_for_others": RelayForOthersConfig(enabled=True)}
     settings: dict[str, Any] = {"bind": (f"{host}:0",), "addr_deny": (), "plugin_configs": sections, **DHT}
     async with Endpoint.bind(config(**settings)) as endpoint:
         await until(lambda: sum(volunteer_of(endpoint).announced.values()) > 0)
@@ -43,7 +38,7 @@ async def volunteer(net: Testnet, host: str) -> AsyncIterator[Endpoint]:
 
 def seeker(net: Testnet, **fields: Any) -> Any:
     """A node that no stranger reaches, and that has no relay."""
-    sections = {"dht": dht(net), "relay_client": RelayClientConfig(volunteers="always")}
+    sections = {"dht": dht_of(net), "relay_client": RelayClientConfig(volunteers="always")}
     return Endpoint.bind(config(plugin_configs=sections, **{**DHT, **fields}))
 
 

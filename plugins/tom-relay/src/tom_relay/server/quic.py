@@ -57,7 +57,8 @@ class QuicSessions:
     """Serves a hub's clients over QUIC; give `serve` to `PluginContext.connections`.
 
     `max_clients`: connected at once, of all kinds; `refusal(node_id)`: why a node may not use the relay, None if it
-    may; `write_timeout`: seconds for which a client may take nothing; `begun` and `over` are told of each client.
+    may; `write_timeout`: seconds for which a client may take nothing; `begun` and `over` are told of each client;
+    `elsewhere` ends the connection of a client of the hub that is none of ours.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class QuicSessions:
         write_timeout: float = 2.0,
         begun: Callable[[RelayClient], None] = lambda _client: None,
         over: Callable[[RelayClient], None] = lambda _client: None,
+        elsewhere: Callable[[RelayClient], None] = lambda _client: None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         """What became of connections and of datagrams, by reason; only ever grows."""
@@ -80,6 +82,7 @@ class QuicSessions:
         self._write_timeout = write_timeout
         self._begun = begun
         self._over = over
+        self._elsewhere = elsewhere
         self._sessions: dict[RelayClient, _Session] = {}
         self._hosts: Counter[str] = Counter()
         self._pending = 0
@@ -158,8 +161,8 @@ class QuicSessions:
             await connection.close(CloseCode.REFUSED, reason)
             return None
         client, surplus = hub.register(node_id, DIALECT, self._clock(), connection.remote_addr.ip)
-        if surplus is not None:
-            self.end(surplus, CloseCode.DONE, "two newer connections of this node are there")
+        if surplus is not None and not self.end(surplus, CloseCode.DONE, "this node has two newer connections"):
+            self._elsewhere(surplus)
         stream.write(on_stream(encode(ServerConfirmsAuth(), DIALECT)))
         self.counters["let in"] += 1
         session = self._sessions[client] = _Session(connection, stream, client)

@@ -61,9 +61,12 @@ class Volunteer(PluginObject):
         self._config = config
         self._rng = rng or random.Random()
         self._ours = hub is None
-        self.hub = hub or RelayHub(config.hub_config(), self._queued, self._rng)
-        self.sessions = sessions or QuicSessions(
-            self.hub, max_clients=config.clients, clock=ctx.clock.monotonic, write_timeout=2.0
+        # Both are false when they are empty.
+        self.hub = hub if hub is not None else RelayHub(config.hub_config(), self._queued, self._rng)
+        self.sessions = (
+            sessions
+            if sessions is not None
+            else QuicSessions(self.hub, max_clients=config.clients, clock=ctx.clock.monotonic)
         )
         self.budget = DailyBudget(config.daily, ctx.data_dir, ctx.clock.wall())
         self._tasks: list[asyncio.Task[None]] = []
