@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import tom_connect
 from tom_campaign.core.control import DATA_ALPN, Admit, Ask, Close, Connect, Ping, Ready, Resolve, Transfer, Window
 from tom_campaign.core.errors import ControlError
 from tom_campaign.core.summing import Measured
@@ -18,7 +19,7 @@ from tom_campaign.core.typed import typed
 from tom_campaign.nodes.acceptor import BLOCK, SINK
 from tom_campaign.nodes.limits import Limits
 from tom_campaign.nodes.worker import Worker, bound_with
-from tom_connect import ConnectionRefusedError, Endpoint, EndpointConfig, StreamResetError, encode_ticket
+from tom_connect import BiStream, Connection, Endpoint, EndpointConfig, StreamResetError, encode_ticket
 
 CONFIG = bound_with(
     EndpointConfig(bind=("127.0.0.1:0",), allow_local=True, persist=False, plugins=(), watch_network=False)
@@ -93,11 +94,11 @@ async def test_windows_tell_of_all_messages() -> None:
 
 async def test_a_broken_connection_is_made_anew() -> None:
     """When the other side closes in the middle, the next messages go over a new connection, which is counted."""
-    async with couple() as (one, other, target):
+    async with couple() as (one, _, target):
         what = Ping(target=target, timeout=10, count=150, interval=0.01, size=64)
         measuring = asyncio.create_task(measured(one, what))
         session = await _session(one)
-        while session.connection is None or not session.spans:
+        while session.connection is None or not session.spans:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         await session.connection.close(7, "in the middle")
@@ -108,7 +109,7 @@ async def test_a_broken_connection_is_made_anew() -> None:
 
 async def _session(worker: Worker) -> Any:
     async with asyncio.timeout(10):
-        while not worker._sessions:
+        while not worker._sessions:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
     return next(iter(worker._sessions.values()))
 
@@ -169,12 +170,21 @@ class _WrongHash:
         return b"w" * 32
 
 
+async def used(connection: Connection) -> None:
+    """Wait for what the other side makes of it: a refusal may come a moment after the handshake."""
+    await (await connection.open_bi()).read()
+
+
+async def to_the_end(stream: BiStream) -> None:
+    async for _data in stream:
+        pass
+
+
 async def test_strangers_are_refused() -> None:
     """Who is not admitted gets no connection; neither does one who was admitted before and no longer is."""
     async with couple() as (one, other, target), worker() as stranger:
-        with pytest.raises(ConnectionRefusedError):
-            connection = await stranger.endpoint.connect(other.endpoint.node_addr(), DATA_ALPN, timeout=20)
-            await (await connection.open_bi()).read()
+        with pytest.raises(tom_connect.ConnectionRefusedError):
+            await used(await stranger.endpoint.connect(other.endpoint.node_addr(), DATA_ALPN, timeout=20))
         assert (await measured(one, Connect(target=target, timeout=20, direct_wait=0))).received == 1
         await ask(other, Admit(nodes=()))
         found = await measured(one, Ping(target=target, timeout=20, count=1, interval=1, size=64))
@@ -190,10 +200,9 @@ async def test_nobody_sends_more_than_is_allowed() -> None:
         connection = await one.endpoint.connect(other.endpoint.node_addr(), DATA_ALPN, timeout=20)
         async with asyncio.timeout(30), connection:
             stream = await connection.open_bi()
+            stream.write(SINK + bytes(3 << 20))
             with pytest.raises(StreamResetError) as raised:
-                stream.write(SINK + bytes(3 << 20))
-                while await stream.read(1024):
-                    pass
+                await to_the_end(stream)
             assert raised.value.code == 2
             await connection.close()
 
