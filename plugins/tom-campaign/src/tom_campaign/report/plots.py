@@ -94,7 +94,8 @@ def _axes(
         y = bottom - tick * y_scale
         parts.append(
             Markup(
-                '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="end" x="{}" y="{:.1f}">{}</text>'
+                '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+                '<text class="end" x="{}" y="{:.1f}">{}</text>'
             ).format(_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{tick:g}")
         )
     parts.append(_x_axis(x_ticks, x_scale, bottom, x_title))

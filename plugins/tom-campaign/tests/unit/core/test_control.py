@@ -133,8 +133,7 @@ def test_a_line_without_an_end_is_refused() -> None:
     """Who sends and sends without a line's end fills no memory."""
     splitter = LineSplitter()
     with pytest.raises(ControlError):
-        for _ in range(MAX_LINE):
-            list(splitter.feed(b"x" * 1024))
+        [list(splitter.feed(b"x" * 1024)) for _ in range(MAX_LINE)]
     with pytest.raises(ControlError):
         list(LineSplitter(10).feed(b"x" * 11 + b"\n"))
     assert attrs.fields(LineSplitter).limit.default == MAX_LINE

@@ -164,7 +164,10 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
     try:
         read_scenario(data, "x.toml")
     except ScenarioError as exc:
-        assert str(exc).startswith("x.toml")
+        told = str(exc)
+    else:
+        return
+    assert told.startswith("x.toml")
 
 
 @given(st.integers(0, len(GOOD)), st.text(max_size=4))
@@ -173,7 +176,10 @@ def test_no_slip_of_a_key_breaks_the_reader(position: int, slip: str) -> None:
     try:
         read(GOOD[:position] + slip + GOOD[position:])
     except ScenarioError as exc:
-        assert str(exc).startswith("x.toml")
+        told = str(exc)
+    else:
+        return
+    assert told.startswith("x.toml")
 
 
 def test_every_kind_has_parameters_with_allowed_defaults() -> None:
@@ -188,24 +194,8 @@ def test_every_kind_has_parameters_with_allowed_defaults() -> None:
 
 def test_lines_are_found_in_the_usual_ways_of_writing() -> None:
     """Arrays of tables, dotted keys, inline tables, texts and arrays of several lines do not lead astray."""
-    text = "\n".join(
-        [
-            "a.b = 1",
-            'text = """',
-            "x = 5",
-            '"""',
-            "list = [",
-            "  # y = 1",
-            "  1,",
-            "]",
-            "[[t]]",
-            "k = 1",
-            "[t.sub]",
-            "z = { inner = 2 }  # [no]",
-            "[[t]]",
-            "k = 2",
-        ]
-    )
+    text = 'a.b = 1\ntext = """\nx = 5\n"""\nlist = [\n  # y = 1\n  1,\n]\n[[t]]\nk = 1\n'
+    text += "[t.sub]\nz = { inner = 2 }  # [no]\n[[t]]\nk = 2\n"
     lines = line_numbers(text)
     assert lines["a", "b"] == 1 and lines[("list",)] == 5
     assert ("x",) not in lines and ("y",) not in lines

@@ -63,8 +63,17 @@ def test_kept_samples_stand_for_all(samples: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "received", "expected"),
-    [(1, 1, "PASS"), (100, 100, "PASS"), (100, 99, "WARN"), (1000, 951, "WARN"), (1000, 950, "FAIL"), (20, 19, "FAIL")]
-    + [(1, 0, "FAIL"), (0, 0, "FAIL"), (10**9, 10**9 - 1, "WARN")],
+    [
+        (1, 1, "PASS"),
+        (100, 100, "PASS"),
+        (100, 99, "WARN"),
+        (1000, 951, "WARN"),
+        (1000, 950, "FAIL"),
+        (20, 19, "FAIL"),
+        (1, 0, "FAIL"),
+        (0, 0, "FAIL"),
+        (10**9, 10**9 - 1, "WARN"),
+    ],
 )
 def test_verdicts(sent: int, received: int, expected: str) -> None:
     """PASS with no loss, WARN below 5%, FAIL from 5% on and where nothing was sent."""
@@ -80,8 +89,14 @@ def test_the_worst_verdict_wins() -> None:
 @pytest.mark.parametrize(
     ("successes", "total", "low", "high"),
     # statsmodels 0.15.0: proportion_confint(successes, total, method="wilson")
-    [(1, 1, 0.206549, 1), (12, 12, 0.757506, 1), (9, 16, 0.331786, 0.769013), (0, 10, 0, 0.277533)]
-    + [(1720, 1720, 0.997772, 1), (999, 1000, 0.994357, 0.999823)],
+    [
+        (1, 1, 0.206549, 1),
+        (12, 12, 0.757506, 1),
+        (9, 16, 0.331786, 0.769013),
+        (0, 10, 0, 0.277533),
+        (1720, 1720, 0.997772, 1),
+        (999, 1000, 0.994357, 0.999823),
+    ],
 )
 def test_wilson_intervals(successes: int, total: int, low: float, high: float) -> None:
     """The bounds are those of another program."""
