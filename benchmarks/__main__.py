@@ -20,6 +20,8 @@ from benchmarks import (
     bench_nat,
     bench_pkarr,
     bench_relay,
+    bench_serverless,
+    bench_serverless_discovery,
     bench_shared_socket,
     bench_throughput,
 )
@@ -43,6 +45,8 @@ ALL = (
     bench_mobility.BENCH,
     bench_pkarr.RELAY,
     bench_pkarr.RESOLVE,
+    bench_serverless.BENCH,
+    bench_serverless_discovery.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
