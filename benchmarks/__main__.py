@@ -22,6 +22,8 @@ from benchmarks import (
     bench_pkarr,
     bench_relay,
     bench_resolve,
+    bench_serverless,
+    bench_serverless_discovery,
     bench_shared_socket,
     bench_startup,
     bench_throughput,
@@ -50,6 +52,8 @@ ALL = (
     bench_resolve.BENCH,
     bench_startup.IMPORT,
     bench_startup.BIND,
+    bench_serverless.BENCH,
+    bench_serverless_discovery.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
