@@ -255,9 +255,11 @@ class DeferredRendezvous(Rendezvous):
         """See `Deferred`."""
         await self.deferred.aclose()
 
-    async def call(self, node_id: NodeId, sealed: bytes, learned: Callable[[Callee], None]) -> None:
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
         """See `DhtRendezvous`."""
-        await (await self.deferred.loaded()).call(node_id, sealed, learned)
+        await (await self.deferred.loaded()).call(node_id, sealed, opened, learned)
 
     async def calls(self) -> AsyncIterator[Call]:
         """See `DhtRendezvous`."""
