@@ -23,6 +23,7 @@ from tom_connect.holepunch.addrfilter import (
     AddressFilter,
     normal,
 )
+from tom_connect.holepunch.asked import Asked, Outstanding
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Mapping, Message, Ping, Pong, PortProbing
 from tom_connect.holepunch.events import PathEvent, PathForgotten, PathLost, PathProven, PathSelected
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
@@ -38,9 +39,6 @@ from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
 from tom_connect.holepunch.whyrelayed import why_relayed
 from tom_connect.keys import NodeId, SecretKey
 
-PONG_TIME: Final = 10.0
-"""Seconds for which a ping waits for its pong; longer than any path that is worth using takes."""
-MAX_OUTSTANDING: Final = 8192
 PEER_RATE: Final = 10.0
 """Pings a second to unproven addresses of one node, after `PEER_BURST` at once."""
 PEER_BURST: Final = 40.0
@@ -61,17 +59,6 @@ HELD_FOR: Final = 10.0
 IDLE_KEPT: Final = 60.0
 """Seconds that a node's paths are remembered after its last user: a reconnection then needs no discovery."""
 MAX_IDLE: Final = 256
-
-
-@attrs.define(eq=False)
-class _Asked:
-    """A ping or call-me-maybe that waits for its pong."""
-
-    remote: RemotePaths
-    state: PathState
-    tx: bytes
-    stamp: bytes
-    at: float
 
 
 @attrs.define(eq=False)
@@ -128,8 +115,7 @@ class DiscoCore:
         self._random = random
         self._known: dict[NodeId, _Known] = {}
         self._idle: OrderedDict[NodeId, float] = OrderedDict()
-        self._asked: OrderedDict[bytes, _Asked] = OrderedDict()
-        self._stamps: dict[bytes, _Asked] = {}
+        self._asked = Outstanding()
         self._heap: list[tuple[float, int, RemotePaths]] = []
         self._order = itertools.count()
         self._addresses: KeyedBuckets[Path] = KeyedBuckets(ADDRESS_RATE, ADDRESS_BURST, ADDRESS_TABLE)
@@ -295,7 +281,7 @@ class DiscoCore:
             known = self._known.get(remote.node_id)
             if known is not None and known.paths is remote and remote.holders:
                 self._punch(known, now)
-        self._expire(now)
+        self._asked.expire(now)
         self._sweep(now)
 
     def arm(self, remote: RemotePaths, due: float) -> None:
@@ -303,17 +289,6 @@ class DiscoCore:
         if due < remote.due:
             remote.due = due
             heapq.heappush(self._heap, (due, next(self._order), remote))
-
-    def _expire(self, now: float) -> None:
-        while self._asked:
-            asked = next(iter(self._asked.values()))
-            if now - asked.at < PONG_TIME and len(self._asked) <= MAX_OUTSTANDING:
-                return
-            self._done(asked)
-
-    def _done(self, asked: _Asked) -> None:
-        self._asked.pop(asked.tx, None)
-        self._stamps.pop(asked.stamp, None)
 
     def network_changed(self, now: float) -> None:
         """The network is another one: every path must show again that it works."""
@@ -394,8 +369,7 @@ class DiscoCore:
     ) -> None:
         cookie = state.cookie if now < state.cookie_until else None
         packet, stamp = self.sealer.seal(remote.node_id, disco.encode_message(message), cookie)
-        asked = _Asked(remote, state, message.tx, stamp, now)
-        self._asked[asked.tx] = self._stamps[stamp] = asked
+        self._asked.add(Asked(remote, state, message.tx, stamp, now))
         if ttl is not None and self.openers is not None and not isinstance(state.path, RelayPath):
             self.openers.append((state.path, packet, ttl))
         else:
@@ -561,7 +535,7 @@ class DiscoCore:
             if asked.remote.holders:
                 asked.remote.ping_received(source, now)
             return
-        self._done(asked)
+        self._asked.done(asked)
         known = self._known.get(sender)
         if known is None or known.paths is not asked.remote or not asked.remote.holders:
             return
@@ -587,10 +561,10 @@ class DiscoCore:
 
     def _challenged(self, data: bytes, source: Path, now: float) -> None:
         challenge = disco.decode_challenge(data)
-        asked = self._stamps.get(challenge.stamp)
+        asked = self._asked.stamped(challenge.stamp)
         if asked is None or asked.state.path != source or not disco.challenge_is_from(data, asked.remote.node_id.raw):
             raise DiscoError("challenge for no packet")
-        self._done(asked)
+        self._asked.done(asked)
         state = asked.state
         if state.cookie_until > now + COOKIE_LIFE - 1.0:
             # That was the answer to what we sent before the cookie came.

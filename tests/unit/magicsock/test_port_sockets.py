@@ -146,7 +146,7 @@ async def test_quic_and_disco_go_through_the_socket_that_won(make: Make) -> None
 
 def through_further_socket(a: MagicSocket, b: MagicSocket) -> ViaSocket:
     """A path to `b` through a further socket of `a`."""
-    sockets = a._port_sockets
+    sockets = a._sockets.further
     assert sockets is not None
     assert sockets.open(7)
     return ViaSocket.of(b.local_addrs[0], 7)
