@@ -361,6 +361,7 @@ BROKEN: list[tuple[Rule, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.leaks("mutants leave sockets behind: that is what is caught")
 @pytest.mark.parametrize(("rule", "make"), BROKEN, ids=named)
 async def test_what_breaks_a_rule_is_caught(rule: Rule, make: Any) -> None:

@@ -250,6 +250,7 @@ BROKEN: list[tuple[Rule, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "make"), BROKEN, ids=named)
 async def test_what_breaks_a_rule_is_caught(rule: Rule, make: Any) -> None:
     """Each mutant fails by the rule that it breaks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from tom_connect.abc import DatagramProtocol
 from tom_connect.addr import SocketAddr
 from tom_connect.testing.conformance import rules
 from tom_connect.testing.conformance.life import Make, Trial, check_life
-from tom_connect.testing.conformance.measuring import kept_bytes, prompt, unblocked
+from tom_connect.testing.conformance.measuring import Calls, kept_bytes, prompt, unblocked
 from tom_connect.testing.conformance.rules import ConformanceError
 from tom_connect.testing.plugincontext import FakeSharedSocket, LentContext, plugin_context
 
@@ -104,18 +105,23 @@ def _claims(protocol: DatagramProtocol, head: bytes) -> bool:
     return claimed
 
 
-def _take(protocol: DatagramProtocol, datagrams: Sequence[Datagram], what: str) -> None:
-    try:
-        prompt(
-            rules.TAKES_PROMPT,
-            f"datagrams_received() of {len(datagrams)} datagrams",
-            lambda: protocol.datagrams_received(datagrams),
-            limit=TAKES_PROMPT,
-        )
-    except ConformanceError:
-        raise
-    except Exception as exc:
-        raise ConformanceError(rules.TAKES_ALL, f"{what}: datagrams_received() raised {exc!r}") from exc
+class _Taking:
+    """Gives batches to a protocol, and measures."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._calls = Calls()
+
+    def take(self, protocol: DatagramProtocol, datagrams: Sequence[Datagram]) -> None:
+        """Give it one."""
+        try:
+            self._calls.timed(lambda: protocol.datagrams_received(datagrams))
+        except Exception as exc:
+            raise ConformanceError(rules.TAKES_ALL, f"{self._what}: datagrams_received() raised {exc!r}") from exc
+
+    def was_prompt(self) -> None:
+        """ConformanceError if it took too long."""
+        self._calls.require_prompt(rules.TAKES_PROMPT, f"{self._what}: datagrams_received()", TAKES_PROMPT)
 
 
 async def _turns() -> None:
@@ -128,12 +134,13 @@ async def _check_taking(trial: Trial[DatagramProtocol], ctx: LentContext, claime
     """Its own datagrams: while it runs, before it has started and after it was closed; single, many, none."""
     batches: list[list[Datagram]] = [[(data, source)] for data in claimed for source in _SOURCES]
     batches += [[], [(data, _SOURCES[0]) for data in claimed for _ in range(BATCH)]]
-    early = trial.made(ctx)
-    for batch in batches:
-        _take(early, batch, "before start()")
-    await trial.close(early, ctx, failed=True)
-    for batch in batches:
-        _take(early, batch, "after aclose()")
+    protocol = trial.made(ctx)
+    for when in ("before start()", "after aclose()"):
+        taking = _Taking(when)
+        for batch in batches:
+            taking.take(protocol, batch)
+        taking.was_prompt()
+        await trial.close(protocol, ctx, failed=True)
     await _turns()
     trial.nothing_failed(ctx)
 
@@ -158,30 +165,36 @@ def _garbage(claimed: Sequence[bytes]) -> Iterator[bytes]:
 async def _check_garbage(
     trial: Trial[DatagramProtocol], context: Callable[..., LentContext], claimed: Sequence[bytes]
 ) -> None:
-    socket = FakeSharedSocket()
-    ctx = context(socket=socket)
-    fed: dict[str, int] = {}
+    fed: Counter[SocketAddr] = Counter()
+    sent: Counter[SocketAddr] = Counter()
+
+    def send(data: bytes, addr: SocketAddr) -> bool:
+        sent[addr] += len(data)
+        return True
+
+    ctx = context(socket=FakeSharedSocket(send=send))
+    taking = _Taking("garbage")
     async with trial.running(ctx) as (protocol,):
 
         async def feed() -> None:
+            fed.clear()
+            sent.clear()
             batch: list[Datagram] = []
             for number, data in enumerate(_garbage(claimed)):
                 # Each from an address of its own, as forged ones come.
                 source = SocketAddr("198.51.100.1", 1 + number % 60_000)
-                fed[str(source)] = fed.get(str(source), 0) + len(data)
+                fed[source] += len(data)
                 batch.append((data, source))
                 if len(batch) == BATCH:
-                    _take(protocol, batch, "garbage")
+                    taking.take(protocol, batch)
                     batch = []
                     await _turns()
-            _take(protocol, batch, "garbage")
+            taking.take(protocol, batch)
             await _turns()
 
         await unblocked(rules.NO_BLOCKING, "taking garbage", feed)
+        taking.was_prompt()
         trial.nothing_failed(ctx)
-    sent: dict[str, int] = {}
-    for data, addr in socket.sent:
-        sent[str(addr)] = sent.get(str(addr), 0) + len(data)
     worst = [addr for addr, size in sent.items() if addr in fed and size > AMPLIFIES * fed[addr]]
     if worst:
         seen = f"{fed[worst[0]]} bytes came from {worst[0]}; {sent[worst[0]]} bytes went there"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import statistics
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -98,6 +99,27 @@ def prompt(rule: Rule, what: str, call: Callable[[], T], *, limit: float = MAX_B
         if took[-1] <= limit:
             return result
     raise ConformanceError(rule, f"{what} took {min(took) * 1e3:.2g} ms in each of {TRIES} tries")
+
+
+class Calls:
+    """Calls of one kind that can't be repeated for a better measurement: what they take typically is what counts."""
+
+    def __init__(self) -> None:
+        self._took: list[float] = []
+
+    def timed(self, call: Callable[[], T]) -> T:
+        """The result of `call()`."""
+        stopwatch = Stopwatch()
+        try:
+            return call()
+        finally:
+            self._took.append(stopwatch.elapsed())
+
+    def require_prompt(self, rule: Rule, what: str, limit: float) -> None:
+        """ConformanceError if half of the calls took more than `limit` seconds."""
+        typical = statistics.median(self._took) if self._took else 0.0
+        if typical > limit:
+            raise ConformanceError(rule, f"{what} took {typical * 1e3:.3g} ms, the median of {len(self._took)} calls")
 
 
 def kept_bytes(call: Callable[[], object]) -> int:

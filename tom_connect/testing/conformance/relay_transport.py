@@ -14,7 +14,7 @@ from tom_connect.exceptions import EndpointClosedError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.testing.conformance import rules
 from tom_connect.testing.conformance.life import Make, Trial, check_life, within
-from tom_connect.testing.conformance.measuring import kept_bytes, prompt, unblocked
+from tom_connect.testing.conformance.measuring import Calls, kept_bytes, prompt, unblocked
 from tom_connect.testing.conformance.rules import ConformanceError, Rule
 from tom_connect.testing.plugincontext import LentContext, plugin_context
 from tom_connect.watch import Watch
@@ -85,6 +85,7 @@ class _Node:
         self._timeout = timeout
         self._arrived = asyncio.Event()
         self._wrong: str | None = None
+        self._sends = Calls()
         self.received: list[tuple[RelayUrl, NodeId, bytes]] = []
         transport.set_receiver(self._receive)
         transport.set_attested(lambda relay, node_id, address: None)
@@ -114,16 +115,16 @@ class _Node:
     def send(self, relay: RelayUrl, to: NodeId, datagrams: Sequence[bytes]) -> bool:
         """Send as the core does; what is returned."""
         try:
-            sent = prompt(
-                rules.SEND_PROMPT, "send()", lambda: self.transport.send(relay, to, datagrams, 0), limit=SEND_PROMPT
-            )
-        except ConformanceError:
-            raise
+            sent = self._sends.timed(lambda: self.transport.send(relay, to, datagrams, 0))
         except Exception as exc:
             raise ConformanceError(rules.SENDS, f"send() of {len(datagrams)} datagrams raised {exc!r}") from exc
         if not isinstance(sent, bool):
             raise ConformanceError(rules.SENDS, f"send() returned {sent!r}")
         return sent
+
+    def was_prompt(self) -> None:
+        """ConformanceError if calls of `send` took too long."""
+        self._sends.require_prompt(rules.SEND_PROMPT, "send()", SEND_PROMPT)
 
     async def gets(self, rule: Rule, count: int, what: str) -> list[bytes]:
         """The next so many datagrams."""
@@ -255,6 +256,7 @@ async def _exchange(sender: _Node, receiver: _Node, relay: RelayUrl) -> None:
             raise ConformanceError(rule, seen)
         if came:
             raise ConformanceError(rules.SENDER, "the receiver was called from within send()")
+    sender.was_prompt()
 
 
 async def _passes(rule: Rule, sender: _Node, receiver: _Node, relay: RelayUrl) -> None:
