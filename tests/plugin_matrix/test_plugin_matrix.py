@@ -66,6 +66,7 @@ def test_third_party(tmp_path: Path, others: dict[str, Path]) -> None:
             "name": "third",
             "package": "tom-third",
             "version": "3.1",
+            "api": "1.0",
             "hooks": ["tom_cli_commands", "tom_discovery", "tom_register_config"],
             "state": "loaded",
             "reason": "",
