@@ -6,6 +6,9 @@ from pathlib import Path
 
 from tests.plugin_matrix.environments import environment
 from tests.plugin_matrix.programs import DIAL
+from tom_connect.plugins import API_VERSION, OLDEST_API_VERSION
+
+OLDEST, NEWEST = (".".join(map(str, version)) for version in (OLDEST_API_VERSION, API_VERSION))
 
 
 def test_core_alone(tmp_path: Path, wheels: dict[str, Path]) -> None:
@@ -63,6 +66,7 @@ def test_third_party(tmp_path: Path, others: dict[str, Path]) -> None:
             "name": "third",
             "package": "tom-third",
             "version": "3.1",
+            "api": "1.0",
             "hooks": ["tom_cli_commands", "tom_discovery", "tom_register_config"],
             "state": "loaded",
             "reason": "",
@@ -82,9 +86,15 @@ def test_bad_company(tmp_path: Path, others: dict[str, Path]) -> None:
     expected = {
         "tom-third": ("loaded", ""),
         "tom-broken": ("failed", "can't be imported: ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
-        "tom-old": ("incompatible", "too old: written for plugin API 0.9, this core serves 1.0 to 1.0; upgrade it"),
-        "tom-new": ("incompatible", "too new: written for plugin API 1.99, this core has 1.1; upgrade tom-connect"),
-        "tom-silent": ("incompatible", "declares no plugin API version; it must set TOM_CONNECT_API = (1, 1)"),
+        "tom-old": (
+            "incompatible",
+            f"too old: written for plugin API 0.9, this core serves {OLDEST} to {NEWEST}; upgrade it",
+        ),
+        "tom-new": (
+            "incompatible",
+            f"too new: written for plugin API 1.99, this core has {NEWEST}; upgrade tom-connect",
+        ),
+        "tom-silent": ("incompatible", f"declares no plugin API version; it must set TOM_CONNECT_API = {API_VERSION}"),
         "tom-twin": ("duplicate", "the name 'third' is taken by the plugin of tom-third 3.1"),
         "tom-asynchronous": ("failed", "tom_cli_commands is async; hooks are plain functions"),
         "tom-failing": ("loaded", ""),  # its factory fails only when an endpoint binds

@@ -6,6 +6,7 @@ import attrs
 import click
 
 from tom_connect.cli.options import Invocation, tom_command
+from tom_connect.plugins import SERVED_API
 
 
 @tom_command("plugins")
@@ -13,9 +14,9 @@ from tom_connect.cli.options import Invocation, tom_command
 async def command(run: Invocation, stats: bool) -> None:
     """Show the installed plugins, and why any is not in use.
 
-    A blocked plugin is not imported, so its hooks are not known. TOM_CONNECT_PLUGINS names the plugins that may be
-    used, TOM_CONNECT_DISABLE_PLUGINS those that may not; both take names or patterns, separated by commas. What the
-    first names and nobody has is shown as missing.
+    A blocked plugin is not imported, so its API version and hooks are not known. TOM_CONNECT_PLUGINS names the plugins
+    that may be used, TOM_CONNECT_DISABLE_PLUGINS those that may not; both take names or patterns, separated by commas.
+    What the first names and nobody has is shown as missing.
     """
     if stats:
         _show_statistics(run)
@@ -24,8 +25,10 @@ async def command(run: Invocation, stats: bool) -> None:
     rows = [attrs.asdict(info, recurse=False) for info in (*run.host.infos, *run.host.missing)]
     for row in rows:
         row["reason"] = row["reason"] or deprecations.get(row["name"], "")
-    columns = ("name", "package", "version", "hooks", "state", "reason")
+    columns = ("name", "package", "version", "api", "hooks", "state", "reason")
     run.output.table("plugin", rows, columns, "No plugin is installed; 'pip install tom-connect[all]' brings them.")
+    if rows:
+        run.output.note(f"This core serves plugin API {SERVED_API}.")
 
 
 def _show_statistics(run: Invocation) -> None:
