@@ -3,6 +3,7 @@
 from tom_connect.discovery.health import SourceCounts
 from tom_connect.discovery.lookup import Lookup, SourceOutcome
 from tom_connect.discovery.merging import merged
+from tom_connect.discovery.metrics import metrics_text
 from tom_connect.discovery.nodesfile import NodesFile
 from tom_connect.discovery.publishing import PublishService
 from tom_connect.discovery.service import DiscoveryService
@@ -17,5 +18,6 @@ __all__ = [
     "SourceOutcome",
     "keep_statistics",
     "merged",
+    "metrics_text",
     "read_statistics",
 ]
