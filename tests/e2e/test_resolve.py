@@ -42,6 +42,7 @@ def test_resolve_tells_who_says_what(tmp_path: pathlib.Path, bootstrap: tuple[st
     counted = run(tmp_path, "plugins", "--stats", "--json")
     assert [(e["source"], e["asked"], e["first"]) for e in events(counted.stdout)] == [("dht", 2, 2)]
     assert "dht" in run(tmp_path, "plugins", "--stats").stdout
+    assert 'tom_connect_discovery_first_total{source="dht"} 2' in run(tmp_path, "plugins", "--metrics").stdout
 
 
 def test_a_ticket_is_a_source_of_its_own(tmp_path: pathlib.Path, bootstrap: tuple[str, ...]) -> None:

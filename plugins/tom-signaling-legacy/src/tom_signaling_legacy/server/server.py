@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from tom_signaling_legacy.core.hub import SignalingClient, SignalingHub
 from tom_signaling_legacy.errors import SignalingServerError
 from tom_signaling_legacy.server.config import SignalingServerConfig
 from tom_signaling_legacy.server.connection import Gate, SignalingConnection
+from tom_signaling_legacy.server.metrics import CONTENT_TYPE, SignalingMetrics
 
 logger = logging.getLogger("tom_connect.plugin.signaling-server")
 
@@ -68,6 +70,9 @@ class SignalingServer:
         self.config = config or SignalingServerConfig.dev()
         self.gate = Gate(self.config)
         self.hub = SignalingHub(self.config.limits, self._queued)
+        self.metrics = SignalingMetrics(self)
+        self.started_at = 0.0
+        """Seconds since 1970."""
         self.addrs: tuple[SocketAddr, ...] = ()
         """Where it listens, with the ports that were chosen."""
         self._peers: dict[SignalingClient, _Peer] = {}
@@ -79,6 +84,7 @@ class SignalingServer:
 
     async def start(self) -> None:
         """Bind and serve; raises SignalingServerError with what is wrong and leaves nothing behind then."""
+        self.started_at = time.time()
         try:
             self._manager = _Manager(self._handle, self.gate)
             await self._bind()
@@ -167,9 +173,11 @@ class SignalingServer:
                 await socket.prepare(request)
                 await self._serve(socket, protocol)
                 return socket
+        if request.path == "/metrics" and request.method in ("GET", "HEAD"):
+            return _answer(self.metrics.text(), 200, CONTENT_TYPE)
         if request.path == "/health" and request.method in ("GET", "HEAD"):
-            return _json(b'{"ok":true}', 200)
-        return _json(b'{"error":"not found"}', 404)
+            return _answer(b'{"ok":true}', 200)
+        return _answer(b'{"error":"not found"}', 404)
 
     async def _serve(self, socket: web.WebSocketResponse, connection: SignalingConnection) -> None:
         now = self._now()
@@ -230,7 +238,7 @@ class SignalingServer:
             peer.connection.abort()
 
 
-def _json(body: bytes, status: int) -> web.Response:
-    response = web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+def _answer(body: bytes, status: int, content_type: str = "application/json") -> web.Response:
+    response = web.Response(body=body, status=status, headers={"Content-Type": content_type})
     response.force_close()  # connections are counted: none lies idle
     return response
