@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -14,7 +15,6 @@ from tom_connect.abc import Call, Callee, Rendezvous
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import NetworkError
 from tom_connect.keys import NodeId
-from tom_connect.netreport.interfaces import network_state
 
 from .core import (
     AnnounceOperation,
@@ -249,10 +249,12 @@ class DhtRendezvous(Rendezvous):
 
 def _is_ours(host: str) -> bool:
     """Whether this machine itself has the address at which others see it, so that no NAT stands before it."""
-    try:
-        return any(address.host == host for address in network_state().addresses)
-    except OSError:
-        return False
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 __all__ = ["DhtRendezvous"]
