@@ -471,12 +471,14 @@ class Callee:
 
     `filtered`: whether a NAT that filters stands before it, so that a packet of ours that comes before it has let us in
     may spoil the way; None if that is not known.
-    `ports_differ`: whether its NAT gives each destination another port; `attested`: as in `Call`, where it is.
+    `ports_differ`: whether its NAT gives each destination another port; `attested`: as in `Call`, where it is;
+    `told`: whether what we have to say has been left for it as well.
     """
 
     filtered: bool | None = None
     ports_differ: bool = False
     attested: tuple[str, ...] = ()
+    told: bool = False
 
 
 class Rendezvous(PluginObject):

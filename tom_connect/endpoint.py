@@ -241,6 +241,11 @@ class Endpoint:
         self._waiting.append(link)
         self._arrived.set()
 
+    def _welcome(self, node_id: NodeId) -> bool:
+        """Whether a node that calls is connected already, or may be."""
+        connected = any(link.remote is not None and link.remote.node_id == node_id for link in self._driver.links)
+        return connected or any(self._objects.let_in(node_id, alpn) for alpn in self._driver.alpns)
+
     def _before_handshake(self, path: Path) -> bool:
         return self._objects.let_in_from(path if isinstance(path, SocketAddr) else path.url)
 
@@ -341,6 +346,7 @@ class Endpoint:
             objects.rendezvous if self._config.direct else (),
             self._magic,
             let_in_from=objects.let_in_from,
+            let_in=self._welcome,
             report_failure=self._host.report_failure,
         )
 

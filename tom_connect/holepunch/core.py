@@ -507,6 +507,10 @@ class DiscoCore:
         if len(self._held) > HELD_CALLS:
             self._held.popitem(last=False)
 
+    def called(self, remote: RemotePaths, call: CallMeMaybe, now: float) -> None:
+        """A node that we hold has called by other means than a path."""
+        self._called(self._known[remote.node_id], call, now)
+
     def _called(self, known: _Known, call: CallMeMaybe, now: float) -> None:
         """Act upon a call: the node probes now, so do we."""
         remote, puncher = known.paths, known.puncher

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tom_connect.addr import SocketAddr
 from tom_connect.holepunch import disco
 from tom_connect.holepunch.addrfilter import SOURCE_KNOCK
-from tom_connect.holepunch.disco import DiscoError
+from tom_connect.holepunch.disco import CallMeMaybe, DiscoError
 from tom_connect.holepunch.limits import KeyedBuckets
 from tom_connect.holepunch.meeting import Meeting
 from tom_connect.holepunch.path import Path
 from tom_connect.holepunch.paths import RemotePaths
+from tom_connect.holepunch.sealing import Opened
 from tom_connect.keys import NodeId
 
 if TYPE_CHECKING:
@@ -90,6 +92,24 @@ class Meetings:
             elif not state.proven and state.next_ping > now:
                 state.next_ping = now
                 self._core.arm(remote, now)
+
+    def told(self, remote: RemotePaths, attested: Iterable[str], now: float) -> None:
+        """A node that we call, or that calls us, has our word, or we have its: probe ports where that can help."""
+        core = self._core
+        for ip in attested:
+            core.ports.attested(remote.node_id, ip, now)
+            direct = (path for path in remote.paths if isinstance(path, SocketAddr) and path.host == ip)
+            core.ports.meet(remote.node_id, next(direct, SocketAddr(ip, 0)), now)
+        core.arm(remote, now)
+
+    def read_call(self, sealed: bytes, attested: Sequence[str], now: float) -> tuple[NodeId, CallMeMaybe]:
+        """Open a call that somebody carried here; raises DiscoError for what is forged, repeated or none."""
+        source = SocketAddr(attested[0] if attested else "0.0.0.0", 1)  # noqa: S104 - it came from nowhere in particular
+        opened = self._core.sealer.open(sealed, source, now)
+        message = disco.decode_message(opened.plain) if isinstance(opened, Opened) else None
+        if not isinstance(opened, Opened) or not isinstance(message, CallMeMaybe):
+            raise DiscoError("no call")
+        return opened.sender, message
 
     def tick(self, remote: RemotePaths, now: float) -> None:
         """Do what is due for a node."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.addrfilter import SOURCE_KNOCK, normal
 from tom_connect.holepunch.core import DiscoCore
-from tom_connect.holepunch.disco import KNOCK
+from tom_connect.holepunch.disco import KNOCK, CallMeMaybe, DiscoError, Mapping
 from tom_connect.holepunch.puncher import OPENING_TTLS
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.remote import Remote
@@ -49,6 +49,30 @@ class Doorstep:
     def sealed_call(self, remote: Remote) -> bytes:
         """What we have to say to a node that we call, for it alone."""
         return self._core.call_for(remote.node_id)
+
+    def told(self, remote: Remote, attested: Sequence[str]) -> None:
+        """A node that we call has been told what we have to say: probe ports at its attested IPs, if that can help."""
+        self._core.meetings.told(remote.core, attested, self._clock())
+        self._pump()
+
+    def read_call(self, sealed: bytes, attested: Sequence[str]) -> tuple[NodeId, CallMeMaybe] | None:
+        """Who calls, and what it says; None for what is forged, repeated or not for us, which is counted."""
+        try:
+            return self._core.meetings.read_call(sealed, attested, self._clock())
+        except DiscoError as exc:
+            self._core.counters[f"rendezvous: {exc.reason}"] += 1
+            return None
+
+    def called(self, remote: Remote, call: CallMeMaybe, attested: Sequence[str]) -> None:
+        """Act upon the call of a node that we hold: ping its addresses, probe ports if that can help."""
+        now = self._clock()
+        self._core.called(remote.core, call, now)
+        if (
+            Mapping.DEPENDENT in (call.mapping, self._core.ports.mapping)
+            and call.mapping is not self._core.ports.mapping
+        ):
+            self._core.meetings.told(remote.core, attested, now)
+        self._pump()
 
     def set_outage(self, callback: Callable[[NodeId], None]) -> None:
         """Call `callback(node_id)` when traffic to a node finds no path any more. It must not block."""

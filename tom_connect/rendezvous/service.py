@@ -9,6 +9,7 @@ from typing import Final
 from tom_connect.abc import Call, Callee, Rendezvous
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import NetworkError, TomError
+from tom_connect.holepunch.disco import CallMeMaybe
 from tom_connect.holepunch.events import PathEvent, PathRestored, PathSelected
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.remote import Remote
@@ -19,6 +20,9 @@ AGAIN: Final = 20.0
 """Seconds after which a call that nobody followed is left again: the node may have come meanwhile."""
 RETURN_WITHIN: Final = 90.0
 """Seconds for which a lost connection is called after; QUIC gives up about then too."""
+ANSWER_FOR: Final = 15.0
+"""Seconds for which a node that called is pinged, and probed where a NAT shifts ports; its handshake holds it then."""
+MAX_ANSWERS: Final = 64
 MAX_RETURNS: Final = 64
 """Lost connections that are called after at once."""
 
@@ -51,7 +55,8 @@ class Steps:
 class RendezvousService:
     """The rendezvous of one endpoint, each with its plugin's name; `run` it while the endpoint lives.
 
-    `let_in_from(addr)`: whether somebody at that address may begin a handshake; `report_failure`: told of what a
+    `let_in_from(addr)`: whether somebody at that address may begin a handshake; `let_in(node_id)`: whether a node is
+    welcome; `report_failure`: told of what a
     plugin raises.
     """
 
@@ -61,16 +66,20 @@ class RendezvousService:
         magic: MagicSocket,
         *,
         let_in_from: Callable[[SocketAddr | RelayUrl], bool],
+        let_in: Callable[[NodeId], bool],
         report_failure: Callable[[str, BaseException], None],
     ) -> None:
         self._ways = tuple(ways)
         self._magic = magic
         self._let_in_from = let_in_from
+        self._let_in = let_in
         self._report_failure = report_failure
         self._knocks = Knocks()
         self._called = asyncio.Event()
         self._lost: asyncio.Queue[NodeId] = asyncio.Queue(MAX_RETURNS)
         self._returning: set[NodeId] = set()
+        self._answering: set[NodeId] = set()
+        self._group: asyncio.TaskGroup | None = None
         magic.doorstep.set_outage(self._outage)
 
     def __bool__(self) -> bool:
@@ -105,7 +114,9 @@ class RendezvousService:
         def learned(callee: Callee) -> None:
             if not steps.invited.done():
                 steps.invited.set_result(True)
-            if callee.filtered is not None:
+            if callee.told:
+                doorstep.told(remote, callee.attested)
+            elif callee.filtered is not None:
                 doorstep.learned(remote, filtered=callee.filtered)
 
         try:
@@ -121,6 +132,7 @@ class RendezvousService:
     async def run(self) -> None:
         """Follow the calls of others, and call after connections that are lost, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             for name, way in self._ways:
                 group.create_task(self._listen(name, way), name=f"{name}: listening for calls")
             group.create_task(self._knock(), name="knocking")
@@ -143,6 +155,25 @@ class RendezvousService:
             self._magic.counters["rendezvous: calls found"] += 1
             self._knocks.called(addrs, self._magic.now())
             self._called.set()
+        read = doorstep.read_call(call.sealed, call.attested) if call.sealed is not None else None
+        if read is not None and self._let_in(read[0]) and len(self._answering) < MAX_ANSWERS:
+            self._answering.add(read[0])
+            assert self._group is not None
+            self._group.create_task(self._answer(*read, call.attested), name="answering a call")
+
+    async def _answer(self, node_id: NodeId, message: CallMeMaybe, attested: Sequence[str]) -> None:
+        """Hold a node that has called for as long as its call may succeed."""
+        try:
+            remote = self._magic.remote(node_id)
+        except TomError:  # the endpoint is closing
+            return
+        try:
+            self._magic.counters["rendezvous: calls answered"] += 1
+            self._magic.doorstep.called(remote, message, attested)
+            await asyncio.sleep(ANSWER_FOR)
+        finally:
+            self._answering.discard(node_id)
+            remote.release()
 
     async def _knock(self) -> None:
         while True:

@@ -29,6 +29,7 @@ from .core import (
     GetOperation,
     ImmutableItem,
     Item,
+    MailboxOperation,
     MutableItem,
     Operation,
     PeersFound,
@@ -485,18 +486,30 @@ class DhtNode:
 
         Without `port` nodes store the port that they see us at. Raises DhtUnreachableError or DhtPutError.
         """
+        operation = await self.announced(info_hash, port)
+        if operation.acknowledged:
+            return operation.acknowledged
+        if not operation.replies:
+            raise self.unreachable(operation)
+        raise DhtPutError("no DHT node took the announcement")
+
+    async def announced(self, info_hash: bytes, port: int | None = None) -> AnnounceOperation:
+        """Announce ourselves as `announce_peer` does; the operation, which tells what was found on the way."""
         await self.ready()
 
         def start(core: DhtCore, now: float) -> AnnounceOperation:
             seen_at = self._transport.local_addrs[0].port  # a fallback for nodes that don't know implied_port
             return core.announce_peer(info_hash, port or seen_at, now, implied_port=port is None)
 
-        operation = await self.run(start, lambda event: isinstance(event, Stored))
-        if operation.acknowledged:
-            return operation.acknowledged
-        if not operation.replies:
-            raise self.unreachable(operation)
-        raise DhtPutError("no DHT node took the announcement")
+        return await self.run(start, lambda event: isinstance(event, Stored))
+
+    def poll_all(self, watch: MailboxOperation | None) -> None:
+        """Ask all nodes of a mailbox now, besides the polls in turn."""
+        if watch is not None and not watch.finished:
+            core = self._live_core()
+            now = time.monotonic()
+            core.poll_all(watch, now)
+            self._pump(now)
 
     # Nodes
 

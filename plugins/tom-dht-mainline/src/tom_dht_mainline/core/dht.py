@@ -297,6 +297,12 @@ class DhtCore:
         watch.start(now)
         return operation
 
+    def poll_all(self, operation: MailboxOperation, now: float) -> None:
+        """Ask all nodes of a mailbox now, besides the polls in turn."""
+        watch = self._context.running.get(operation)
+        if isinstance(watch, MailboxWatch):
+            watch.poll_all(now)
+
     def has_asked(self, address: Address) -> bool:
         """Whether we have ever sent to an address (the last 8192 are remembered)."""
         return self._context.rpc.contacted(address)

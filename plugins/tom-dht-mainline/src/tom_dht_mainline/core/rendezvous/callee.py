@@ -58,10 +58,13 @@ class Callee:
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
     def named(self, node: Address, peers: Sequence[Address], own: Sequence[Address], now: float) -> list[Caller]:
-        """A node names who has announced to it; returns the callers that are new. `own`: where we are seen."""
+        """A node names who has announced to it; returns the callers that are new. `own`: where we are seen, port 0:
+        at another one by each.
+        """
         callers: dict[str, None] = {}
+        shifting = {ip for ip, port in own if not port}
         for peer in peers:
-            if peer in own:
+            if peer in own or peer[0] in shifting:
                 continue
             before = self._known.pop(peer, float("-inf"))
             self._known[peer] = now
@@ -78,6 +81,19 @@ class Callee:
             if news or (named < ATTESTED_BY <= len(host.named_by)):
                 callers[peer[0]] = None
         return [self._caller(name) for name in callers]
+
+    def is_attested(self, ip: str) -> bool:
+        """Whether nodes of several networks have named an IP lately."""
+        host = self._hosts.get(ip)
+        return host is not None and len(host.named_by) >= ATTESTED_BY
+
+    @staticmethod
+    def ports(peers: Sequence[Address]) -> dict[str, list[int]]:
+        """The ports of each IP that has announced several."""
+        found: dict[str, list[int]] = {}
+        for ip, port in peers:
+            found.setdefault(ip, []).append(port)
+        return {ip: ports for ip, ports in found.items() if len(ports) > 1}
 
     def _host(self, name: str, now: float) -> _Host:
         host = self._hosts.pop(name, None)

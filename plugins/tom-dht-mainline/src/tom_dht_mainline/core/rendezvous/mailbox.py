@@ -90,6 +90,11 @@ class MailboxWatch:
             self._look = None
         self._look_at = float("-inf")
 
+    def poll_all(self, now: float) -> None:
+        """Ask all the nodes at once: somebody calls, and it matters who else says so."""
+        for node in list(self._nodes):
+            self._ask(node, now)
+
     def leave(self, operation: Operation, now: float) -> None:
         """See `Run`."""
         if self._timer is not None:
@@ -117,11 +122,13 @@ class MailboxWatch:
         if not self._nodes or not self._context.rpc.has_room:
             return
         self._turn = (self._turn + 1) % len(self._nodes)
-        node = self._nodes[self._turn]
-        args: dict[bytes, Bencodable] = {b"info_hash": operation.target}
+        self._ask(self._nodes[self._turn], now)
+
+    def _ask(self, node: _Polled, now: float) -> None:
+        args: dict[bytes, Bencodable] = {b"info_hash": self.operation.target}
         query = self._context.query(node.state, node.address, b"get_peers", args, self, now, node_id=node.node_id)
         self._by_query[query] = node
-        operation.queries_sent += 1
+        self.operation.queries_sent += 1
 
     def _looked(self, now: float) -> None:
         nodes: list[_Polled] = []
