@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=PluginObject)
 
+LATER = 0.01
+"""Seconds before it is loaded: an import takes the interpreter in turns of 5 ms, and binding is done in two of them."""
 _HEAVY = ("address_records", "datagrams", "rendezvous", "topics")
 _KEY = "loading"
 
@@ -95,6 +97,8 @@ class Deferred(Generic[T]):
             self._ctx.create_task(self._follow(), "starting the DHT")
 
     async def _start(self) -> T:
+        if not config_of(self._ctx).own_socket:
+            await asyncio.sleep(LATER)
         await Loading.of(self._ctx).done()
         real = self._make(self._ctx)
         await real.start()
