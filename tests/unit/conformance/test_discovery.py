@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tom_connect.abc import FoundAddr
+from tom_connect.abc import FoundAddr, PluginContext
 from tom_connect.addr import NodeAddr
 from tom_connect.exceptions import DiscoveryError, NetworkError
 from tom_connect.keys import NodeId, SecretKey
@@ -178,6 +178,16 @@ class FindsNothing(GoodDiscovery):
         return None
 
 
+class FailsIfFound(GoodDiscovery):
+    def found(self, record: SignedRecord) -> FoundAddr:
+        raise KeyError("found")
+
+
+class RaisesAtOnce(GoodDiscovery):
+    def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
+        raise LookupError("not asked")
+
+
 class FindsHalf(GoodDiscovery):
     def found(self, record: SignedRecord) -> FoundAddr:
         addr = NodeAddr(record.node_id, direct_addrs=record.addr.direct_addrs[:1])
@@ -340,6 +350,9 @@ BROKEN: list[tuple[Rule, Any]] = [
     (rules.FOUND_NODE, WrongNode),
     (rules.FOUND_SOURCE, NoSource),
     (rules.FOUND_ADDR, FindsNothing),
+    (rules.FOUND_ADDR, FailsIfFound),
+    (rules.ITERATES, RaisesAtOnce),
+    (rules.KIND, lambda store, ctx: 1 // 0),
     (rules.FOUND_ADDR, FindsHalf),
     (rules.FOUND_ADDR, Remembers),
     (rules.SIGNED_TIME, Unsigned),
@@ -347,7 +360,7 @@ BROKEN: list[tuple[Rule, Any]] = [
     (rules.NEWEST_LAST, OldLast),
     (rules.UNKNOWN_ENDS, UnknownRaises),
     (rules.UNKNOWN_ENDS, UnknownFound),
-    (rules.UNKNOWN_ENDS, NeverEnds),
+    (rules.ENDS, NeverEnds),
     (rules.CLOSING_CANCELS, WorksOn),
     (rules.CANCELS, Swallows),
     (rules.CANCELS, Turns),
@@ -369,6 +382,19 @@ async def test_what_breaks_a_rule_is_caught(rule: Rule, make: Any) -> None:
     await breaks(rule, check(make))
     for left in LeavesSocket.left:
         left.close()
+
+
+async def test_a_context_that_remembers_nothing_is_refused() -> None:
+    """Who makes contexts by hand is told by what to make them."""
+    store = Store()
+    lent = plugin_context()
+    bare = PluginContext(**{field.name: getattr(lent, field.name) for field in attrs.fields(PluginContext)})
+    with pytest.raises(TypeError, match="plugin_context"):
+        await check_discovery(
+            lambda ctx: GoodDiscovery(store, ctx),
+            publish=store.publish,
+            context=lambda: bare,  # type: ignore[arg-type, return-value]
+        )
 
 
 async def test_what_is_not_signed_has_no_time() -> None:

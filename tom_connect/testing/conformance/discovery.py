@@ -17,13 +17,14 @@ from tom_connect.testing.conformance import rules
 from tom_connect.testing.conformance.life import (
     Make,
     Trial,
+    asked,
     check_failed_start,
     check_life,
     require_reason,
     within,
 )
 from tom_connect.testing.conformance.measuring import unblocked
-from tom_connect.testing.conformance.rules import ConformanceError
+from tom_connect.testing.conformance.rules import ConformanceError, Rule
 from tom_connect.testing.footprint import Footprint
 from tom_connect.testing.plugincontext import LentContext, plugin_context
 
@@ -93,10 +94,15 @@ class _Searches:
         self._context = context
         self._signed = signed
 
-    async def search(self, discovery: Discovery, node_id: NodeId) -> list[FoundAddr]:
-        """All that is found of a node."""
-        work = collected(discovery, node_id)
-        found = await within(rules.UNKNOWN_ENDS, self._trial.timeout, work, f"a search for {node_id!r}")
+    async def search(self, discovery: Discovery, node_id: NodeId, rule: Rule = rules.UNKNOWN_ENDS) -> list[FoundAddr]:
+        """All that is found of a node; ConformanceError by `rule` if the search fails."""
+        what = f"a search for {node_id!r}"
+        try:
+            found = await within(rules.ENDS, self._trial.timeout, collected(discovery, node_id), what)
+        except ConformanceError:
+            raise
+        except Exception as exc:
+            raise ConformanceError(rule, f"{what} raised {exc!r}") from exc
         for one in found:
             self._check_one(node_id, one)
         times = [one.timestamp_us for one in found if one.timestamp_us is not None]
@@ -138,7 +144,7 @@ class _Searches:
                 found = await unblocked(
                     rules.NO_BLOCKING,
                     "resolve()",
-                    lambda node_id=record.node_id: self.search(discovery, node_id),  # type: ignore[misc]
+                    lambda node_id=record.node_id: self.search(discovery, node_id, rules.FOUND_ADDR),  # type: ignore[misc]
                 )
                 self._check_is(record, found)
 
@@ -146,18 +152,15 @@ class _Searches:
         ctx = self._context()
         async with self._trial.running(ctx) as (discovery,):
             for node_id in (ctx.node_id, SecretKey.generate().node_id):
-                try:
-                    found = await self.search(discovery, node_id)
-                except TomError as exc:
-                    raise ConformanceError(rules.UNKNOWN_ENDS, f"raised {exc!r}") from exc
+                found = await self.search(discovery, node_id)
                 if found:
                     raise ConformanceError(rules.UNKNOWN_ENDS, f"found {found[0]!r}")
 
     async def closes_early(self, record: SignedRecord) -> None:
         ctx = self._context()
         async with self._trial.running(ctx) as (discovery,):
-            await self.search(discovery, record.node_id)  # what stays for the next search is there now
-            footprint = Footprint()
+            await self.search(discovery, record.node_id, rules.FOUND_ADDR)
+            footprint = Footprint()  # what stays for the next search is there now
             for node_id, wanted in (
                 (record.node_id, 0),
                 (record.node_id, 1),
@@ -177,13 +180,13 @@ class _Searches:
     async def is_cancelled(self) -> None:
         ctx = self._context()
         async with self._trial.running(ctx) as (discovery,):
-            await self.search(discovery, SecretKey.generate().node_id)  # what stays for the next one is there now
-            footprint = Footprint()
+            await self.search(discovery, SecretKey.generate().node_id)
+            footprint = Footprint()  # what stays for the next search is there now
 
-            async def asked() -> None:
-                await collected(discovery, SecretKey.generate().node_id)
+            async def searching() -> None:
+                await self.search(discovery, SecretKey.generate().node_id, rules.CANCELS)
 
-            await self._trial.cancelled(rules.CANCELS, "a search", asked)
+            await self._trial.cancelled(rules.CANCELS, "a search", searching)
             left = await footprint.left(sockets=False, within=self._trial.settle)
             if left:
                 raise ConformanceError(rules.CLOSING_CANCELS, f"after searches were cancelled: {', '.join(left)}")
@@ -241,7 +244,7 @@ def _check_attributes(discovery: Discovery) -> None:
 
 
 def _iterator(discovery: Discovery, node_id: NodeId) -> AsyncIterator[FoundAddr]:
-    iterator: object = discovery.resolve(node_id)
+    iterator: object = asked(rules.ITERATES, "resolve()", lambda: discovery.resolve(node_id))
     if not isinstance(iterator, AsyncIterator):
         if asyncio.iscoroutine(iterator):
             iterator.close()  # else Python warns that it was never awaited

@@ -74,8 +74,10 @@ class Trial(Generic[O]):
 
     def made(self, ctx: LentContext) -> O:
         """A new object; ConformanceError if it is none."""
+        if not isinstance(ctx, LentContext):
+            raise TypeError(f"context() must give what plugin_context makes, not a {type(ctx).__name__}")
         stopwatch = Stopwatch()
-        returned: object = self._make(ctx)
+        returned: object = asked(rules.KIND, "the factory", lambda: self._make(ctx))
         self._makings.append(stopwatch.elapsed())
         if not isinstance(returned, self._kind):
             if asyncio.iscoroutine(returned):
@@ -195,6 +197,14 @@ async def within(rule: Rule, seconds: float, work: Coroutine[Any, Any, T], what:
         if not scope.expired():
             raise
         raise ConformanceError(rule, f"{what} was not done after {seconds:g} s") from exc
+
+
+def asked(rule: Rule, what: str, call: Callable[[], T]) -> T:
+    """The result of `call()`; ConformanceError if it raises."""
+    try:
+        return call()
+    except Exception as exc:
+        raise ConformanceError(rule, f"{what} raised {exc!r}") from exc
 
 
 async def check_life(trial: Trial[O], context: Callable[[], LentContext]) -> None:

@@ -13,7 +13,7 @@ from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import EndpointClosedError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.testing.conformance import rules
-from tom_connect.testing.conformance.life import Make, Trial, check_life, within
+from tom_connect.testing.conformance.life import Make, Trial, asked, check_life, within
 from tom_connect.testing.conformance.measuring import Calls, kept_bytes, prompt, unblocked
 from tom_connect.testing.conformance.rules import ConformanceError, Rule
 from tom_connect.testing.plugincontext import LentContext, plugin_context
@@ -98,7 +98,7 @@ class _Node:
 
     async def at_home(self, relay: RelayUrl) -> None:
         """Wait until the transport says that its home is this relay."""
-        watch = self.transport.home_relay()
+        watch = asked(rules.HOME, "home_relay()", self.transport.home_relay)
         if not isinstance(watch, Watch) or watch is not self.transport.home_relay():
             raise ConformanceError(rules.HOME, f"home_relay() returned {watch!r}, and another one the next time")
 
@@ -108,7 +108,7 @@ class _Node:
                     await watch.other_than(watch.value)
 
         await within(rules.HOME, self._timeout, become(), f"home_relay(), now {watch.value!r}, becoming {relay}")
-        standby = self.transport.standby_relay()
+        standby = asked(rules.STANDBY, "standby_relay()", self.transport.standby_relay)
         if not isinstance(standby, Watch) or standby.value == relay:
             raise ConformanceError(rules.STANDBY, f"standby_relay() is {standby!r}, {getattr(standby, 'value', None)}")
 
@@ -218,13 +218,13 @@ async def _check_exchange(trial: Trial[RelayTransport], context: MakeContext, re
 
 
 def _check_relays(transport: RelayTransport, relay: RelayUrl) -> None:
-    infos = transport.relays()
+    infos = asked(rules.RELAYS, "relays()", transport.relays)
     if not infos or not all(isinstance(info, RelayInfo) for info in infos):
         raise ConformanceError(rules.RELAYS, f"relays() returned {infos!r} while {relay} is the home relay")
     first = infos[0]
     if first.url != relay or not first.home or not first.connected or first.kind != "configured":
         raise ConformanceError(rules.RELAYS, f"the home relay is {relay}; relays() begins with {first!r}")
-    probes = transport.probes()
+    probes = asked(rules.PROBES, "probes()", transport.probes)
     if not all(isinstance(probe, ProbeServer) for probe in probes):
         raise ConformanceError(rules.PROBES, f"probes() returned {probes!r}")
 

@@ -65,6 +65,8 @@ SIGNED_TIME = Rule("signed-time", "What its owner signed carries the time of the
 UNSIGNED_TIME = Rule("unsigned-time", "What nobody signed carries no time: it would win over what was signed.",
                      "FoundAddr")  # fmt: skip
 NEWEST_LAST = Rule("newest-last", "Better things come later: the newest record is the last.", "Discovery.resolve")
+ENDS = Rule("ends", "A search ends when nothing more will come, whether the node was found or not.",
+            "Discovery.resolve")  # fmt: skip
 UNKNOWN_ENDS = Rule("unknown-ends", "A search for a node that nobody knows ends, finds nothing and does not raise.",
                     "Discovery.resolve")  # fmt: skip
 CLOSING_CANCELS = Rule("closing-cancels", "Closing the iterator cancels the work; no task of it goes on.",
@@ -74,7 +76,7 @@ DISCOVERY_ERROR = Rule("discovery-error", "Where nothing could be asked, Discove
                        "Discovery.resolve")  # fmt: skip
 FORGED = Rule("forged", "What the node did not sign is never given as signed.", "FoundAddr")
 DISCOVERY = (STAGE, ITERATES, FOUND_TYPE, FOUND_NODE, FOUND_SOURCE, FOUND_ADDR, SIGNED_TIME, UNSIGNED_TIME, NEWEST_LAST,
-             UNKNOWN_ENDS, CLOSING_CANCELS, SIDE_BY_SIDE, DISCOVERY_ERROR, FORGED)  # fmt: skip
+             ENDS, UNKNOWN_ENDS, CLOSING_CANCELS, SIDE_BY_SIDE, DISCOVERY_ERROR, FORGED)  # fmt: skip
 
 # Of publishers
 
