@@ -22,6 +22,7 @@ from benchmarks import (
     bench_relay,
     bench_shared_socket,
     bench_throughput,
+    bench_volunteers,
 )
 from benchmarks.report import Bench, Options
 
@@ -43,6 +44,7 @@ ALL = (
     bench_mobility.BENCH,
     bench_pkarr.RELAY,
     bench_pkarr.RESOLVE,
+    bench_volunteers.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
