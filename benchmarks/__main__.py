@@ -27,6 +27,7 @@ from benchmarks import (
     bench_shared_socket,
     bench_startup,
     bench_throughput,
+    bench_volunteers,
 )
 from benchmarks.report import Bench, Options
 
@@ -54,6 +55,7 @@ ALL = (
     bench_startup.BIND,
     bench_serverless.BENCH,
     bench_serverless_discovery.BENCH,
+    bench_volunteers.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

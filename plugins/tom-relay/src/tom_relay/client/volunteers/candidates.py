@@ -44,12 +44,11 @@ class Candidates:
     def offer(self, addr: SocketAddr, now: float) -> bool:
         """Take an address in; whether it was."""
         network = network_of(addr)
-        failed_at = self._failed.get(addr)
         if (
             addr in self._waiting
             or addr in self._taken
             or len(self._waiting) >= MAX_CANDIDATES
-            or (failed_at is not None and now - failed_at < FAILED_FOR)
+            or self.has_failed(addr, now)
             or (self._spread and (self._hosts[addr.host] >= PER_HOST or self._networks[network] >= PER_NETWORK))
         ):
             self.refused += 1
@@ -74,6 +73,11 @@ class Candidates:
         self._failed.move_to_end(addr)
         if len(self._failed) > MAX_FAILED:
             self._failed.popitem(last=False)
+
+    def has_failed(self, addr: SocketAddr, now: float) -> bool:
+        """Whether an address failed not long ago."""
+        failed_at = self._failed.get(addr)
+        return failed_at is not None and now - failed_at < FAILED_FOR
 
     def begin(self) -> None:
         """A new search: places are given anew, failures are remembered."""

@@ -29,6 +29,8 @@ CHOICE_FOR: Final = 1.0
 """Seconds after the first that works in which others may turn out to be nearer."""
 PARALLEL: Final = 16
 """Addresses that are tried at once: at most 16 times 3,600 bytes go to strangers within a dial's time-out."""
+PACE: Final = 0.05
+"""Seconds between the first two trials and each further one: where most volunteers work, few are bothered."""
 SETTLE: Final = 1.5
 """Seconds after the start in which the network's report may show that strangers reach us, so that we need no relay."""
 TICK: Final = 0.5
@@ -43,8 +45,6 @@ CHECK_TIMEOUT: Final = 2.0
 FIRST_RETRY: Final = 2.0
 LAST_RETRY: Final = 300.0
 """Seconds before a search that did not find two is begun again; doubled each time."""
-FEED: Final = 0.1
-"""Seconds between looks at what the directory has given meanwhile."""
 LOOK_UP_TIMEOUT: Final = 15.0
 SAVE_EVERY: Final = 60.0
 FILE: Final = "volunteers.json"
@@ -261,14 +261,26 @@ class VolunteerSeeker:
         self._candidates.begin()
         known = self.book.best(self._ctx.clock.wall(), [url.node_id for url in self._used])
         # Those that served before are tried before anybody is asked, so that a restart needs no look-up.
-        before = [url.node_addr for url in known[:PARALLEL] if url.node_addr is not None]
+        now = self._ctx.clock.monotonic()
+        before = [
+            addr
+            for url in known[:PARALLEL]
+            if (addr := url.node_addr) is not None and not self._candidates.has_failed(addr, now)
+        ]
         feeder = asyncio.create_task(self._feed(), name="looking up volunteer relays")
         trials: dict[asyncio.Task[Tested], SocketAddr] = {}
         first_at: float | None = None
         clock = self._ctx.clock.monotonic
+        next_at = clock()
         try:
             while True:
-                while len(trials) < PARALLEL and (addr := before.pop(0) if before else self._candidates.take()):
+                while (
+                    len(trials) < PARALLEL
+                    and clock() >= next_at
+                    and (addr := before.pop(0) if before else self._candidates.take())
+                ):
+                    if len(trials) >= WANTED - 1:
+                        next_at = clock() + PACE
                     testing = asyncio.create_task(tested(self._connections, addr), name=f"testing {addr} as a relay")
                     trials[testing] = addr
                     self.tried += 1
@@ -280,7 +292,7 @@ class VolunteerSeeker:
                 if chosen or len(found) >= ENOUGH:
                     break
                 waiting: set[asyncio.Future[object]] = {*trials} if feeder.done() else {*trials, feeder}  # type: ignore[arg-type]
-                timeout = FEED if len(trials) < PARALLEL else left if left is not None and left > 0 else None
+                timeout = PACE if len(trials) < PARALLEL else left if left is not None and left > 0 else None
                 done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 for trial in [trial for trial in trials if trial in done]:
                     result = self._result(trial, trials.pop(trial))

@@ -1,0 +1,1 @@
+"""Volunteer relays: what carries datagrams best, and what an attacker's addresses cost."""
