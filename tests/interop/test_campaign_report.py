@@ -145,7 +145,7 @@ async def test_it_fits_into_a_narrow_window(browser: Browser) -> None:
 
 
 async def test_it_speaks_to_those_who_cannot_see(browser: Browser) -> None:
-    """In the browser's accessibility tree plots are images with words, tables have names, and sections have headings."""
+    """In the browser's accessibility tree plots are images with words, tables and sections have names."""
     nodes = (await browser.ask("Accessibility.getFullAXTree"))["nodes"]
 
     def names(*roles: str) -> list[str]:
