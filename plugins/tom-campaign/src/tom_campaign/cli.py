@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ from tom_connect.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
     from tom_campaign.core.records import CampaignSummary, PhaseResult, Record
-    from tom_connect import EndpointConfig
+    from tom_connect import Endpoint, EndpointConfig
+
+RELAY_WAIT = 5.0
+"""Seconds that a responder waits for its relay before it says where it is."""
 
 
 @click.group("campaign", epilog="A campaign that ends with PASS or WARN exits with 0, one that ends with FAIL with 1.")
@@ -197,6 +201,8 @@ async def respond_command(
     limits = Limits(max_seconds=max_seconds, max_mib=max_mib, max_rate=max_rate)
     config = bound_with(run.endpoint_config(), takes_control=True)
     async with Endpoint.bind(config) as endpoint:
+        if endpoint.relays():
+            await _at_a_relay(endpoint)
         ticket = encode_ticket(endpoint.node_addr())
         run.output.event(
             "responding",
@@ -210,6 +216,15 @@ async def respond_command(
             await Responder(worker, allowed).serve()
         finally:
             await worker.aclose()
+
+
+async def _at_a_relay(endpoint: Endpoint) -> None:
+    """Wait a little until we are reachable through a relay, so that the ticket says so."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RELAY_WAIT):
+            async for addr in endpoint.watch_addr():
+                if addr.relay_urls:
+                    return
 
 
 campaign.add_command(run_command)

@@ -237,12 +237,12 @@ async def test_an_answer_that_makes_no_sense_is_a_result() -> None:
     @attrs.define
     class Liar(FakePeople):
         async def ask(self, name: str, ask: Ask, timeout: float, on_window: Any = None) -> dict[str, Any]:
-            return {"sent": "many"}
+            return {"sent": 1, "received": 5} if name == "a-1" else {"sent": "many"}
 
     records = list[Record]()
     summary = await campaign(Liar(scenario(), good), records).run()
     assert summary.verdict == "FAIL" and summary.done == 36
-    assert all("sent" in (r.error or "") for r in records if isinstance(r, PhaseResult))
+    assert all("answer" in (r.error or "") for r in records if isinstance(r, PhaseResult))
 
 
 async def test_the_network_changes_in_the_middle_of_a_failover() -> None:
@@ -281,7 +281,7 @@ before = 0
     people, records = Waiting(plan, good), list[Record]()
     await campaign(people, records).run()
     (result,) = (record for record in records if isinstance(record, PhaseResult))
-    assert people.changes == [("kill_relay", result.target)] and result.event == "kill_relay"
+    assert people.changes == [("kill_relay", result.target)] and result.network_event == "kill_relay"
 
 
 def test_requests_are_what_the_scenario_says() -> None:

@@ -169,7 +169,7 @@ class PhaseResult(_OfStep):
     """Bytes that were transferred and verified."""
     bytes_per_s: float | None = None
     """Their rate."""
-    event: str | None = None
+    network_event: str | None = None
     """What was done to the network."""
     paths: tuple[PathSpan, ...] = ()
     """Which kinds of path carried the traffic."""

@@ -23,7 +23,7 @@ from tom_campaign.core.statistics import (
 
 @attrs.frozen(kw_only=True)
 class Measured:
-    """What a node says of one measurement."""
+    """What a node says of one measurement. Raises ValueError for counts that can't be."""
 
     sent: int
     received: int
@@ -39,6 +39,10 @@ class Measured:
     bytes_per_s: float | None = None
     paths: tuple[PathSpan, ...] = ()
     error: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 <= self.received <= self.sent or self.reconnections < 0:
+            raise ValueError(f"{self.received} of {self.sent} received, {self.reconnections} reconnections can't be")
 
 
 def figures(sent: int, received: int, rtt: RttStatistics, reconnections: int) -> dict[str, Any]:
@@ -69,7 +73,7 @@ def phase_result(
         longest_gap_ms=measured.longest_gap_ms,
         bytes=measured.bytes,
         bytes_per_s=measured.bytes_per_s,
-        event=event,
+        network_event=event,
         paths=measured.paths,
         samples_ms=measured.samples_ms,
         error=measured.error,

@@ -6,7 +6,7 @@ import functools
 import math
 import types
 import typing
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union, cast
 
 import attrs
 
@@ -32,7 +32,7 @@ def typed(cls: type[T], value: object, where: str) -> T:
     for name, field in fields.items():
         if name not in value and field.default is attrs.NOTHING:
             raise MistypedError(f"{where}: the field {name!r} is missing")
-    hints = _hints(cls)
+    hints = _hints(cast(Any, cls))
     found = {name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
         return cls(**found)

@@ -37,32 +37,40 @@ class LabClient:
     namespaces: dict[str, str] = attrs.Factory(dict)
     dht_addresses: list[str] = attrs.Factory(list)
     relay_addresses: list[str] = attrs.Factory(list)
+    _last: int = 0
     _lock: asyncio.Lock = attrs.Factory(asyncio.Lock)
 
-    async def answer(self, timeout: float) -> dict[str, Any]:
-        """The next answer; raises ControlError."""
-        assert self.process.stdout is not None
+    async def answer(self, number: int, timeout: float) -> dict[str, Any]:
+        """The answer of a request; raises ControlError."""
         try:
             async with asyncio.timeout(timeout):
-                line = await self.process.stdout.readline()
+                # One whose asker was cancelled may still come.
+                while (message := await self._next()).get("id") != number:
+                    pass
         except TimeoutError:
             raise ControlError(f"the lab did not answer within {timeout:g} s") from None
-        if not line:
-            assert self.process.stderr is not None
-            words = (await self.process.stderr.read()).decode(errors="replace").strip().splitlines()
-            raise ControlError(f"the process of the lab has ended: {words[-1] if words else 'it said nothing'}")
-        message = json.loads(line)
         if "ok" not in message:
             raise ControlError(f"the lab: {message.get('error')}")
         found: dict[str, Any] = message["ok"]
         return found
 
+    async def _next(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            words = (await self.process.stderr.read()).decode(errors="replace").strip().splitlines()
+            raise ControlError(f"the process of the lab has ended: {words[-1] if words else 'it said nothing'}")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
     async def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
         """Have something done; raises ControlError."""
         async with self._lock:
             assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            return await self.answer(timeout)
+            self._last += 1
+            self.process.stdin.write(json.dumps({"id": self._last, "do": do, **arguments}).encode() + b"\n")
+            return await self.answer(self._last, timeout)
 
     async def change(self, node: str, event: str) -> None:
         """Let something happen to the network of a node; raises ControlError."""
@@ -78,7 +86,7 @@ async def lab_of(scenario: Scenario) -> AsyncIterator[LabClient]:
     process = await asyncio.create_subprocess_exec(*command, str(scenario.seed), **options)
     try:
         client = LabClient(process)
-        await client.answer(BUILD_TIMEOUT)
+        await client.answer(0, BUILD_TIMEOUT)
         built = await client.ask(
             "build", BUILD_TIMEOUT, nodes=_nodes(scenario), dht=scenario.dht_nodes, relays=scenario.relays
         )

@@ -109,18 +109,19 @@ def main() -> None:
     try:
         lab = Lab(seed=int(sys.argv[1]))
     except (TomError, OSError) as exc:
-        _say({"error": str(exc)})
+        _say({"id": 0, "error": str(exc)})
         return
     with lab:
-        _say({"ok": {}})
+        _say({"id": 0, "ok": {}})
         mine = CampaignLab(lab)
         for line in sys.stdin:
+            ask = json.loads(line)
+            number = ask.pop("id")
             try:
-                ask = json.loads(line)
                 done = mine.build(**ask) if ask.pop("do") == "build" else mine.change(**ask)
-                _say({"ok": done})
+                _say({"id": number, "ok": done})
             except Exception as exc:  # whatever it was, the campaign is to know it, and the lab to be closed
-                _say({"error": f"{type(exc).__name__}: {exc}"})
+                _say({"id": number, "error": f"{type(exc).__name__}: {exc}"})
 
 
 def _say(message: Mapping[str, Any]) -> None:

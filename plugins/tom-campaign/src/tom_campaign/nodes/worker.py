@@ -50,6 +50,9 @@ from tom_connect.tickets import parse_target
 MAX_SESSIONS: Final = 256
 """Nodes with which a node keeps connections at the same time."""
 
+MAX_TARGETS: Final = 1024
+"""Nodes that one campaign may be about; each has a lock, until it is closed."""
+
 Answer = Mapping[str, Any]
 Tell = Callable[[Window], None]
 
@@ -106,6 +109,8 @@ class Worker:
         if isinstance(ask, Bind):
             raise ControlError("this node is bound already")
         target = parse_target(ask.target)
+        if target.node_id not in self._busy and len(self._busy) >= MAX_TARGETS:
+            raise ControlError(f"{MAX_TARGETS} nodes have been asked for already")
         async with self._busy.setdefault(target.node_id, asyncio.Lock()):
             return await self._measure(ask, target, tell)
 
@@ -131,6 +136,7 @@ class Worker:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        self._busy.clear()
 
     def _session(self, target: NodeAddr) -> Session:
         session = self._sessions.get(target.node_id)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +71,14 @@ def test_all_of_a_scenario_is_read() -> None:
 def test_the_digest_is_of_the_whole_file() -> None:
     """A scenario that was changed in any way is another one."""
     assert read(GOOD).digest == read(GOOD).digest != read(GOOD + "\n").digest
+
+
+def test_scenarios_of_the_documentation_are_valid() -> None:
+    """Each TOML block of the page on campaigns is a scenario without a mistake."""
+    root = next(parent for parent in pathlib.Path(__file__).parents if (parent / "docs" / "how-to").is_dir())
+    page = (root / "docs" / "how-to" / "measure-a-network.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert [read(block).name for block in blocks] == ["tiny", "home-to-hotel"]
 
 
 @pytest.mark.parametrize("name", shipped_scenarios())
