@@ -22,6 +22,7 @@ from benchmarks import (
     bench_relay,
     bench_serverless,
     bench_serverless_discovery,
+    bench_serverless_idle,
     bench_shared_socket,
     bench_throughput,
 )
@@ -47,6 +48,7 @@ ALL = (
     bench_pkarr.RESOLVE,
     bench_serverless.BENCH,
     bench_serverless_discovery.BENCH,
+    bench_serverless_idle.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
