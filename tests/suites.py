@@ -1,7 +1,7 @@
-"""A pytest plugin that marks tests by their folder: `interop`, `netns`, and `slow` for the commands run as processes.
+"""A pytest plugin that marks tests by folder: `interop`, `netns`, `costly`, and `slow` for commands as processes.
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
-of theirs.
+of theirs. With `--hypothesis-profile=brief` they try a few examples only.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("unhurried", settings.default, deadline=None)
+settings.register_profile("brief", settings.get_profile("unhurried"), max_examples=10)
 settings.load_profile("unhurried")
 
 _INTEROP = Path(__file__).parent / "interop"
 _ROOT = Path(__file__).parents[1]
 _PROCESSES = Path(__file__).parent / "e2e"
+_COSTLY = (Path(__file__).parent / "sim", Path(__file__).parent / "repository")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -28,6 +30,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("netns")
     if _PROCESSES in item.path.parents:
         item.add_marker("slow")
+    if any(folder in item.path.parents for folder in _COSTLY):
+        item.add_marker("costly")
 
 
 def _in_netns(path: Path) -> bool:

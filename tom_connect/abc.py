@@ -67,6 +67,116 @@ class SharedSocket(Protocol):
         """The addresses that the sockets are bound to, one a family; hosts may be wildcards."""
 
 
+class DirectStream(Protocol):
+    """A stream of a DirectConnection, which both ends may write; `tom_connect.BiStream` is one."""
+
+    async def read(self, n: int = -1) -> bytes:
+        """Up to `n` bytes as soon as there are any, b"" at the end; raises ConnectionError."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Exactly `n` bytes; raises asyncio.IncompleteReadError at an earlier end, ConnectionError."""
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; raises ConnectionError once the connection has ended."""
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+
+    def finish(self) -> None:
+        """Say that no more is written."""
+
+
+class DirectConnection(Protocol):
+    """A QUIC connection of a plugin's own, over one UDP path, with a node whose key is proven.
+
+    It is no part of what the endpoint has with that node: it never goes through a relay, and follows the peer alone.
+    """
+
+    @property
+    def remote_node_id(self) -> NodeId:
+        """The peer's proven key."""
+
+    @property
+    def remote_addr(self) -> SocketAddr:
+        """Where the peer is now."""
+
+    @property
+    def rtt(self) -> float:
+        """The smoothed round-trip time, seconds."""
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes that a datagram may have now; it follows the path."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended."""
+
+    @property
+    def local_node_id(self) -> NodeId:
+        """The key that we have proven: ours, or a fresh one."""
+
+    async def datagrams_sent(self, below: int) -> None:
+        """Wait until fewer than `below` datagrams are queued; raises ConnectionError once the connection has ended."""
+
+    def send_datagram(self, data: bytes) -> None:
+        """Queue a datagram, to be sent unreliably; when many are queued the oldest is dropped.
+
+        Raises DatagramTooLargeError, or ConnectionError once the connection has ended.
+        """
+
+    async def read_datagram(self) -> bytes:
+        """The next datagram; raises ConnectionError once the connection has ended."""
+
+    async def open_bi(self) -> DirectStream:
+        """Open a stream; the peer hears of it with the first bytes."""
+
+    async def accept_bi(self) -> DirectStream:
+        """The next stream that the peer opened; raises ConnectionError once the connection has ended."""
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """End the connection with an application error code and a text."""
+
+    async def closed(self) -> Exception:
+        """Wait for the end, and return what ended it."""
+
+
+class DirectConnections(Protocol):
+    """QUIC connections that plugins have of their own, on the endpoint's socket and with its key."""
+
+    async def dial(
+        self,
+        target: NodeAddr | SocketAddr,
+        alpn: str,
+        *,
+        trusted: bool = False,
+        timeout: float = 5.0,
+        anonymous: bool = False,
+    ) -> DirectConnection:
+        """Connect to a node at its direct addresses, found by discovery if none is given, or to whoever is at one.
+
+        Given a mere address, the key is whatever the peer proves: see `remote_node_id`. `trusted`: the user named the
+        address; if not, it may not lead into networks that are ours alone. `anonymous`: with a fresh key, forgotten
+        afterwards. To an address that has not answered go at most 3 datagrams of 1200 bytes, and not again at once.
+        Raises DialError, DiscoveryError, PeerIdentityError or ConnectionError.
+        """
+
+    def serve(self, alpn: str, handler: Callable[[DirectConnection], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        """Take connections that speak `alpn`, each in a task that runs `handler`; its end closes the connection.
+
+        Returns what ends it: no more are taken then, and those that there are end. Raises PluginError if the ALPN is
+        taken.
+        """
+
+
+@attrs.frozen
+class Reachability:
+    """Whether strangers reach our socket unasked. `addrs`: where, the best first; `why_not`: why there is none."""
+
+    addrs: tuple[SocketAddr, ...] = ()
+    why_not: str | None = "nothing is known of our network yet"
+
+
 @attrs.frozen
 class PluginContext:
     """What a plugin gets from the endpoint that it serves."""
@@ -96,6 +206,14 @@ class PluginContext:
     """Whether the endpoint sends and takes direct packets; one that does not has no wish to be found at its address."""
     public_relays: tuple[str, ...] = ()
     """Names of lists of public relays that may be used where no other relay can be."""
+    dht_only: bool = False
+    """Whether nothing is to be used but the DHT, and what is found through it."""
+    connections: DirectConnections | None = None
+    """QUIC connections of the plugin's own; None where there are none, as in tests."""
+    reachability: Watch[Reachability] | None = None
+    """Whether strangers reach our socket, as far as the endpoint knows; None where nobody finds out."""
+    directories: Callable[[], Sequence[TopicDirectory]] = tuple
+    """The topic directories of all plugins, once they have started."""
     direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
     """Addresses from which nodes that we are connected to directly have proven to answer, at most 16, newest last."""
 
@@ -135,12 +253,18 @@ class Discovery(PluginObject):
     stage: float = 0.0
     """Seconds after the start of a look-up at which this source is asked: 0 for the DHT; a hedge for others.
 
-    A hedge adapts to what the earlier sources usually take, within a factor of two above.
+    A hedge adapts to what the earlier sources usually take, within a factor of two above, and is none for a source that
+    is quicker than they are.
     """
     stage_is_fixed: bool = False
     """Whether `stage` is kept as it is, for a last resort."""
     asks_nobody: bool = False
     """Whether it answers from what it has: how quick it is then says nothing of how long others take."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer soon. One that is still joining its network, say, is asked too but not waited for."""
+        return True
 
     @abc.abstractmethod
     def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
@@ -166,6 +290,7 @@ class Publisher(PluginObject):
     """Tells the world where we are."""
 
     serverless: bool = False
+    """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
     republish_after: float = 3600.0
     """Seconds after which the core publishes again although nothing changed."""
     timeout: float = 30.0
@@ -174,6 +299,32 @@ class Publisher(PluginObject):
     @abc.abstractmethod
     async def publish(self, record: SignedRecord) -> PublishReport:
         """Store the record. The core owns task, time-out, retry and newest-wins; raise NetworkError on failure."""
+
+
+class TopicDirectory(PluginObject):
+    """Where nodes say that they are there for something, and are found by those who look for it.
+
+    A topic is 20 bytes. Nobody vouches for an address that is found: it may be dead, a stranger's, or an attacker's.
+    """
+
+    serverless: bool = False
+    """Whether it works without any server that somebody must run; others are left out by `dht_only`."""
+    lifetime: float = 1800.0
+    """Seconds for which an announcement holds."""
+
+    @abc.abstractmethod
+    async def announce(self, topic: bytes, port: int | None = None) -> int:
+        """Say that we are there, at the address from which we are seen; returns how many servers or nodes took it.
+
+        `port`: the one to name, None: that of our shared socket as others see it. Raises NetworkError on failure.
+        """
+
+    @abc.abstractmethod
+    def find(self, topic: bytes) -> AsyncIterator[SocketAddr]:
+        """The addresses under a topic, as they are found, each once; closing the iterator cancels the work.
+
+        Raises NetworkError where nobody could be asked.
+        """
 
 
 class DatagramProtocol(PluginObject):
@@ -195,9 +346,10 @@ class DatagramProtocol(PluginObject):
 class RelayInfo:
     """One relay as its transport knows it.
 
-    `kind`: "configured", "public" (a fall-back of somebody's that was asked for) or "found" (named by a peer's
-    address); `connected`: whether datagrams pass now; `rtt`: seconds to the relay and back, None before it is known;
-    `home`: whether it is the one at which we are reachable; `problem`: why it is not connected, or what it told us.
+    `kind`: "configured", "public" (a fall-back of somebody's that was asked for), "volunteer" (a node's, found in a
+    topic directory) or "found" (named by a peer's address); `connected`: whether datagrams pass now; `rtt`: seconds to
+    the relay and back, None before it is known; `home`: whether it is the one at which we are reachable; `problem`: why
+    it is not connected, or what it told us.
     """
 
     url: RelayUrl
@@ -233,6 +385,12 @@ class RelayTransport(PluginObject):
     """Carries datagrams through relays of the URL schemes that it claims."""
 
     schemes: frozenset[str] = frozenset()
+    """The URL schemes that it claims, in lower case; the first transport to claim one keeps it."""
+
+    @property
+    def publishes_standby(self) -> bool:
+        """Whether the standby relay is published beside the home relay."""
+        return False
 
     @abc.abstractmethod
     def send(self, relay: RelayUrl, node_id: NodeId, datagrams: Sequence[bytes], ecn: int) -> bool:
@@ -297,16 +455,57 @@ class AddressSource(PluginObject):
         """The network is another one: find out at once which addresses still hold. Must not block."""
 
 
+@attrs.frozen
+class Call:
+    """Somebody wants to reach us.
+
+    `addrs`: where it may be, and nobody vouches for that; `sealed`: what it says, a disco packet for us that the core
+    opens and judges, None if it left nothing but its address; `attested`: the IP addresses, as text, from which
+    several parties that are independent of the caller and of one another say that the call came.
+    """
+
+    addrs: tuple[SocketAddr, ...] = ()
+    sealed: bytes | None = None
+    attested: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Callee:
+    """What a node has to say about being called.
+
+    `filtered`: whether a NAT that filters stands before it, so that a packet of ours that comes before it has let us in
+    may spoil the way; None if that is not known.
+    `ports_differ`: whether its NAT gives each destination another port; `attested`: as in `Call`, where it is.
+    """
+
+    filtered: bool | None = None
+    ports_differ: bool = False
+    attested: tuple[str, ...] = ()
+
+
 class Rendezvous(PluginObject):
-    """Carries a sealed call-me-maybe to a node where no path to it exists yet."""
+    """Leaves calls for nodes to which no path exists yet, and finds those that others left for us."""
+
+    serverless: bool = False
 
     @abc.abstractmethod
-    async def call(self, node_id: NodeId, sealed: bytes) -> None:
-        """Leave a call of ours for a node; raises NetworkError if it could not be left."""
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
+        """Leave a call of ours for a node; the core cancels it when it is not wanted any more.
+
+        `sealed`: what we have to say, for the node alone; a rendezvous by which the node learns our address may leave
+        it out where that is enough. `opened`: set once our NAT lets in what comes from the node's addresses; whatever
+        makes the node send there must wait for it. `learned`: called with what is found out about the node. Raises
+        NetworkError if the call could not be left.
+        """
 
     @abc.abstractmethod
-    def calls(self) -> AsyncIterator[bytes]:
-        """The sealed calls that others left for us."""
+    def calls(self) -> AsyncIterator[Call]:
+        """The calls that others leave for us, until it is closed."""
+
+    def network_changed(self) -> None:
+        """The network is another one: be found there too. Must not block."""
 
 
 class ConnectionGuard(PluginObject):

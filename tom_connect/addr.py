@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import attrs
 
-from tom_connect.exceptions import InvalidAddrError
+from tom_connect.exceptions import InvalidAddrError, InvalidKeyError
 from tom_connect.keys import NodeId
 
 MAX_USER_DATA = 245
@@ -23,6 +23,10 @@ _RELAY_URL = re.compile(
     r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
     r"(?::([0-9]{1,5}))?"
     r"((?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*)"
+)
+# A relay that is a node: its key, and its address where that is known.
+_NODE_URL = re.compile(
+    r"tom://([A-Za-z0-9]{52}|[0-9A-Fa-f]{64})(?:@([0-9.]{7,15}:[0-9]{1,5}|\[[0-9A-Fa-f:.]{2,45}\]:[0-9]{1,5}))?/?", re.I
 )
 _SHOWN = 80  # characters of bad input that a message repeats
 
@@ -102,7 +106,11 @@ _LOCAL_NETWORKS = tuple(
 
 @attrs.frozen(order=True, repr=False, str=False)
 class RelayUrl:
-    """The URL of a relay, in normal form; `str()` gives it. Schemes: whatever a relay transport claims."""
+    """The URL of a relay, in normal form; `str()` gives it. Schemes: whatever a relay transport claims.
+
+    `tom://NODEID@IP:PORT`, or `tom://NODEID` where the address is to be looked up, is a relay that is a node itself: it
+    is named by its key and reached by QUIC.
+    """
 
     url: str
 
@@ -110,12 +118,15 @@ class RelayUrl:
     def parse(cls, text: str) -> RelayUrl:
         """Read a URL such as `https://relay.example/`; raises InvalidAddrError.
 
-        Scheme and host are lowered, an empty path becomes `/`; user names, queries and fragments are refused.
+        Scheme and host are lowered, an empty path becomes `/`; user names, queries and fragments are refused. One with
+        the scheme `tom` has its key in hexadecimal and no path.
         """
         text = text.strip()
         shown = repr(text[:_SHOWN])
         if len(text) > MAX_RELAY_URL:
             raise InvalidAddrError(f"not a relay URL: {shown} (at most {MAX_RELAY_URL} characters)")
+        if text[:6].lower() == "tom://":
+            return cls._parse_node(text, shown)
         match = _RELAY_URL.fullmatch(text)
         if match is None:
             raise InvalidAddrError(f"not a relay URL: {shown} (expected SCHEME://HOST[:PORT][/PATH] and no more)")
@@ -133,22 +144,58 @@ class RelayUrl:
             raise InvalidAddrError(f"not a relay URL: {shown} (at most {MAX_RELAY_URL} characters)")
         return cls(url)
 
+    @classmethod
+    def _parse_node(cls, text: str, shown: str) -> RelayUrl:
+        match = _NODE_URL.fullmatch(text)
+        if match is None:
+            raise InvalidAddrError(f"not a relay URL: {shown} (expected tom://NODEID or tom://NODEID@IP:PORT)")
+        try:
+            node_id = NodeId.parse(match[1])
+            return cls.of_node(node_id, None if match[2] is None else SocketAddr.parse(match[2]))
+        except (InvalidKeyError, InvalidAddrError) as exc:
+            raise InvalidAddrError(f"not a relay URL: {shown} ({exc})") from None
+
+    @classmethod
+    def of_node(cls, node_id: NodeId, addr: SocketAddr | None = None) -> RelayUrl:
+        """The URL of a relay that is a node, with the address at which it is reached if that is known.
+
+        Raises InvalidAddrError for an address that means nothing to others: a port of 0, a scope id.
+        """
+        if addr is not None and not is_shareable(addr):
+            raise InvalidAddrError(f"a relay at {addr} can't be reached by others")
+        return cls(f"tom://{node_id}" if addr is None else f"tom://{node_id}@{addr}")
+
+    @property
+    def node_id(self) -> NodeId | None:
+        """The key of a relay that is a node, None for others."""
+        return NodeId.parse(self.url[6:70]) if self.scheme == "tom" else None
+
+    @property
+    def node_addr(self) -> SocketAddr | None:
+        """The address in the URL of a relay that is a node; None if it has none, and for others."""
+        text = self.url[71:] if self.scheme == "tom" else ""
+        return SocketAddr.parse(text) if text else None
+
     @property
     def scheme(self) -> str:
         """The part before `://`."""
         return self.url.partition("://")[0]
 
     @property
+    def _netloc(self) -> str:
+        return self.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+
+    @property
     def host(self) -> str:
         """The host: a name, an IPv4 address, or an IPv6 address in brackets; without a dot at its end."""
-        netloc = self.url.partition("://")[2].partition("/")[0]
+        netloc = self._netloc
         host, sep, _port = netloc.rpartition(":") if not netloc.endswith("]") else ("", "", "")
         return (host if sep else netloc).rstrip(".")
 
     @property
     def port(self) -> int | None:
         """The port, where it is said."""
-        netloc = self.url.partition("://")[2].partition("/")[0]
+        netloc = self._netloc
         tail = netloc.rpartition(":")[2]
         return int(tail) if not netloc.endswith("]") and ":" in netloc else None
 

@@ -16,6 +16,7 @@ from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
+from tom_connect.direct import OwnConnections
 from tom_connect.discovery import DiscoveryService, KnownRecords, Lookup, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
@@ -34,6 +35,7 @@ from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginIn
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
+from tom_connect.rendezvous import RendezvousService
 from tom_connect.signing import NodeSigner, SystemClock
 from tom_connect.tickets import parse_target
 from tom_connect.watch import Watch
@@ -71,10 +73,12 @@ class Endpoint:
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._driver: Driver
+        self._connections: OwnConnections
         self._net: NetReporter
         self._contexts: PluginContexts
         self._publishing: PublishService
         self._discovery: DiscoveryService
+        self._rendezvous: RendezvousService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -184,6 +188,7 @@ class Endpoint:
             addr,
             alpn,
             discovery=self._discovery,
+            rendezvous=self._rendezvous if self._config.direct else None,
             address_filter=self._own.filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
@@ -228,6 +233,8 @@ class Endpoint:
         if not self._objects.let_in(link.peer, link.alpn):
             link.refuse("refused")
             return
+        if not self._closed and self._connections.take(link):
+            return
         if self._closed or len(self._waiting) >= self._config.max_incoming:
             link.refuse("too many connections wait to be accepted")
             return
@@ -268,6 +275,13 @@ class Endpoint:
             on_change=self._own.update,
             report_failure=self._host.report_failure,
         )
+        self._connections = OwnConnections(
+            self._driver,
+            direct=config.direct,
+            address_filter=lambda: self._own.filter,
+            discovery=lambda: self._discovery,
+            spawn=self._spawn,
+        )
         self._own.net = self._net.report
         self._magic.add_protocol(self._net)
         self._driver.set_foreign(self._net.quic_received)
@@ -289,6 +303,8 @@ class Endpoint:
             self._spawn("tom-connect", watch.run(), "watching the network")
         if self._objects.publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
+        if self._rendezvous:
+            self._spawn("tom-connect", self._rendezvous.run(), "meeting others")
         for name, source in self._own.sources:
             self._spawn(name, self._own.follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
@@ -305,6 +321,9 @@ class Endpoint:
                 socket=self._magic.shared,
                 create_task=self._spawn,
                 report_external_addr=self._net.plugin_told,
+                connections=self._connections.lend,
+                reachability=self._own.reachability,
+                directories=lambda: [directory for _name, directory in self._objects.directories],
                 direct_peers=self._magic.direct_peers.addrs,
             )
         )
@@ -318,11 +337,19 @@ class Endpoint:
             known=KnownRecords(data) if data is not None else None,
         )
         self._own.relays, self._own.sources = objects.relays, objects.address_sources
+        self._rendezvous = RendezvousService(
+            objects.rendezvous if self._config.direct else (),
+            self._magic,
+            let_in_from=objects.let_in_from,
+            report_failure=self._host.report_failure,
+        )
 
     def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(name, coroutine), name=f"{name}: {what}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # What is cancelled before its first step is never awaited, which is no mistake of the plugin's.
+        task.add_done_callback(lambda _task: coroutine.close())
         return task
 
     async def _guarded(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:

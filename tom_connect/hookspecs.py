@@ -20,9 +20,11 @@ from tom_connect.abc import (
     Discovery,
     PathSelector,
     PluginContext,
+    PluginObject,
     Publisher,
     RelayTransport,
     Rendezvous,
+    TopicDirectory,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +69,14 @@ class TomHookSpecs:
     @hookspec
     def tom_rendezvous(self, ctx: PluginContext) -> Rendezvous | Sequence[Rendezvous] | None:
         """Return what carries call-me-maybe where no path exists yet."""
+
+    @hookspec
+    def tom_topic_directory(self, ctx: PluginContext) -> TopicDirectory | Sequence[TopicDirectory] | None:
+        """Return where nodes announce themselves under a topic, and are found."""
+
+    @hookspec
+    def tom_service(self, ctx: PluginContext) -> PluginObject | Sequence[PluginObject] | None:
+        """Return what works beside the endpoint and fits no other hook; it is started and closed with the others."""
 
     @hookspec
     def tom_connection_guard(self, ctx: PluginContext) -> ConnectionGuard | Sequence[ConnectionGuard] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from tom_connect.abc import AddressSource, RelayTransport
+from tom_connect.abc import AddressSource, Reachability, RelayTransport
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.holepunch.addrfilter import AddressFilter
@@ -16,6 +16,7 @@ from tom_connect.holepunch.disco import Mapping
 from tom_connect.keys import NodeId
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.netreport.interfaces import MAX_ADDRESSES, NetworkState, expand_wildcards, network_state
+from tom_connect.netreport.reachability import reachability
 from tom_connect.netreport.report import Filtering, NetReport
 from tom_connect.netreport.report import Mapping as ReportedMapping
 from tom_connect.watch import Watch
@@ -38,6 +39,8 @@ class OwnAddresses:
     def __init__(self, node_id: NodeId, config: EndpointConfig, magic: MagicSocket) -> None:
         self.known = Watch(NodeAddr(node_id))
         self.told = Watch(NodeAddr(node_id))
+        self.reachability = Watch(Reachability())
+        """Whether strangers reach us unasked."""
         self.filter = AddressFilter.of(config)
         self.state = NetworkState()
         """What the last look at the interfaces has shown."""
@@ -68,10 +71,12 @@ class OwnAddresses:
     def update(self) -> None:
         """Gather anew, and tell those who watch or wait if something differs."""
         found = self.local()
+        local = tuple(found)
         seen = self.net.value
         mapped = [addr for _name, source in self.sources for addr in source.watch().value]
         doubtful = set(seen.reflexive).difference(seen.confirmed, found, mapped)
         found += [*seen.reflexive, *mapped]
+        self.reachability.set(reachability(seen, local, mapped, self.filter.publishable, direct=self._direct))
         homes = (transport.home_relay().value for _name, transport in self.relays)
         relays = tuple(home for home in homes if home is not None)
         known = NodeAddr(self._node_id, relays, found if self._direct else ())
@@ -79,16 +84,18 @@ class OwnAddresses:
         behind = seen.ipv4
         self._magic.set_own_nat(
             _MAPPINGS[behind.mapping],
-            behind.reflexive[0] if behind.reflexive else None,
+            behind.reflexive[0] if behind.reflexive else SocketAddr(behind.shifting, 0) if behind.shifting else None,
             filtered=behind.filtering is not Filtering.ENDPOINT_INDEPENDENT,
             blocked=seen.udp_blocked is True,
+            carrier=behind.carrier_nat,
         )
-        spare = (transport.standby_relay().value for _name, transport in self.relays)
+        spare = [transport.standby_relay().value for _name, transport in self.relays]
+        published = (transport.standby_relay().value for _name, transport in self.relays if transport.publishes_standby)
         self._magic.set_own_candidates(known.direct_addrs, (*relays, *(url for url in spare if url is not None)))
         told = [addr for addr in known.direct_addrs if self.filter.publishable(addr) and addr not in doubtful]
         # A reflexive or mapped address says more than an interface's: where space is short, the last ones are cut.
         told.sort(key=lambda addr: addr not in seen.confirmed and addr not in mapped)
-        self.told.set(NodeAddr(self._node_id, relays, told))
+        self.told.set(NodeAddr(self._node_id, (*relays, *(url for url in published if url is not None)), told))
 
     def local(self) -> list[SocketAddr]:
         """Where our sockets can be reached on this machine's own interfaces."""
@@ -109,3 +116,4 @@ class OwnAddresses:
         """End what watches us."""
         self.known.close()
         self.told.close()
+        self.reachability.close()

@@ -57,7 +57,8 @@ async def command(run: Invocation, wait: float) -> None:
         told = {name: dict(values) for name, values in endpoint.diagnostics().items()}
         plugins = endpoint.plugins
     probing = run.config.direct and not run.config.dht_only
-    diagnosis = diagnose(report, relays_wanted=wanted, probing=probing)
+    others_asked = any(p.state == "loaded" and "tom_datagram_protocol" in p.hooks for p in plugins)
+    diagnosis = diagnose(report, relays_wanted=wanted, probing=probing, others_asked=others_asked)
     diagnosis = diagnosis.with_findings(serverless_findings(serverless.report, diagnosis, wanted=run.config.dht_only))
     if run.output.json:
         run.output.event(

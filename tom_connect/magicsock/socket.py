@@ -23,11 +23,11 @@ from tom_connect.holepunch.disco import DiscoError, Mapping
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
-from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
-from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
+from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress, SinglePath
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
 from tom_connect.magicsock.directpeers import DirectPeers
+from tom_connect.magicsock.doorstep import Doorstep
 from tom_connect.magicsock.portsockets import PortSockets
 from tom_connect.magicsock.provisional import ProvisionalTable
 from tom_connect.magicsock.rebinding import Rebinding
@@ -110,6 +110,8 @@ class MagicSocket:
         self._writable: Callable[[], None] | None = None
         self._observed: Callable[[SocketAddr, NodeId], None] | None = None
         self._selector: PathSelector | None = None
+        self.doorstep = Doorstep(self._core, clock=clock, pump=self._pump, route=self._direct_route)
+        """Where those meet who have no path to each other yet."""
         self.shared: SharedSocket = SharedUdp(self.send, lambda: self.local_addrs)
         """What plugins get of this socket."""
         self.direct_peers = DirectPeers()
@@ -267,7 +269,7 @@ class MagicSocket:
 
     def send_quic(
         self,
-        dest: NodeAddress | ProvisionalAddress,
+        dest: NodeAddress | ProvisionalAddress | SinglePath,
         datagrams: Sequence[bytes],
         now: float,
         *,
@@ -282,6 +284,12 @@ class MagicSocket:
                 self._send_to_path(dest.path, datagrams)
                 return
             dest = dest.node
+        elif isinstance(dest, SinglePath):
+            if dest.takes(sum(map(len, datagrams))):
+                self._send_to_path(dest.path, datagrams)
+            else:
+                self.counters["send: address not confirmed"] += len(datagrams)
+            return
         remote = dest.remote
         paths = remote.core
         if remote.version != paths.version:
@@ -313,6 +321,9 @@ class MagicSocket:
         """What sends to a path, and the address that it wants; None if this machine has none for it."""
         if isinstance(path, RelayPath):
             return (self.relays, path) if self.relays.carries(path.url) else None
+        return self._direct_route(path)
+
+    def _direct_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
         return self._udp_route(path) if self._direct else None
 
     def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
@@ -439,13 +450,20 @@ class MagicSocket:
         self._pump()
 
     def set_own_nat(
-        self, mapping: Mapping, addr: SocketAddr | None, *, filtered: bool = True, blocked: bool = False
+        self,
+        mapping: Mapping,
+        addr: SocketAddr | None,
+        *,
+        filtered: bool = True,
+        blocked: bool = False,
+        carrier: bool = False,
     ) -> None:
         """Say what is before us in IPv4: how it maps, and where others see our socket (None if that is not known).
 
-        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all; `carrier`:
+        there is a carrier's NAT behind our router's.
         """
-        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked)
+        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked, carrier=carrier)
         self._pump()
 
     def why_relayed(self, remote: Remote) -> str | None:
@@ -500,11 +518,11 @@ class MagicSocket:
     def _flush_outbox(self) -> None:
         if self._core.openers:
             openers, self._core.openers = self._core.openers, []
-            for addr, packet in openers:
+            for addr, packet, ttl in openers:
                 if isinstance(addr, ViaSocket):
-                    self._send_via(addr, packet, OPENING_TTL)
+                    self._send_via(addr, packet, ttl)
                 elif (opened := self._udp_route(addr)) is not None:
-                    opened[0].send_opener(packet, opened[1], OPENING_TTL)
+                    opened[0].send_opener(packet, opened[1], ttl)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
             if isinstance(path, ViaSocket):

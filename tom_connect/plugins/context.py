@@ -6,12 +6,20 @@ import asyncio
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from tom_connect.abc import Clock, PluginContext, SharedSocket, Signer
+from tom_connect.abc import (
+    Clock,
+    DirectConnections,
+    PluginContext,
+    Reachability,
+    SharedSocket,
+    Signer,
+    TopicDirectory,
+)
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.keys import NodeId
@@ -24,8 +32,8 @@ logger = logging.getLogger("tom_connect.plugins")
 class Facilities:
     """What is the same in every plugin's context.
 
-    `create_task` and `report_external_addr` are given the plugin's name first, so that the endpoint knows whose task
-    failed and who saw an address.
+    `create_task`, `report_external_addr` and `connections` are given the plugin's name first, so that the endpoint
+    knows whose task failed and who saw an address.
     """
 
     node_id: NodeId
@@ -35,6 +43,9 @@ class Facilities:
     socket: SharedSocket
     create_task: Callable[[str, Coroutine[Any, Any, None], str], asyncio.Task[None]]
     report_external_addr: Callable[[str, SocketAddr], None]
+    connections: Callable[[str], DirectConnections] | None = None
+    reachability: Watch[Reachability] | None = None
+    directories: Callable[[], Sequence[TopicDirectory]] = tuple
     direct_peers: Watch[tuple[SocketAddr, ...]] = attrs.Factory(lambda: Watch(()))
 
 
@@ -68,6 +79,10 @@ class PluginContexts:
                 relay_urls=() if self._config.dht_only else self._config.relay_urls,
                 direct=self._config.direct,
                 public_relays=() if self._config.dht_only else self._config.public_relays,
+                dht_only=self._config.dht_only,
+                connections=None if lent.connections is None else lent.connections(name),
+                reachability=lent.reachability,
+                directories=lent.directories,
                 direct_peers=lent.direct_peers,
             )
         return self._made[name]

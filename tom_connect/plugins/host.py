@@ -27,6 +27,7 @@ from tom_connect.abc import (
     Publisher,
     RelayTransport,
     Rendezvous,
+    TopicDirectory,
 )
 from tom_connect.config import EndpointConfig
 from tom_connect.exceptions import ConfigError
@@ -62,6 +63,8 @@ _RESULT_TYPES: Mapping[str, type] = {
     "tom_datagram_protocol": DatagramProtocol,
     "tom_address_source": AddressSource,
     "tom_rendezvous": Rendezvous,
+    "tom_topic_directory": TopicDirectory,
+    "tom_service": PluginObject,
     "tom_connection_guard": ConnectionGuard,
     "tom_path_selector": PathSelector,
 }
@@ -185,6 +188,12 @@ class PluginHost:
     ) -> list[tuple[str, AddressSource]]: ...
     @overload
     def collect(self, hook: Literal["tom_rendezvous"], ctx_factory: ContextFactory) -> list[tuple[str, Rendezvous]]: ...
+    @overload
+    def collect(
+        self, hook: Literal["tom_topic_directory"], ctx_factory: ContextFactory
+    ) -> list[tuple[str, TopicDirectory]]: ...
+    @overload
+    def collect(self, hook: Literal["tom_service"], ctx_factory: ContextFactory) -> list[tuple[str, PluginObject]]: ...
     @overload
     def collect(
         self, hook: Literal["tom_connection_guard"], ctx_factory: ContextFactory

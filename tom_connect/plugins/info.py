@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """The plugin API of this core. Minor grows when hooks or arguments are added, major when one changes or goes."""
 OLDEST_API_VERSION = (1, 0)
 """The oldest plugin API that this core still serves."""

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 
 from aioquic.quic import events as quic_events
 
+from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import ConnectionClosedError, EndpointClosedError
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId, SecretKey
+from tom_connect.magicsock.address import SinglePath
 from tom_connect.magicsock.socket import MagicSocket
 from tom_connect.quic.accept import Acceptor
 from tom_connect.quic.engine import Engine
@@ -56,6 +58,8 @@ class Driver:
         self.tickets = TicketStore()
         self.counters: Counter[str] = Counter()
         self.links: set[Link] = set()
+        self.single_path_alpns: set[str] = set()
+        """Protocols of which each connection keeps to one UDP path, apart from all other traffic with the node."""
         self._logger = logger or logging.getLogger(__name__)
         self._on_incoming = on_incoming
         self._loop = asyncio.get_running_loop()
@@ -93,6 +97,22 @@ class Driver:
         )
         link = Link(self, engine, remote.address, is_client=True, dialed=(peer, alpn))
         link.bind_remote(remote)
+        self.add(link)
+        return link
+
+    def connect_single(
+        self, addr: SocketAddr, alpn: str, *, peer: NodeId | None, secret_key: SecretKey | None = None
+    ) -> Link:
+        """A link to whoever answers at one UDP address, not yet started; its datagrams take no other path.
+
+        `peer`: the key that must answer, None: any; `secret_key`: who we are, if not the endpoint.
+        """
+        if self._closed:
+            raise EndpointClosedError("the endpoint is closed")
+        engine = Engine.client(
+            secret_key=secret_key or self.secret_key, peer=peer, alpns=(alpn,), settings=self.settings
+        )
+        link = Link(self, engine, SinglePath(addr), is_client=True)
         self.add(link)
         return link
 
@@ -261,8 +281,15 @@ class Driver:
     def _confirmed(self, link: Link, event: HandshakeConfirmed) -> None:
         link.handshake = event
         link.deadline = None
-        if not link.is_client:
-            path = link.last_path
+        path = link.last_path
+        if not link.is_client and link.alpn in self.single_path_alpns:
+            self._acceptor.settled(link)
+            if not isinstance(path, SocketAddr):
+                link.refuse("this protocol is spoken over direct paths alone")
+                return
+            self.magic.drop_provisional(link.dest)  # type: ignore[arg-type]
+            link.dest = SinglePath(path, credit=None)
+        elif not link.is_client:
             assert path is not None, "a handshake is confirmed by a packet, and packets come from somewhere"
             address = self.magic.bind_provisional(link.dest, event.peer_node_id, path)  # type: ignore[arg-type]
             link.bind_remote(address.remote)

@@ -78,6 +78,7 @@ class Engine(Authenticated):
         self,
         *,
         secret_key: SecretKey,
+        is_client: bool,
         peer: NodeId | None,
         alpns: Sequence[str],
         settings: TransportSettings,
@@ -89,7 +90,6 @@ class Engine(Authenticated):
         retry_source_connection_id: bytes | None = None,
     ) -> None:
         """Use `Engine.client` or `Engine.server`."""
-        is_client = peer is not None
         for alpn in alpns:
             if not alpn.isascii() or not 1 <= len(alpn) <= 255:
                 raise InvalidInputError(f"an ALPN is 1 to 255 ASCII characters, not {alpn!r}")
@@ -147,7 +147,7 @@ class Engine(Authenticated):
         cls,
         *,
         secret_key: SecretKey,
-        peer: NodeId,
+        peer: NodeId | None,
         alpns: Sequence[str],
         settings: TransportSettings,
         ticket: PeerTicket | None = None,
@@ -155,17 +155,18 @@ class Engine(Authenticated):
         early_data: bool = False,
         ticket_store: TicketStore | None = None,
     ) -> Engine:
-        """A client that dials `peer`; call `start(now)` next.
+        """A client that dials `peer`, or None: whoever answers and proves a key; call `start(now)` next.
 
         Without a `ticket` it takes one from the store where there is one. `early_data` lets what is written before
         the handshake is done go out as 0-RTT, if the ticket allows it. Raises InvalidInputError for a bad ALPN.
         """
-        if ticket is None and ticket_store is not None and alpns:
+        if ticket is None and ticket_store is not None and peer is not None and alpns:
             ticket = ticket_store.take(peer, alpns[0])
         if ticket is not None and (ticket.peer != peer or ticket.alpn not in alpns):
             raise InvalidInputError("the session ticket belongs to another peer or application protocol")
         return cls(
             secret_key=secret_key,
+            is_client=True,
             peer=peer,
             alpns=alpns,
             settings=settings,
@@ -193,6 +194,7 @@ class Engine(Authenticated):
         """
         return cls(
             secret_key=secret_key,
+            is_client=False,
             peer=None,
             alpns=alpns,
             settings=settings,
@@ -421,6 +423,11 @@ class Engine(Authenticated):
             pending.popleft()
             self._stats.datagrams_dropped += 1
         pending.append(data)
+
+    @property
+    def datagrams_waiting(self) -> int:
+        """Datagrams that are queued and not sent yet."""
+        return len(self._datagrams_pending)
 
     def send_datagram_frame(self, data: bytes) -> None:
         """As `send_datagram`."""

@@ -51,6 +51,11 @@ class Authenticated(HeldConfirmation):
         return self._is_client
 
     @property
+    def own_node_id(self) -> NodeId:
+        """The key that we prove."""
+        return self._secret_key.node_id
+
+    @property
     def peer_node_id(self) -> NodeId | None:
         """The key that the peer has proven, or None before that. After resumption, the key of the first time."""
         context = self._context

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 from aioquic.quic import events as quic_events
 
 from tom_connect.abc import PathInfo
+from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, PathSelected
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
-from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
+from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress, SinglePath
 from tom_connect.magicsock.remote import PathCounts, PathListener, Remote
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.events import HandshakeConfirmed
@@ -47,12 +48,12 @@ class Link:
         self,
         driver: Driver,
         engine: Engine,
-        dest: NodeAddress | ProvisionalAddress,
+        dest: NodeAddress | ProvisionalAddress | SinglePath,
         *,
         is_client: bool,
         dialed: tuple[NodeId, str] | None = None,
     ) -> None:
-        """`dialed`: the key and ALPN of a client's link."""
+        """`dialed`: the key and ALPN of a client's link that was to reach a certain node."""
         self.driver = driver
         self._dialed = dialed
         self.engine = engine
@@ -165,6 +166,8 @@ class Link:
         self.last_path = path
         remote = self.remote
         if remote is None:
+            if isinstance(self.dest, SinglePath) and isinstance(path, SocketAddr):
+                self._heard_single(self.dest, path, size, now)
             return
         remote.quic_validated(path, now, size)
         if self._unconfirmed is not None and self.engine.acknowledged(self._unconfirmed[1]):
@@ -173,6 +176,20 @@ class Link:
         if self.engine.mtu != self._told_mtu and remote.active_path is not None:
             self._told_mtu = self.engine.mtu
             remote.set_mtu(remote.active_path, self._told_mtu)
+
+    def _heard_single(self, dest: SinglePath, path: SocketAddr, size: int, now: float) -> None:
+        if path == dest.path:
+            if self._unconfirmed is None:
+                dest.credit = None
+            elif self.engine.acknowledged(self._unconfirmed[1]):
+                dest.credit = self._unconfirmed = None
+            elif dest.credit is not None:
+                dest.credit += 3 * size
+        elif not self.is_client and self.handshake is not None:
+            # A server does not move (RFC 9000 section 9); a client behind a NAT may be given another port.
+            dest.moved(path, size)
+            self.engine.path_changed(now)
+            self._unconfirmed = (path, self.engine.next_packet())
 
     def release(self) -> None:
         """Let go of the remote."""

@@ -57,7 +57,7 @@ MAJOR, MINOR = API_VERSION
     ("declared", "state", "words"),
     [
         (API_VERSION, "loaded", ""),
-        ((MAJOR, MINOR + 1), "incompatible", "too new: written for plugin API 1.1, this core has 1.0"),
+        ((MAJOR, MINOR + 1), "incompatible", "too new: written for plugin API 1.2, this core has 1.1"),
         ((MAJOR + 1, 0), "incompatible", "too new: written for plugin API 2.0"),
         ((MAJOR - 1, 9), "incompatible", "too old: written for plugin API 0.9, this core serves 1.0"),
         ("1.0", "incompatible", "expected two numbers"),

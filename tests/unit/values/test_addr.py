@@ -178,3 +178,37 @@ def test_merging_keeps_our_order_first() -> None:
     assert two.merged(NodeAddr(A, user_data="x")).user_data == "theirs"
     with pytest.raises(InvalidAddrError, match="can't merge"):
         one.merged(NodeAddr(B))
+
+
+@pytest.mark.parametrize("text", [f"tom://{A}@192.0.2.1:5", f"tom://{A}@[2001:db8::1]:5", f"tom://{A}"])
+def test_a_relay_that_is_a_node_reads_back(text: str) -> None:
+    """Its URL tells key and address, whatever case or form the key was written in."""
+    url = RelayUrl.parse(text)
+    assert str(url) == text and url.scheme == "tom" and url.node_id == A
+    assert RelayUrl.parse(text.replace(str(A), str(A).upper()).replace("tom", "TOM") + "/") == url
+    assert RelayUrl.of_node(A, url.node_addr) == url
+    assert str(url.node_addr) == (text.partition("@")[2] or "None")
+    if url.node_addr is not None:
+        assert url.host.strip("[]") == url.node_addr.host and url.port == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tom://",
+        "tom://relay.example/",
+        f"tom://{A}x",
+        f"tom://{A}@",
+        f"tom://{A}@relay.example:5",
+        f"tom://{A}@192.0.2.1",
+        f"tom://{A}@192.0.2.1:0",
+        f"tom://{A}@192.0.2.1:65536",
+        f"tom://{A}@[fe80::1%eth0]:5",
+        f"tom://{A}@192.0.2.1:5/path",
+        f"https://{A}@192.0.2.1:5/",
+    ],
+)
+def test_other_urls_with_a_key_are_refused(text: str) -> None:
+    """A relay that is a node has a sound key, an IP address with a port or none, and no more."""
+    with pytest.raises(InvalidAddrError, match="relay"):
+        RelayUrl.parse(text)

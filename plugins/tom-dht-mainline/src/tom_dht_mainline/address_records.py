@@ -45,6 +45,11 @@ class DhtDiscovery(Discovery):
         """Close the node if nobody else uses it."""
         await self._service.release(self)
 
+    @property
+    def ready(self) -> bool:
+        """Whether we have joined the DHT: a look-up before that takes as long as joining does, or finds nobody."""
+        return self._service.is_running and self._service.node.knows_nodes()
+
     async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
         """Addresses from the node's signed record, and from the legacy item of older programs.
 
@@ -79,6 +84,8 @@ class DhtDiscovery(Discovery):
                 assert found.timestamp_us is not None
                 if found.timestamp_us > newest:
                     newest = found.timestamp_us
+                    for addr in found.addr.direct_addrs:
+                        self._service.exclude((addr.host, addr.port))
                     yield found
             if newest < 0 and refused:
                 raise DiscoveryError(f"the DHT holds no usable record: {refused[-1]}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import aiohttp
@@ -216,3 +218,36 @@ def test_the_command_serves_until_interrupted(tmp_path: pathlib.Path) -> None:
             _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
     assert (tmp_path / "packets").exists()
+
+
+@pytest.mark.slow
+async def test_what_was_answered_for_outlives_a_killed_process(run: Any, tmp_path: pathlib.Path) -> None:
+    """A relay that is killed in the moment of its 204 answers has every packet that it answered for in its file."""
+    environ = {**os.environ, "HOME": str(tmp_path), "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "tom_connect", "pkarr", "serve", "--json", "--dev", "--listen", "127.0.0.1:0"]
+    command += ["--store", str(tmp_path / "packets"), "--put-rate", "0"]
+    keys = [SecretKey.generate() for _ in range(200)]
+    stored: list[str] = []
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=nothing, env=environ)
+    try:
+        assert process.stdout is not None
+        url = json.loads(await process.stdout.readline())["url"]
+
+        async def put(http: aiohttp.ClientSession, key: SecretKey) -> None:
+            body = sign_record(key, NodeAddr(key.node_id, direct_addrs=("192.0.2.1:1",)), time.time_ns() // 1000)
+            async with http.put(f"{url}/{key.node_id.z32()}", data=body.relay_payload()) as response:
+                assert response.status == 204
+                stored.append(key.node_id.z32())
+                if len(stored) == len(keys) // 2:
+                    process.kill()
+
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WAIT)) as http:
+            await asyncio.gather(*(put(http, key) for key in keys), return_exceptions=True)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    assert len(stored) >= len(keys) // 2
+    async with run(store=tmp_path / "packets") as relay:
+        assert [await status(relay, z32) for z32 in stored] == [200] * len(stored)

@@ -19,9 +19,9 @@ def tom_register_config(registry: ConfigRegistry) -> None:
 @hookimpl
 def tom_relay_transport(ctx: PluginContext) -> RelayTransport:
     """Carry datagrams through relays."""
-    from tom_relay.client.transport import WebSocketRelays  # listing plugins needs no WebSockets
+    from tom_relay.client.transport import Relays  # listing plugins needs no WebSockets
 
-    transport = WebSocketRelays(ctx)
+    transport = Relays(ctx)
     ctx.shared["transport"] = transport
     return transport
 

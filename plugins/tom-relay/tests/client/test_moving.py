@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from tom_connect import Endpoint
-from tom_relay.client import connection as connection_module
-from tom_relay.client.connection import RelayConnection, address_is_gone
+from tom_relay.client.connection import RelayConnection
 from tom_relay.server import RelayServer
 
 from .meeting import at_relay, config, until
@@ -25,15 +24,17 @@ async def test_a_connection_from_an_address_that_is_gone(relay: RelayServer, mon
     long; one whose address is still there stays."""
     async with at_relay(relay.url) as endpoint:
         connection = connection_of(endpoint)
-        websocket = connection._websocket
-        assert websocket is not None and not address_is_gone(websocket)
+        assert connection._leg is not None
+        carrier = connection._leg.carrier
+        assert not carrier.address_is_gone()
         endpoint.network_changed()
         await asyncio.sleep(0)
-        assert connection._websocket is websocket
-        monkeypatch.setattr(connection_module, "address_is_gone", lambda gone: gone is websocket)
+        assert connection._leg.carrier is carrier
+        monkeypatch.setattr(carrier, "address_is_gone", lambda: True)
         connection._backoff.next = lambda *, wanted: 1000.0  # type: ignore[method-assign]
         endpoint.network_changed()
-        await until(lambda: connection.connected and connection._websocket is not websocket)
+        await until(lambda: connection._leg is not None and connection._leg.carrier is not carrier)
+        await until(lambda: connection.connected)
 
 
 async def test_an_attempt_of_the_old_network_is_begun_anew() -> None:

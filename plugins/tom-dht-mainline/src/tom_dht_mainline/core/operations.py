@@ -110,6 +110,17 @@ class AnnounceOperation(PeersOperation):
 
 
 @attrs.define(eq=False, kw_only=True)
+class MailboxOperation(Operation):
+    """A watch over what is announced under an infohash; it ends when it is cancelled.
+
+    `interval`: seconds between two polls; `nodes`: how many are polled in turn now.
+    """
+
+    interval: float
+    nodes: int = 0
+
+
+@attrs.define(eq=False, kw_only=True)
 class PingOperation(Operation):
     """A ping of one address; `target` is empty bytes."""
 

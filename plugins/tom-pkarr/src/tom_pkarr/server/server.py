@@ -95,7 +95,7 @@ class PkarrRelay:
         """Bind and serve; raises PkarrServerError with what is wrong and leaves nothing behind then."""
         loop = asyncio.get_running_loop()
         self.started_at = self.wall()
-        self.shelf = Shelf(self.store, self.hot, self.wall)
+        self.shelf = Shelf(self.store, self.hot, self.config.max_ahead, self.wall)
         await self.shelf.open()
         try:
             self._manager = _Manager(self.site.handle, self.gate)

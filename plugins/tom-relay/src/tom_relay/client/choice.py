@@ -10,6 +10,8 @@ import attrs
 from tom_connect.addr import RelayUrl
 from tom_relay.client.standing import UNKNOWN, Standing
 
+KINDS = ("configured", "public", "volunteer")
+"""The kinds of relays at which we may be reachable, the best first."""
 STICKY = 1.5
 """Times that another relay must be nearer to replace the home relay: a change has to be published and found."""
 STICKY_SECONDS = 0.010
@@ -46,11 +48,11 @@ class Candidate:
             return math.inf
         return self.rtt + (0.0 if self.standing.role == "relay" else DETOUR)
 
-    def rank(self, nearest: float) -> tuple[bool, int, float, float]:
-        """Less is better: own relays before public ones, then near, then a high score."""
+    def rank(self, nearest: float) -> tuple[int, int, float, float]:
+        """Less is better: own relays before public ones and those of volunteers, then near, then a high score."""
         distance = self.distance
         ring = 0 if distance <= nearest + SAME else 1
-        return self.kind == "public", ring, -self.standing.score if ring == 0 else distance, distance
+        return KINDS.index(self.kind), ring, -self.standing.score if ring == 0 else distance, distance
 
 
 def ordered(candidates: Iterable[Candidate]) -> list[Candidate]:

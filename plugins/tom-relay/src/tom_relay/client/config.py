@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import Any, Final, Literal
 
 import attrs
 from attrs.validators import optional
 
-from tom_connect.config import as_path, is_path, option
+from tom_connect.config import as_path, is_path, option, refused
 from tom_connect.exceptions import ConfigError
 
+SCHEMES: Final = {"http": "ws", "https": "wss"}
+"""Schemes of relay URLs, and what they are as WebSockets."""
+SCHEME: Final = "tom"
+"""The scheme of relays that are nodes, reached over QUIC."""
 SECTION = "relay_client"
 
 
@@ -25,10 +29,23 @@ def _proxy(_self: object, field: attrs.Attribute[Any], value: object) -> None:
         raise ConfigError(f"{field.name}: not allowed; expected http://[USER:PASSWORD@]HOST:PORT, or none")
 
 
+def _volunteers(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value not in ("auto", "always", "off"):
+        raise refused(field, value, "auto, always or off")
+
+
 @attrs.frozen(kw_only=True)
 class RelayClientConfig:
     """What a user may say about how relays are reached; raises ConfigError that names the option."""
 
+    volunteers: Literal["auto", "always", "off"] = attrs.field(
+        default="auto",
+        validator=_volunteers,
+        metadata=option(
+            "relays that other nodes run, found through the DHT, where no relay is configured; auto: unless strangers "
+            "reach us anyway"
+        ),
+    )
     map: pathlib.Path | None = attrs.field(
         default=None,
         converter=as_path,

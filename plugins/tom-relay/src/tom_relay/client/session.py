@@ -28,13 +28,26 @@ from tom_relay.wire import (
     encode,
 )
 
-PING_EVERY = 14.0
-"""Seconds between pings of an idle connection. With `IDLE_TIMEOUT` a dead one is found within 20 s."""
-IDLE_TIMEOUT = 5.0
+
+@attrs.frozen
+class SignsOfLife:
+    """When an idle relay is asked whether it lives: seconds between pings, and for an answer."""
+
+    every: float
+    timeout: float
+
+
+USUAL = SignsOfLife(14.0, 5.0)
+"""A dead relay is found within 20 s."""
+VOLUNTEER = SignsOfLife(5.0, 2.0)
+"""A volunteer may go without a word: it is found out within 7 s."""
 ASK_AFTER = 0.9
 """Seconds without a word from the relay after datagrams were sent until it is asked whether it lives."""
 TRAFFIC_TIMEOUT = 0.9
 """Seconds for the answer then: together less than 2 s, longer than any path to a relay worth having."""
+DOUBT_AFTER = (0.3, 1.5)
+"""Seconds without an answer after which the relay may be dead, at least, under traffic and idle; three round trips
+where they take longer. A relay that stalls for a second is not to be connected to anew by all idle clients at once."""
 MAX_QUESTIONS = 32
 """Questions for addresses that may be open: the oldest is forgotten."""
 LATE = 0.2
@@ -84,7 +97,8 @@ _STATUS = {
 class RelaySession:
     """The client's side of one connection. After each call send what is in `outbox`, before any datagrams.
 
-    `sign` signs the 32 bytes that the handshake asks for; `now` is in seconds of any clock that only grows.
+    `sign` signs the 32 bytes that the handshake asks for; `proven`: it asks for nothing, since the connection itself
+    has proven both keys; `now` is in seconds of any clock that only grows.
     """
 
     def __init__(
@@ -94,16 +108,22 @@ class RelaySession:
         sign: Callable[[bytes], bytes],
         now: float,
         *,
+        proven: bool = False,
+        signs_of_life: SignsOfLife = USUAL,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.dialect = dialect
         self.outbox: list[bytes] = []
         self.rtt: float | None = None
         """Seconds to the relay and back: the least of the last few pings."""
-        self._handshake = ClientHandshake(dialect, node_id, sign)
+        self._handshake = ClientHandshake(dialect, node_id, sign, proven=proven)
         self._random = random
+        self._life = signs_of_life
         self._next_ping = inf
         self._deadline = inf
+        self._doubt_at = inf
+        self.doubtful = False
+        """Whether the relay is late with an answer, or the network has changed since it last gave one."""
         self._pinged: tuple[bytes, float] | None = None
         self._unanswered_since: float | None = None
         self._samples: list[float] = []
@@ -121,9 +141,10 @@ class RelaySession:
             if answer is not None:
                 self.outbox.append(answer)
             return self._registered(now)
-        self._deadline = inf
+        self._deadline = self._doubt_at = inf
+        self.doubtful = False
         self._unanswered_since = None
-        self._next_ping = now + PING_EVERY
+        self._next_ping = now + self._life.every
         frame = decode_from_server(message, self.dialect)
         match frame:
             case ReceivedDatagrams() | Restarting():
@@ -145,7 +166,7 @@ class RelaySession:
     def _registered(self, now: float) -> Registered | None:
         if not self.registered:
             return None
-        self._ping(now, IDLE_TIMEOUT)
+        self._ping(now, self._life.timeout)
         return Registered()
 
     def _pong(self, data: bytes, now: float) -> None:
@@ -177,13 +198,15 @@ class RelaySession:
             self._next_ping = min(self._next_ping, now + ASK_AFTER)
 
     def check(self, now: float) -> None:
-        """Ask for a sign of life at once."""
-        if self._handshake.done and self._deadline > now + TRAFFIC_TIMEOUT:
-            self._ping(now, TRAFFIC_TIMEOUT)
+        """The network has changed: ask for a sign of life at once, and doubt until there is one."""
+        if self._handshake.done:
+            self.doubtful = True
+            if self._deadline > now + TRAFFIC_TIMEOUT:
+                self._ping(now, TRAFFIC_TIMEOUT)
 
     def next_due(self) -> float:
         """When `tick` is wanted next."""
-        return min(self._next_ping, self._deadline)
+        return min(self._next_ping, self._deadline, self._doubt_at)
 
     def tick(self, now: float) -> None:
         """Send a ping that is due; raises RelayLostError if the last one was not answered in time."""
@@ -192,12 +215,18 @@ class RelaySession:
                 self._deadline = now + LATE
                 return
             raise RelayLostError("it does not answer any more")
+        if now >= self._doubt_at:
+            late = now - self._doubt_at > LATE
+            self._doubt_at = now + LATE if late else inf
+            self.doubtful = not late
         if now >= self._next_ping:
-            self._ping(now, IDLE_TIMEOUT if self._unanswered_since is None else TRAFFIC_TIMEOUT)
+            self._ping(now, self._life.timeout if self._unanswered_since is None else TRAFFIC_TIMEOUT)
 
     def _ping(self, now: float, timeout: float) -> None:
         data = self._random(8)
         self._pinged = (data, now)
+        patience = DOUBT_AFTER[self._unanswered_since is None and timeout == self._life.timeout]
         self._deadline = min(self._deadline, now + timeout)
-        self._next_ping = now + PING_EVERY
+        self._doubt_at = min(self._doubt_at, now + max(patience, 3 * (self.rtt or 0.0)))
+        self._next_ping = now + self._life.every
         self.outbox.append(encode(Ping(data), self.dialect))

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tom_connect.abc import PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.addr import RelayUrl
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.watch import Watch
-from tom_relay.client.choice import Candidate, choose_home, ordered
-from tom_relay.client.config import RelayClientConfig
-from tom_relay.client.connection import RelayConnection
+from tom_relay.client.choice import KINDS, Candidate, choose_home, ordered
+from tom_relay.client.config import SCHEME, SCHEMES, RelayClientConfig
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
-from tom_relay.client.websocket import SCHEMES, WebSocketDialer
-from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS, ReceivedDatagrams
+from tom_relay.client.standing import Standing
+
+if TYPE_CHECKING:
+    from tom_relay.client.connection import Dialer, RelayConnection
+    from tom_relay.client.quic import QuicDialer
+    from tom_relay.client.volunteers.seeker import VolunteerSeeker
+    from tom_relay.client.websocket import WebSocketDialer
+    from tom_relay.wire import ReceivedDatagrams
 
 MAX_FOUND: Final = 32
 """Relays of others that we are connected to at once; the least used goes when there are more."""
@@ -34,26 +41,29 @@ ATTESTS: Final = ("configured", "public")
 Receiver = Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]
 
 
-class WebSocketRelays(RelayTransport):
-    """Relays with `http` and `https` URLs, over WebSocket. Raises ConfigError for options that can't be carried out.
+class Relays(RelayTransport):
+    """Relays with `http` and `https` URLs, over WebSocket, and nodes that are relays, `tom`, over QUIC.
+
+    Raises ConfigError for options that can't be carried out.
 
     Every configured relay is kept connected, so that each is measured and can take the place of another at once.
     """
 
     name = "relay"
-    schemes = frozenset(SCHEMES)
+    schemes = frozenset((*SCHEMES, SCHEME))
 
     def __init__(self, ctx: PluginContext) -> None:
-        config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
+        self._config = config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
+        self._direct, self._allow_local = ctx.direct, ctx.allow_local
         self.node_id = ctx.node_id
-        # Who takes no direct packets may have reasons to tell nobody where it is.
-        dialects = SUBPROTOCOLS if ctx.direct else WITHOUT_ADDRESS
-        self.dialer = WebSocketDialer(config, ctx.allow_local, dialects)
+        self._quic_connections = ctx.connections if ctx.direct else None
         self.now = ctx.clock.monotonic
         self.sign = ctx.signer.sign_relay_challenge
         self._logger = ctx.logger
-        entries = [RelayEntry(url) for url in ctx.relay_urls if url.scheme in SCHEMES]
-        if config.map is not None:
+        entries = [
+            RelayEntry(url) for url in ctx.relay_urls if url.scheme in self.schemes and url.node_id != self.node_id
+        ]
+        if config.map is not None and not ctx.dht_only:
             entries += read_map(config.map)
         own = {entry.url: entry for entry in reversed(entries)}
         self._own = {entry.url: own[entry.url] for entry in entries}
@@ -68,8 +78,40 @@ class WebSocketRelays(RelayTransport):
         self._keys: dict[bytes, NodeId] = {}
         self._receive: Receiver | None = None
         self._attested: Callable[[RelayUrl, NodeId, str], None] | None = None
+        self._expected: dict[NodeId, asyncio.Queue[bytes]] = {}
+        self.seeker: VolunteerSeeker | None = None
+        """Who keeps volunteers, where no relay is configured."""
+        if (
+            config.volunteers != "off"
+            and ctx.direct
+            and ctx.connections is not None
+            and not (self._own or self._public)
+        ):
+            from tom_relay.client.volunteers.seeker import VolunteerSeeker
+
+            self.seeker = VolunteerSeeker(ctx, self, always=config.volunteers == "always")
+        self._seeking: asyncio.Task[None] | None = None
         self._running = False
         self._without_since = 0.0
+        if config.ca_file is not None:
+            _ = self._websockets  # says now that it can't be read
+
+    # What follows is imported with the first relay that is connected to: many an endpoint has none.
+
+    @functools.cached_property
+    def _websockets(self) -> WebSocketDialer:
+        from tom_relay.client.websocket import WebSocketDialer
+        from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS
+
+        # Who takes no direct packets may have reasons to tell nobody where it is.
+        dialects = SUBPROTOCOLS if self._direct else WITHOUT_ADDRESS
+        return WebSocketDialer(self._config, self._allow_local, dialects)
+
+    @functools.cached_property
+    def _quic(self) -> QuicDialer:
+        from tom_relay.client.quic import QuicDialer
+
+        return QuicDialer(self._quic_connections)
 
     # Life
 
@@ -82,13 +124,14 @@ class WebSocketRelays(RelayTransport):
         if self._public and not self._own:
             self._fall_back()
         self._sweeper = asyncio.create_task(self._sweep(), name="relays: sweeping")
+        if self.seeker is not None:
+            self._seeking = asyncio.create_task(self.seeker.run(), name="relays: looking after volunteers")
 
     async def aclose(self) -> None:
         """Leave all relays."""
         self._running = False
         tasks = [*self._tasks.values(), *self._leaving]
-        if self._sweeper is not None:
-            tasks.append(self._sweeper)
+        tasks += [task for task in (self._sweeper, self._seeking) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -96,6 +139,14 @@ class WebSocketRelays(RelayTransport):
         self._connections.clear()
         self._home.close()
         self._standby.close()
+
+    def dialer_for(self, url: RelayUrl) -> Dialer:
+        """What opens connections to a relay."""
+        return self._quic if url.scheme == SCHEME else self._websockets
+
+    async def standing(self, url: RelayUrl) -> Standing | None:
+        """How a relay stands, as it says itself at its web site."""
+        return await self._websockets.standing(url)
 
     # For the core
 
@@ -106,6 +157,11 @@ class WebSocketRelays(RelayTransport):
     def home_relay(self) -> Watch[RelayUrl | None]:
         """See `RelayTransport`."""
         return self._home
+
+    @property
+    def publishes_standby(self) -> bool:
+        """A volunteer may go at any time, and nobody answers for it: both are told to everyone."""
+        return self.seeker is not None
 
     def standby_relay(self) -> Watch[RelayUrl | None]:
         """See `RelayTransport`."""
@@ -136,6 +192,8 @@ class WebSocketRelays(RelayTransport):
         """See `RelayTransport`."""
         for connection in self._connections.values():
             connection.network_changed()
+        if self.seeker is not None:
+            self.seeker.network_changed()
 
     def relays(self) -> Sequence[RelayInfo]:
         """See `RelayTransport`."""
@@ -144,12 +202,12 @@ class WebSocketRelays(RelayTransport):
             RelayInfo(url=c.url, kind=c.kind, connected=c.connected, rtt=c.rtt, home=c.url == home, problem=c.problem)
             for c in self._connections.values()
         ]
-        order = ("configured", "public", "found")
+        order = (*KINDS, "found")
         return sorted(infos, key=lambda info: (not info.home, order.index(info.kind), str(info.url)))
 
     def probes(self) -> Sequence[ProbeServer]:
         """See `RelayTransport`."""
-        own = [c for c in self._connections.values() if c.kind != "found"]
+        own = [c for c in self._connections.values() if c.kind != "found" and c.url.scheme != SCHEME]
         own.sort(key=lambda c: (c.url != self._home.value, c.kind != "configured", not c.connected))
         return [self._probe(connection) for connection in own]
 
@@ -165,7 +223,7 @@ class WebSocketRelays(RelayTransport):
             qad_port=ports.get("qad"),
             certain=services is not None,
             qad_verify=url.scheme == "https",
-            qad_ca=self.dialer.authorities,
+            qad_ca=self._websockets.authorities,
         )
 
     # Connections
@@ -176,10 +234,16 @@ class WebSocketRelays(RelayTransport):
         if connection is not None:
             if trusted and not connection.trusted:
                 connection.trusted = True
-                connection.network_changed()
+                if not connection.connected:
+                    connection.network_changed()
             return connection
-        if not self._running or relay.scheme not in SCHEMES:
+        if not self._running or relay.scheme not in self.schemes or relay.node_id == self.node_id:
             return None
+        if relay.node_id is not None:
+            # A second connection with our key would displace the first.
+            same = next((c for c in self._connections.values() if c.url.node_id == relay.node_id), None)
+            if same is not None:
+                return same
         found = [c for c in self._connections.values() if c.kind == "found"]
         if len(found) >= MAX_FOUND:
             self._leave(min(found, key=lambda c: c.last_used))
@@ -190,6 +254,8 @@ class WebSocketRelays(RelayTransport):
         if known is not None:
             known.entry, known.kind = entry, entry.kind
             return known
+        from tom_relay.client.connection import RelayConnection  # as with the dialers
+
         connection = RelayConnection(entry, self, entry.kind, trusted, self.now())
         self._connections[entry.url] = connection
         self._tasks[entry.url] = asyncio.create_task(connection.run(), name=f"relay {entry.url}")
@@ -240,7 +306,11 @@ class WebSocketRelays(RelayTransport):
     def arrived(self, connection: RelayConnection, received: ReceivedDatagrams) -> None:
         """Pass datagrams on to the core."""
         node_id = self._node_id(received.key)
-        if node_id is not None and self._receive is not None:
+        if node_id is not None and node_id in self._expected:
+            for data in received.datagrams():
+                with contextlib.suppress(asyncio.QueueFull):
+                    self._expected[node_id].put_nowait(data)
+        elif node_id is not None and self._receive is not None:
             self._receive(connection.url, node_id, received.datagrams(), received.ecn)
 
     def _node_id(self, key: bytes) -> NodeId | None:
@@ -270,6 +340,34 @@ class WebSocketRelays(RelayTransport):
                 self._logger.info("relay %s: %s", connection.url, connection.problem or "not connected")
             self._choose(self.now())
 
+    def _standing_of(self, connection: RelayConnection) -> Standing:
+        if connection.kind == "volunteer" and self.seeker is not None:
+            return self.seeker.book.standing(connection.url)
+        return connection.entry.standing
+
+    # Volunteers
+
+    def use(self, url: RelayUrl) -> RelayConnection:
+        """Connect to a volunteer and keep it; see `RelayUser`."""
+        same = next((c for c in self._connections.values() if c.url.node_id == url.node_id), None)
+        if same is not None and same.url != url:
+            self._leave(same)
+        return self._connect(RelayEntry(url, "volunteer"), trusted=False)
+
+    def leave(self, url: RelayUrl) -> None:
+        """Let a volunteer go; see `RelayUser`."""
+        connection = self._connections.get(url)
+        if connection is not None and connection.kind == "volunteer":
+            self._leave(connection)
+            self._choose(self.now())
+
+    def expect(self, sender: NodeId, arrived: asyncio.Queue[bytes] | None) -> None:
+        """Put datagrams of a sender into a queue; see `RelayUser`."""
+        if arrived is None:
+            self._expected.pop(sender, None)
+        else:
+            self._expected[sender] = arrived
+
     def _choose(self, now: float) -> None:
         candidates = [
             Candidate(
@@ -278,7 +376,7 @@ class WebSocketRelays(RelayTransport):
                 connected=c.connected_at,
                 lost_at=c.lost_at,
                 rtt=c.rtt,
-                standing=c.entry.standing,
+                standing=self._standing_of(c),
             )
             for c in self._connections.values()
             if c.kind != "found"

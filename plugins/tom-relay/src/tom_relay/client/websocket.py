@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import websockets.asyncio.client as ws
-from websockets.exceptions import InvalidHandshake, InvalidProxyStatus, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tom_connect.addr import RelayUrl, SocketAddr, is_local
 from tom_connect.exceptions import ConfigError
-from tom_relay.client.config import RelayClientConfig
+from tom_relay.client.carrier import CarrierClosedError
+from tom_relay.client.config import SCHEMES, RelayClientConfig
 from tom_relay.client.standing import Standing, ask_standing
-from tom_relay.errors import RelayError
+from tom_relay.errors import RelayUnreachableError, WireError
 from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect
 from tom_relay.wire.services import HEADER, decode_services
 
@@ -25,11 +28,55 @@ CONNECT_TIMEOUT: Final = 8.0
 WRITE_BUFFER: Final = 128 << 10
 """Bytes that wait in our process; with as many in the kernel a ping is not delayed for seconds on a slow line."""
 NOT_SENT: Final = 128 << 10
-SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
-class RelayUnreachableError(RelayError):
-    """No WebSocket to a relay could be opened; the message says why."""
+class WebSocketCarrier:
+    """A WebSocket (`Carrier`)."""
+
+    proven = False
+
+    def __init__(self, websocket: ws.ClientConnection, dialect: Dialect, services: Mapping[str, int] | None) -> None:
+        self.dialect = dialect
+        self.services = services
+        self._websocket = websocket
+
+    async def receive(self) -> bytes:
+        """See `Carrier`."""
+        try:
+            message = await self._websocket.recv()
+        except ConnectionClosed as exc:
+            raise CarrierClosedError(exc.rcvd.reason if exc.rcvd is not None else "") from None
+        if isinstance(message, str):
+            raise WireError("malformed", "the relay sent a text message")
+        return message
+
+    async def send(self, message: bytes) -> None:
+        """See `Carrier`."""
+        try:
+            await self._websocket.send(message)
+        except (ConnectionClosed, OSError):
+            raise CarrierClosedError("") from None
+
+    async def close(self) -> None:
+        """See `Carrier`."""
+        try:
+            await self._websocket.close()
+        except (ConnectionClosed, OSError):
+            pass
+
+    def abort(self) -> None:
+        """See `Carrier`."""
+        self._websocket.transport.abort()
+
+    def address_is_gone(self) -> bool:
+        """See `Carrier`."""
+        name = self._websocket.transport.get_extra_info("sockname")
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in name[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((name[0], 0, *name[2:]))
+        except OSError as exc:
+            return exc.errno == errno.EADDRNOTAVAIL
+        return False
 
 
 class _Connect(ws.connect):
@@ -65,8 +112,8 @@ class WebSocketDialer:
                     raise ConfigError(f"relay_client.ca_file: {self.config.ca_file}: {exc}") from None
         return self._tls
 
-    async def open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> tuple[ws.ClientConnection, Dialect]:
-        """A WebSocket to a relay and the dialect that it chose; raises RelayUnreachableError.
+    async def open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> WebSocketCarrier:
+        """A WebSocket to a relay, with the dialect that it chose; raises RelayUnreachableError.
 
         `configured`: it gets our token. `trusted`: it may be in our own networks.
         """
@@ -83,7 +130,7 @@ class WebSocketDialer:
             text = " ".join(str(exc).split())[:200] or type(exc).__name__
             raise RelayUnreachableError(text) from None
 
-    async def _open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> tuple[ws.ClientConnection, Dialect]:
+    async def _open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> WebSocketCarrier:
         scheme = SCHEMES[url.scheme]
         port = url.port or (443 if scheme == "wss" else 80)
         headers = {"Authorization": f"Bearer {self.config.token}"} if configured and self.config.token else {}
@@ -117,7 +164,7 @@ class WebSocketDialer:
         sock_used = connection.transport.get_extra_info("socket")
         if sock_used is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock_used.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
-        return connection, dialect
+        return WebSocketCarrier(connection, dialect, told_services(connection))
 
     async def standing(self, url: RelayUrl) -> Standing | None:
         """How a relay stands, as it says itself over a connection of its own; None if it does not say."""

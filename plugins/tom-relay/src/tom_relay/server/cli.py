@@ -60,13 +60,17 @@ def configured(
 
 
 @tom_command("relay")
+@click.option("--announce", is_flag=True, help="Also serve by QUIC as a node, and let nodes find us through the DHT.")
 @click.option("--dev", is_flag=True, help="For development: plain HTTP on 127.0.0.1:3340, no UDP.")
 @_server_options
-async def relay(run: Invocation, dev: bool, **given: Any) -> None:
+async def relay(run: Invocation, dev: bool, announce: bool, **given: Any) -> None:
     """Run a relay until interrupted.
 
     Nodes that can't reach each other directly talk through it, iroh's too; it sees only encrypted datagrams. Every
     option can also stand in the table [relay_server] of the configuration file, or in TOM_CONNECT_RELAY_SERVER_*.
+
+    With --announce the relay is a node as well (its key: --secret-key-file, its UDP port: --bind) that nodes without a
+    relay find through the DHT and reach by QUIC, within the limits of [relay_for_others].
     """
     from tom_relay.server.server import RelayServer
 
@@ -87,4 +91,8 @@ async def relay(run: Invocation, dev: bool, **given: Any) -> None:
                 f"Plain HTTP on {', '.join(addrs)}, open to all who reach it; give --tls-cert and --tls-key, "
                 "put a TLS proxy before it, or use --dev for this machine alone"
             )
-        await asyncio.Event().wait()
+        if not announce:
+            await asyncio.Event().wait()
+        from tom_relay.volunteer.announced import keep_announced
+
+        await keep_announced(run, server)

@@ -20,12 +20,14 @@ from tom_relay.server.accounts import Accounts
 from tom_relay.server.config import RelayServerConfig
 from tom_relay.server.connection import RelayConnection
 from tom_relay.server.gate import Gate
-from tom_relay.server.hub import RelayHub
+from tom_relay.server.hub import RelayClient, RelayHub
 from tom_relay.server.metrics import RelayMetrics
+from tom_relay.server.quic import QuicSessions
 from tom_relay.server.sessions import Sessions
 from tom_relay.server.site import Site
 from tom_relay.server.tls import Certificate
 from tom_relay.server.udp import UdpServices
+from tom_relay.wire.quic import CloseCode
 from tom_relay.wire.services import encode_services
 
 logger = logging.getLogger("tom_connect.plugin.relay-server")
@@ -84,7 +86,7 @@ class RelayServer:
         loop = asyncio.get_running_loop()
         self.started_at = time.time()
         self.gate = Gate(config, loop)
-        self.hub = self.gate.hub = RelayHub(config, self.gate.queued)
+        self.hub = self.gate.hub = RelayHub(config, self._queued)
         try:
             if config.tls_cert is not None and config.tls_key is not None:
                 self._certificate = Certificate(config.tls_cert, config.tls_key)
@@ -97,6 +99,17 @@ class RelayServer:
             await self.accounts.open()
             self.sessions = Sessions(config, self.hub, self.gate, self.accounts, access)
             self._stack.push_async_callback(self.sessions.close)
+            self.quic = QuicSessions(
+                self.hub,
+                max_clients=config.max_clients,
+                clock=loop.time,
+                refusal=self.sessions.refusal,
+                write_timeout=config.write_timeout,
+                begun=self.accounts.begin,
+                over=self.accounts.end,
+                elsewhere=self.sessions.end,
+            )
+            self.sessions.elsewhere = lambda client: self.quic.end(client, CloseCode.SILENT, "no answer")
             self.metrics = RelayMetrics(self)
             site = Site(self)
             self._manager = _Manager(site.handle, self.gate)
@@ -109,6 +122,12 @@ class RelayServer:
             await self._release()
             raise
         self._upkeep = loop.create_task(self._keep_up(), name="relay upkeep")
+
+    def _queued(self, client: RelayClient) -> None:
+        if client in self.gate.proven:
+            self.gate.queued(client)
+        else:
+            self.quic.queued(client)
 
     async def _bind(self) -> None:
         assert self._manager is not None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -61,6 +62,8 @@ class Sessions:
         self._accounts = accounts
         self._access = access
         self._proxies = config.proxies
+        self.elsewhere: Callable[[RelayClient], object] = lambda _client: None
+        """Ends a client's connection that is no WebSocket of ours."""
         self._sockets: dict[RelayClient, tuple[web.WebSocketResponse, str | None]] = {}
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -201,6 +204,18 @@ class Sessions:
         connection = self._gate.proven.get(client)
         if connection is not None:
             connection.abort()
+        else:
+            self.elsewhere(client)
+
+    def end(self, client: RelayClient) -> None:
+        """End a client's connection at once, if it has one here."""
+        connection = self._gate.proven.get(client)
+        if connection is not None:
+            connection.abort()
+
+    async def refusal(self, node_id: NodeId) -> str | None:
+        """Why a node that shows no token may not use the relay, None if it may."""
+        return await self._access.refusal(node_id, None)
 
     async def set_access(self, access: AccessPolicy) -> None:
         """Use another policy from now on, also on those who are connected."""

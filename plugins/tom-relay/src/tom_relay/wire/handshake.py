@@ -79,15 +79,18 @@ class ServerHandshake:
 class ClientHandshake:
     """The client's side: give `receive` each message until `done`.
 
-    `sign` returns the 64-byte Ed25519 signature of 32 bytes by the key of `node_id`.
+    `sign` returns the 64-byte Ed25519 signature of 32 bytes by the key of `node_id`. `proven`: the connection has
+    proven both keys, and the relay's first message confirms or denies.
     """
 
-    def __init__(self, dialect: Dialect, node_id: NodeId, sign: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, dialect: Dialect, node_id: NodeId, sign: Callable[[bytes], bytes], *, proven: bool = False
+    ) -> None:
         self.dialect = dialect
         self.done = False
         self._node_id = node_id
         self._sign = sign
-        self._answered = False
+        self._answered = proven
 
     def receive(self, message: bytes) -> bytes | None:
         """The message to send now, or None. Raises RelayDeniedError if refused, WireError on a breach."""

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from tom_signaling_legacy.core import messages
+from tom_signaling_legacy.core.limits import HubLimits
 from tom_signaling_legacy.core.messages import Registration
 from tom_signaling_legacy.core.rates import Bucket
 from tom_signaling_legacy.errors import MessageError
@@ -40,21 +41,6 @@ class ParticipantsList:
 
 PARTICIPANTS = ParticipantsList()
 Queued = str | ParticipantsList
-
-
-@attrs.frozen
-class HubLimits:
-    """What one client may cost; rates are messages a second.
-
-    `broadcast_rate`: of messages that go to everyone; `queue_bytes`: characters, which are ASCII.
-    """
-
-    message_rate: float = 50.0
-    message_burst: float = 100.0
-    broadcast_rate: float = 2.0
-    broadcast_burst: float = 20.0
-    queue_messages: int = 1024
-    queue_bytes: int = 1 << 20
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,1 @@
+"""Volunteers as their clients see them: found under topics, tested before they are used, remembered, replaced."""

@@ -1,0 +1,369 @@
+"""Keeps two volunteers where a node has no relay: finds, tests, takes and replaces them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+import random
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from tom_connect.abc import DirectConnections, PluginContext, TopicDirectory
+from tom_connect.addr import RelayUrl, SocketAddr
+from tom_connect.exceptions import TomError
+from tom_connect.keys import NodeId
+from tom_relay.client.volunteers.book import MAX_FILE, VolunteerBook
+from tom_relay.client.volunteers.candidates import Candidates
+from tom_relay.client.volunteers.topicwalk import TopicWalk
+from tom_relay.client.volunteers.trial import Stranger, Tested, random_payloads, stranger_at, tested
+from tom_relay.volunteer.topics import network_of
+
+WANTED: Final = 2
+"""Volunteers at once: the home relay, and one that takes its place at once."""
+ENOUGH: Final = 5
+"""Tested volunteers from which those are chosen."""
+CHOICE_FOR: Final = 1.0
+"""Seconds after the first that works in which others may turn out to be nearer."""
+PARALLEL: Final = 16
+"""Addresses that are tried at once: at most 16 times 3,600 bytes go to strangers within a dial's time-out."""
+SETTLE: Final = 1.5
+"""Seconds after the start in which the network's report may show that strangers reach us, so that we need no relay."""
+TICK: Final = 0.5
+LOST_AFTER: Final = 2.0
+"""Seconds without a connection after which a volunteer is given up."""
+GIVE_UP_CONNECTING: Final = 4.0
+"""Seconds that one has to take us in, after it was tested."""
+CHECKS: Final = (1.0, 4.0, 15.0, 60.0, 240.0)
+"""Seconds from one test of a volunteer that is in use to the next, up to a third earlier: one that lies once it is
+trusted is found out soon, one that has served for long costs little. The last stays."""
+CHECK_TIMEOUT: Final = 2.0
+FIRST_RETRY: Final = 2.0
+LAST_RETRY: Final = 300.0
+"""Seconds before a search that did not find two is begun again; doubled each time."""
+FEED: Final = 0.1
+"""Seconds between looks at what the directory has given meanwhile."""
+LOOK_UP_TIMEOUT: Final = 15.0
+SAVE_EVERY: Final = 60.0
+FILE: Final = "volunteers.json"
+
+
+class Used(Protocol):
+    """A connection to a volunteer that is in use."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether datagrams pass."""
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it has said itself that it goes away."""
+
+    rtt: float | None
+    received: int
+    """Bytes that came through it."""
+
+
+class RelayUser(Protocol):
+    """Who uses the volunteers: the relay transport."""
+
+    node_id: NodeId
+
+    def use(self, url: RelayUrl) -> Used:
+        """Connect to a volunteer and keep it."""
+
+    def leave(self, url: RelayUrl) -> None:
+        """Let a volunteer go."""
+
+    def expect(self, sender: NodeId, arrived: asyncio.Queue[bytes] | None) -> None:
+        """Put datagrams of a sender into a queue, None: no longer."""
+
+
+@attrs.define
+class _InUse:
+    connection: Used
+    since: float
+    check_at: float
+    at: float
+    received: int = 0
+    lost_at: float | None = None
+    was_connected: bool = False
+    failures: int = 0
+    passed: int = 0
+    check: asyncio.Task[bool] | None = None
+
+
+class VolunteerSeeker:
+    """Runs beside the transport. `always`: also where strangers reach us."""
+
+    def __init__(self, ctx: PluginContext, user: RelayUser, *, always: bool, rng: random.Random | None = None) -> None:
+        assert ctx.connections is not None
+        self.problem: str | None = None
+        """Why there are no volunteers, None while there are or none are wanted."""
+        self.tried = 0
+        """Addresses that were tried."""
+        self._ctx = ctx
+        self._connections: DirectConnections = ctx.connections
+        self._user = user
+        self._always = always
+        self._rng = rng or random.Random()
+        self._candidates = Candidates(self._rng, spread=not ctx.allow_local)
+        self._path: pathlib.Path | None = None if ctx.data_dir is None else ctx.data_dir / FILE
+        self.book = VolunteerBook()
+        self._used: dict[RelayUrl, _InUse] = {}
+        self._search: asyncio.Task[None] | None = None
+        self._search_at = 0.0
+        self._retry = FIRST_RETRY
+        self._candidates_seen = 0
+
+    @property
+    def used(self) -> Sequence[RelayUrl]:
+        """The volunteers in use."""
+        return tuple(self._used)
+
+    def network_changed(self) -> None:
+        """Search at once if something is missing."""
+        self._search_at, self._retry = 0.0, FIRST_RETRY
+
+    # Running
+
+    async def run(self) -> None:
+        """Keep volunteers until cancelled."""
+        now = self._ctx.clock.monotonic
+        await asyncio.to_thread(self._load)
+        await asyncio.sleep(SETTLE)
+        save_at = now() + SAVE_EVERY
+        try:
+            while True:
+                self._look(now())
+                if now() >= save_at:
+                    save_at = now() + SAVE_EVERY
+                    await asyncio.to_thread(self._save)
+                await asyncio.sleep(TICK)
+        finally:
+            tasks = [used.check for used in self._used.values() if used.check is not None]
+            tasks += [self._search] if self._search is not None else []  # type: ignore[list-item]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._account(now())
+            self._save()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether volunteers are needed: strangers don't reach us."""
+        reachable = self._ctx.reachability
+        return self._always or reachable is None or not reachable.value.addrs
+
+    def _look(self, now: float) -> None:
+        self._account(now)
+        if self._search is not None and self._search.done():
+            self._search.exception()
+            self._search = None
+        if not self.wanted:
+            for url in list(self._used):
+                self._leave(url)
+            return
+        for url, used in list(self._used.items()):
+            self._judge(url, used, now)
+        if len(self._used) < WANTED and self._search is None and now >= self._search_at:
+            self._search_at = now + self._retry * self._rng.uniform(0.8, 1.2)
+            self._retry = min(2 * self._retry, LAST_RETRY)
+            self._search = asyncio.create_task(self._find(), name="looking for volunteer relays")
+
+    def _account(self, now: float) -> None:
+        wall = self._ctx.clock.wall()
+        for url, used in self._used.items():
+            connection = used.connection
+            if connection.connected:
+                received = connection.received - used.received
+                self.book.served(url, now - used.at, received, connection.rtt, wall)
+                used.received = connection.received
+            used.at = now
+
+    def _judge(self, url: RelayUrl, used: _InUse, now: float) -> None:
+        if used.connection.connected:
+            used.was_connected, used.lost_at = True, None
+        elif used.lost_at is None:
+            used.lost_at = now
+        elif now - used.lost_at >= (LOST_AFTER if used.was_connected else GIVE_UP_CONNECTING):
+            self._give_up(url, "it is gone", blame=not used.connection.leaves)
+            return
+        if used.check is not None and used.check.done():
+            passed = used.check.exception() is None and used.check.result()
+            used.check = None
+            used.failures = 0 if passed else used.failures + 1
+            used.passed += passed
+            # One failure may be the way's; then it is looked at again at once.
+            pause = CHECKS[min(used.passed, len(CHECKS) - 1)] * self._rng.uniform(0.7, 1.0)
+            used.check_at = now + (pause if passed else 0.0)
+            if used.failures >= 2:
+                self._give_up(url, "it does not pass on what others send us", blame=True)
+                return
+        if used.check is None and used.connection.connected and now >= used.check_at:
+            used.check = asyncio.create_task(self._passes(url), name=f"testing relay {url}")
+
+    def _give_up(self, url: RelayUrl, why: str, *, blame: bool) -> None:
+        self._ctx.logger.info("volunteer relay %s is given up: %s", url, why)
+        if blame:
+            self.book.failed(url)
+        if url.node_addr is not None:
+            self._candidates.failed(url.node_addr, self._ctx.clock.monotonic())
+        self._leave(url)
+        self._search_at, self._retry = 0.0, FIRST_RETRY
+
+    def _leave(self, url: RelayUrl) -> None:
+        used = self._used.pop(url)
+        if used.check is not None:
+            used.check.cancel()
+        self._user.leave(url)
+
+    def _use(self, found: Tested) -> None:
+        now = self._ctx.clock.monotonic()
+        entry = self.book.of(found.url)
+        entry.rtt, entry.seen = found.rtt, self._ctx.clock.wall()
+        self._used[found.url] = _InUse(self._user.use(found.url), now, now + CHECKS[0], now)
+        self.problem = None
+
+    # Testing those in use
+
+    async def _passes(self, url: RelayUrl) -> bool:
+        """Whether a volunteer brings us what a node that it does not know sends us."""
+        try:
+            async with stranger_at(self._connections, url) as stranger:
+                return await self._arrives(stranger)
+        except TomError:
+            return False
+
+    async def _arrives(self, stranger: Stranger) -> bool:
+        arrived: asyncio.Queue[bytes] = asyncio.Queue(maxsize=64)
+        payloads = random_payloads()
+        missing = set(payloads)
+        self._user.expect(stranger.key, arrived)
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await stranger.send(self._user.node_id, payloads)
+                while len(missing) > 1:
+                    missing.discard(await arrived.get())
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._user.expect(stranger.key, None)
+
+    # Finding
+
+    async def _find(self) -> None:
+        """Search until enough are tested, or there is nobody left to try."""
+        found: list[Tested] = []
+        self._candidates.begin()
+        known = self.book.best(self._ctx.clock.wall(), [url.node_id for url in self._used])
+        # Those that served before are tried before anybody is asked, so that a restart needs no look-up.
+        before = [url.node_addr for url in known[:PARALLEL] if url.node_addr is not None]
+        feeder = asyncio.create_task(self._feed(), name="looking up volunteer relays")
+        trials: dict[asyncio.Task[Tested], SocketAddr] = {}
+        first_at: float | None = None
+        clock = self._ctx.clock.monotonic
+        try:
+            while True:
+                while len(trials) < PARALLEL and (addr := before.pop(0) if before else self._candidates.take()):
+                    testing = asyncio.create_task(tested(self._connections, addr), name=f"testing {addr} as a relay")
+                    trials[testing] = addr
+                    self.tried += 1
+                if not trials and feeder.done():
+                    break
+                left = None if first_at is None else first_at + CHOICE_FOR - clock()
+                unused = [one for one in found if one.url not in self._used]
+                chosen = left is not None and left <= 0 and len(self._used) + len(unused) >= WANTED
+                if chosen or len(found) >= ENOUGH:
+                    break
+                waiting: set[asyncio.Future[object]] = {*trials} if feeder.done() else {*trials, feeder}  # type: ignore[arg-type]
+                timeout = FEED if len(trials) < PARALLEL else left if left is not None and left > 0 else None
+                done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                for trial in [trial for trial in trials if trial in done]:
+                    result = self._result(trial, trials.pop(trial))
+                    if result is None or result.url.node_id == self._user.node_id:
+                        continue
+                    found.append(result)
+                    if first_at is None:
+                        first_at = clock()
+                        # Being reachable at all comes first; a nearer one may take its place in a moment.
+                        if not self._used:
+                            self._use(result)
+        finally:
+            for task in (*trials, feeder):
+                task.cancel()
+            await asyncio.gather(*trials, feeder, return_exceptions=True)
+        self._choose(found)
+        self._tell(found)
+
+    def _result(self, task: asyncio.Task[Tested], addr: SocketAddr) -> Tested | None:
+        error = task.exception()
+        if error is None:
+            return task.result()
+        if not isinstance(error, TomError):
+            self._ctx.logger.error("testing a volunteer relay failed", exc_info=error)
+        self._candidates.failed(addr, self._ctx.clock.monotonic())
+        return None
+
+    def _choose(self, found: Iterable[Tested]) -> None:
+        """Take the best of those that were tested, and let go of one in use that is far worse."""
+        keys = {url.node_id for url in self._used}
+        ranked = sorted(found, key=lambda one: one.rtt - 0.01 * self.book.standing(one.url).score)
+        for one in ranked:
+            if len(self._used) >= WANTED:
+                break
+            if one.url.node_id not in keys:
+                keys.add(one.url.node_id)
+                self._use(one)
+        if len(self._used) >= WANTED:
+            self._retry = FIRST_RETRY
+
+    def _tell(self, found: Sequence[Tested]) -> None:
+        if not self._used:
+            why = "none of the addresses that the DHT gives works" if self._candidates_seen else "the DHT knows of none"
+            if why != self.problem:
+                self._ctx.logger.info("no volunteer relay: %s", why)
+            self.problem = why
+
+    async def _feed(self) -> None:
+        """Look volunteers up, topic by topic, as long as there is room for more."""
+        self._candidates_seen = 0
+        for directory in self._ctx.directories():
+            walk = TopicWalk(self._rng, self._ctx.clock.wall(), self.book.level)
+            try:
+                while (where := walk.next()) is not None:
+                    walk.found(await self._look_up(directory, where))
+            except TomError as exc:
+                self._ctx.logger.debug("volunteer relays can't be looked up: %s", exc)
+            if self._candidates_seen:
+                self.book.level = walk.level
+
+    async def _look_up(self, directory: TopicDirectory, where: bytes) -> int:
+        networks: set[str] = set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_UP_TIMEOUT), contextlib.aclosing(directory.find(where)) as found:  # type: ignore[type-var]
+                async for addr in found:
+                    networks.add(network_of(addr))
+                    self._candidates_seen += 1
+                    self._candidates.offer(addr, self._ctx.clock.monotonic())
+        return len(networks)
+
+    # Memory
+
+    def _load(self) -> None:
+        if self._path is not None:
+            with contextlib.suppress(OSError), self._path.open("rb") as file:
+                self.book = VolunteerBook.load(file.read(MAX_FILE))
+
+    def _save(self) -> None:
+        if self._path is None or not self.book.changed:
+            return
+        temporary = self._path.with_suffix(".new")
+        try:
+            temporary.write_bytes(self.book.dump())
+            temporary.replace(self._path)
+        except OSError as exc:
+            self._ctx.logger.warning("what is known of volunteer relays is not saved: %s", exc)

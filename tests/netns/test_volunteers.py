@@ -1,0 +1,102 @@
+"""Relays that nodes run for others, found through a DHT of libtorrent's nodes, with nothing else on the internet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.interop.conftest import running
+from tests.interop.peers.process import LineProcess, python_module
+from tests.netns.dht import DhtNet
+from tom_connect.testing.natlab import Host, Lab, Nat, Wire
+
+#: With the same at the DHT and the volunteers, 50 ms from home to home and from home to the DHT and back.
+UPLINK = Wire(delay=0.0125)
+#: Seconds within which two nodes behind strict NATs are to be connected.
+CONNECTED_WITHIN = 15.0
+
+
+@pytest.fixture
+def dht(natlab: Lab) -> Iterator[DhtNet]:
+    """A DHT of 50 nodes, and 5 dead ones."""
+    yield from running(lambda: DhtNet.start(natlab, wire=UPLINK))
+
+
+@contextlib.asynccontextmanager
+async def node_on(host: Host, dht: DhtNet, **options: Any) -> AsyncIterator[tuple[LineProcess, str]]:
+    """A process on a machine that runs one endpoint with `dht_only`, and the endpoint's key."""
+    with contextlib.closing(LineProcess.start(host.command(python_module("tests.netns.volunteer_process")))) as child:
+        yield child, (await child.call("start", bootstrap=dht.names, **options))["node_id"]
+
+
+@contextlib.asynccontextmanager
+async def volunteers(lab: Lab, dht: DhtNet, *lies: str) -> AsyncIterator[dict[str, LineProcess]]:
+    """Volunteers with public addresses, each in an own network, that have announced themselves; by their URLs."""
+    async with contextlib.AsyncExitStack() as stack:
+        made = {}
+        for number, lie in enumerate(lies):
+            host = lab.host(f"volunteer{number}", lab.router(f"office{number}", Nat.NONE, wire=UPLINK))
+            child, _key = await stack.enter_async_context(node_on(host, dht, volunteer=True, lies=lie))
+            made[(await child.call("announced"))["url"]] = child
+        yield made
+
+
+def home(lab: Lab, name: str, nat: Nat = Nat.STRICT) -> Host:
+    """A machine behind a router of its own."""
+    return lab.host(name, lab.router(f"{name}s-router", nat, wire=UPLINK))
+
+
+async def test_strict_with_strict_through_a_volunteer(natlab: Lab, dht: DhtNet) -> None:
+    """Two nodes between which no direct path is possible meet by the key alone, with no server of anybody's."""
+    async with volunteers(natlab, dht, "", "") as those, node_on(home(natlab, "one"), dht) as (one, key):
+        told = await one.call("relayed")
+        assert set(told["urls"]) <= set(those), told
+        async with node_on(home(natlab, "two"), dht) as (two, _):
+            await two.call("published")
+            met = await two.call("meet", node_id=key, wait=30.0)
+        assert met["seconds"] < CONNECTED_WITHIN and met["kinds"] == ["relay"], met
+        print(f"home after {told['found']:.1f} s, published after {told['published']:.1f}; met in {met['seconds']:.2f}")
+
+
+async def test_a_volunteer_is_killed(natlab: Lab, dht: DhtNet) -> None:
+    """A live connection goes on through the other volunteer within seconds, and a third takes the place of the dead."""
+    async with volunteers(natlab, dht, "", "", "") as those, node_on(home(natlab, "one"), dht) as (one, key):
+        told = await one.call("relayed")
+        async with node_on(home(natlab, "two"), dht) as (two, _):
+            await two.call("meet", node_id=key, wait=30.0)
+            await two.call("talk", seconds=2.0)
+            os.kill(those[told["home"]].pid, signal.SIGKILL)
+            talked = await two.call("talk", seconds=10.0)
+            after = await one.call("relayed", other_than=told["home"], wait=20.0)
+            print(f"longest wait {talked['longest']:.2f} s; the next home after {after['found']:.1f} s more")
+            assert talked["longest"] < 6.0 and talked["kinds"] == ["relay"], talked
+            assert told["home"] not in after["urls"], after
+
+
+@pytest.mark.parametrize("lies", ["always", "later"])
+async def test_volunteers_that_lie(natlab: Lab, dht: DhtNet, lies: str) -> None:
+    """Volunteers that pass nothing on, at once or once they are trusted, cost seconds: the honest one is found."""
+    async with volunteers(natlab, dht, lies, lies, "") as those, node_on(home(natlab, "one"), dht) as (one, key):
+        honest = list(those)[-1]
+        told = await one.call("relayed")
+        async with node_on(home(natlab, "two"), dht) as (two, _):
+            await two.call("published")
+            met = await two.call("meet", node_id=key, wait=30.0)
+            assert met["seconds"] < CONNECTED_WITHIN, met
+            await two.call("talk", seconds=12.0)
+        after = await one.call("relays")
+        print(f"home after {told['found']:.1f} s, {after['tried']} tried, met in {met['seconds']:.2f} s; {after}")
+        assert after["urls"] == [honest], after
+
+
+async def test_a_volunteer_behind_a_nat_says_why_it_is_none(natlab: Lab, dht: DhtNet) -> None:
+    """Who is not reached by strangers announces nothing, and says what stands in the way."""
+    async with node_on(home(natlab, "one", Nat.MODERATE), dht, volunteer=True) as (one, _):
+        await one.call("published")
+        told = await one.call("why_not")
+        assert told["announced"] == 0 and "NAT" in told["why_not"], told
