@@ -16,7 +16,7 @@ from tests.netns.test_serverless import UPLINK
 from tom_connect.testing.natlab import Lab, Nat
 
 PAGE = ROOT / "docs" / "how-to" / "zero-infra.md"
-LISTENER = Nat.NONE
+LISTENER = Nat.MODERATE
 
 
 @pytest.fixture
