@@ -24,6 +24,7 @@ from benchmarks import (
     bench_resolve,
     bench_serverless,
     bench_serverless_discovery,
+    bench_serverless_idle,
     bench_shared_socket,
     bench_startup,
     bench_throughput,
@@ -56,6 +57,7 @@ ALL = (
     bench_serverless.BENCH,
     bench_serverless_discovery.BENCH,
     bench_volunteers.BENCH,
+    bench_serverless_idle.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -276,10 +276,14 @@ class Discovery(PluginObject):
 
 @attrs.frozen
 class PublishReport:
-    """What publishing reached: `by`, the publisher's name; `nodes`, how many servers or DHT nodes stored it."""
+    """What publishing reached: `by`, the publisher's name; `nodes`, how many servers or DHT nodes stored it.
+
+    `enough`: whether so many were wanted; if not, the core publishes again soon, at growing intervals.
+    """
 
     by: str
     nodes: int
+    enough: bool = True
 
 
 class Publisher(PluginObject):

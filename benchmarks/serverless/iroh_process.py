@@ -37,7 +37,9 @@ class Node:
         try:
             connection = await asyncio.wait_for(self.endpoint.connect(address, ALPN.encode()), wait)
         except iroh.IrohError as error:
-            return {"connected": None, "direct": None, "why": error.message()}
+            # It shows where in its source each error came from, a line for each.
+            lines = (line.split(" (/")[0].strip() for line in error.message().splitlines())
+            return {"connected": None, "direct": None, "why": ": ".join(line for line in lines if line[:2] != "(/")}
         except TimeoutError:
             return {"connected": None, "direct": None, "why": f"nothing within {wait:g} s"}
         taken = time.monotonic() - began

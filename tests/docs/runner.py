@@ -6,6 +6,7 @@ import contextlib
 import doctest
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -108,19 +109,29 @@ class Background:
 
 @attrs.define(eq=False)
 class PageRun:
-    """A folder, an environment and the programs of one page."""
+    """A folder, an environment and the programs of one page.
+
+    `machines`: for each machine of a lab, what to put before a command that runs there; each has a folder and a home of
+    its own.
+    """
 
     folder: Path
+    machines: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     names: dict[str, str] = attrs.field(factory=dict)
     clean: Mapping[str, str] | None = None
     """Variables of a run in which nothing of this process's environment is found, tools aside; None: it is used."""
     background: dict[str, Background] = attrs.field(factory=dict)
     last_output: str = ""
 
-    def environment(self) -> dict[str, str]:
+    def place(self, block: Block) -> Path:
+        """The folder that a block's commands run in."""
+        machine = block.get("on")
+        return self.folder if machine is None else self.folder / machine
+
+    def environment(self, folder: Path) -> dict[str, str]:
         """This process's, but with a home, a configuration and a Python of the page's own."""
-        home = self.folder / ".home"
-        home.mkdir(exist_ok=True)
+        home = folder / ".home"
+        home.mkdir(parents=True, exist_ok=True)
         scripts = f"{Path(sys.executable).parent}{os.pathsep}{sysconfig.get_path('scripts')}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT_", "XDG_"))}
         kept.pop("PYTHONSAFEPATH", None)  # a reader's script imports the one beside it
@@ -173,7 +184,7 @@ class PageRun:
     def run(self, block: Block) -> None:
         """Run one block, or raise AssertionError with what differs from the page."""
         if name := block.get("file"):
-            path = self.folder / name
+            path = self.place(block) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.filled_in(block.text), encoding="utf-8")
         elif block.get("output") is not None:
@@ -183,7 +194,7 @@ class PageRun:
                 pattern = ".*".join(re.escape(part) for part in line.split("..."))
                 self.background[name].wait_for(pattern)
         elif block.language == "python":
-            script = self.folder / f"line_{block.line}.py"
+            script = self.place(block) / f"line_{block.line}.py"
             script.write_text(self.filled_in(block.text), encoding="utf-8")
             python = sys.executable if self.clean is None else self._venv / "bin" / "python"
             self.execute(block, f'"{python}" {script.name}', "")
@@ -196,13 +207,19 @@ class PageRun:
     def execute(self, block: Block, command: str, shown: str) -> None:
         """Run one command line and check its status and output."""
         command = self.filled_in(command).strip()
+        folder = self.place(block)
+        environment = self.environment(folder)
+        if (machine := block.get("on")) is not None:
+            command = shlex.join(
+                [*self.machines[machine], "sh", "-c", f"exec {command}" if block.get("background") else command]
+            )
         if name := block.get("background"):
             # exec: the signal then reaches the program and not a shell around it.
             process = subprocess.Popen(
                 f"exec {command}" if os.name == "posix" else command,
                 shell=True,
-                cwd=self.folder,
-                env=self.environment(),
+                cwd=folder,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -216,8 +233,8 @@ class PageRun:
             done = subprocess.run(
                 command,
                 shell=True,
-                cwd=self.folder,
-                env=self.environment(),
+                cwd=folder,
+                env=environment,
                 input=(block.get("stdin") or "").encode().decode("unicode_escape"),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

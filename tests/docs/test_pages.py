@@ -21,6 +21,8 @@ SHOWN = {"text", "mermaid"}
 WALK = [ROOT / "docs" / "how-to" / f"{verb}-a-plugin.md" for verb in ("write", "test", "publish")]
 """Pages that go on where the one before ends: a newcomer's way to a published plugin."""
 PAGES = [page for page in pages() if blocks(page)]
+IN_LABS = [page for page in PAGES if any("on" in block.directions for block in blocks(page))]
+"""Pages whose commands belong on several machines: tests/netns runs them."""
 
 
 def name(page: Path) -> str:
@@ -34,13 +36,24 @@ def runs(block: Block) -> bool:
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if p not in WALK and any(map(runs, blocks(p)))], ids=lambda p: str(p.relative_to(ROOT))
+    "page",
+    [p for p in PAGES if p not in (*IN_LABS, *WALK) and any(map(runs, blocks(p)))],
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
     """The blocks of a page, run in order in an empty folder, print what the page shows."""
     with PageRun(tmp_path) as run:
         for block in filter(runs, blocks(page)):
             run.run(block)
+
+
+@pytest.mark.parametrize("page", IN_LABS, ids=name)
+def test_pages_of_labs_have_a_test_there(page: Path) -> None:
+    """A page with machines is named by a test of tests/netns, and each block that runs says on which machine."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/netns/test_*.py"))
+    assert f'"{page.name}"' in tests
+    for block in filter(runs, blocks(page)):
+        assert "on" in block.directions or {"output", "shows"} & block.directions.keys(), f"{block}: on which machine?"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -49,6 +49,15 @@ class Diagnosis:
     ipv6: NatKind
     findings: tuple[Finding, ...]
 
+    def with_findings(self, more: Iterable[Finding]) -> Diagnosis:
+        """The same with further findings, each after those of its level."""
+        return attrs.evolve(self, findings=_by_importance([*self.findings, *more]))
+
+
+def _by_importance(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order = ("fails", "note", "works")
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
+
 
 def nat_kind(family: FamilyReport, *, udp_blocked: bool | None = None) -> NatKind:
     """The kind of NAT of one IP version."""
@@ -83,8 +92,7 @@ def diagnose(report: NetReport, *, relays_wanted: bool, probing: bool = True, ot
         *_about_relays(report, relays_wanted),
         *_about_reach(ipv4, ipv6, report),
     ]
-    order = ("fails", "note", "works")
-    return Diagnosis(ipv4, ipv6, tuple(sorted(findings, key=lambda finding: order.index(finding.level))))
+    return Diagnosis(ipv4, ipv6, _by_importance(findings))
 
 
 def _about_udp(report: NetReport, relays_wanted: bool, probing: bool, others_asked: bool) -> Iterator[Finding]:

@@ -154,7 +154,7 @@ class DhtPublisher(Publisher):
                 await self._publish_legacy(record)
             except (NetworkError, DhtError) as exc:
                 self._service.ctx.logger.warning("the legacy item was not published: %s", exc)
-        return PublishReport(self.name, stored)
+        return PublishReport(self.name, stored, enough=stored >= self._service.config.quorum)
 
     async def _publish_record(self, record: SignedRecord) -> int:
         try:
@@ -180,7 +180,7 @@ class DhtPublisher(Publisher):
         node = self._service.node
         known = node.table_size()
         stored = (await node.put(item)).acknowledged
-        if known < COLD and stored < self._service.config.quorum:
+        if stored < self._service.config.quorum:
             await node.bootstrap()
             if node.table_size() > known:
                 stored = max(stored, (await node.put(item)).acknowledged)
