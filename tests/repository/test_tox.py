@@ -65,6 +65,12 @@ def test_each_environment_runs_something(tox: configparser.ConfigParser) -> None
     assert silent == []
 
 
+def test_the_newest_python_is_one_that_is_tested(tox: configparser.ConfigParser) -> None:
+    """The Pythons of which the newest runs everything are those that have an environment."""
+    tested = {f"py{version.replace('.', '')}" for version in tox["shared"]["pythons"].split(",")}
+    assert tested == {name for name in environments(tox["tox"]["env_list"]) if name.startswith("py")}
+
+
 def test_tox_installs_every_plugin(tox: configparser.ConfigParser) -> None:
     """The list of plugins is that of the folder, and `lowest` resolves the dependencies of each."""
     assert sorted(tox["shared"]["plugins"].split()) == PLUGINS
