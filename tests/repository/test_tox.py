@@ -78,6 +78,13 @@ def test_tox_installs_every_plugin(tox: configparser.ConfigParser) -> None:
     assert sorted(lowest) == PLUGINS
 
 
+def test_every_network_lab_is_run(tox: configparser.ConfigParser) -> None:
+    """`netns` runs the folder netns of the tests and of each plugin that has one."""
+    folders = {str(path.relative_to(ROOT)) for path in (ROOT / "tests/netns", *ROOT.glob("plugins/*/tests/netns"))}
+    run = {word for word in tox["testenv:netns"]["commands"].split() if word.endswith("netns")}
+    assert run == folders
+
+
 def test_the_tools_know_every_plugin() -> None:
     """Sources, extras, mypy, ruff and import-linter know each plugin of the folder."""
     tools = PYPROJECT["tool"]
