@@ -18,7 +18,7 @@ from tom_connect.keys import NodeId
 from tom_relay.client.volunteers.book import MAX_FILE, VolunteerBook
 from tom_relay.client.volunteers.candidates import Candidates
 from tom_relay.client.volunteers.topicwalk import TopicWalk
-from tom_relay.client.volunteers.trial import Stranger, Tested, random_payloads, stranger_at, tested
+from tom_relay.client.volunteers.trial import Stranger, Tested, random_payloads, stranger_at, volunteer_at
 from tom_relay.volunteer.topics import network_of
 
 WANTED: Final = 2
@@ -281,7 +281,9 @@ class VolunteerSeeker:
                 ):
                     if len(trials) >= WANTED - 1:
                         next_at = clock() + PACE
-                    testing = asyncio.create_task(tested(self._connections, addr), name=f"testing {addr} as a relay")
+                    testing = asyncio.create_task(
+                        volunteer_at(self._connections, addr), name=f"testing {addr} as a relay"
+                    )
                     trials[testing] = addr
                     self.tried += 1
                 if not trials and feeder.done():
