@@ -18,14 +18,16 @@ from tests.interop.peers.npm_hyperdht import start_hyperdht, start_hyperdht_netw
 from tests.interop.peers.process import LineProcess, python_module
 from tests.netns.dht import DhtNet
 from tests.netns.dht.net import public_addresses
-from tom_connect.testing.natlab import Host, Lab, Router, Wire
+from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
 
 TOM, HYPERDHT, IROH = "tom-connect", "hyperdht", "iroh"
 UPLINK: Final = Wire(delay=0.0125)
 """On each home's uplink and before the DHTs: 50 ms from home to home and back, and from home to the DHT and back."""
 HYPERDHT_NODES: Final = 50
-#: Plugins of ours that are in use: with `dht_only` none of them asks a server.
-PLUGINS: Final = ("dht", "relay")
+PLUGINS: Final = ("dht",)
+"""Plugins of ours that are in use: no relay takes part."""
+WITH_VOLUNTEERS: Final = ("dht", "relay", "relay-volunteer")
+"""The same where volunteers are looked for through the DHT."""
 
 
 @attrs.frozen
@@ -46,7 +48,18 @@ class Couple:
     dht: DhtNet
     hyperdht_bootstrap: list[dict[str, Any]]
     nodes: dict[str, list[LineProcess]]
+    volunteers: list[LineProcess] = attrs.field(factory=list)
     _port: int = 20_000
+
+    async def call_volunteers(self, count: int, wire: Wire) -> None:
+        """Start nodes with public addresses that are relays for others; from now on ours look for them."""
+        for number in range(count):
+            router = self.lab.router(f"office{number}", Nat.NONE, wire=wire)
+            host = self.lab.host(f"volunteer{number}", router, ipv6=False)
+            process = LineProcess.start(host.command(python_module("tests.netns.volunteer_process")))
+            self.volunteers.append(process)
+            await process.call("start", bootstrap=self.dht.names, volunteer=True)
+            await process.call("announced")
 
     def settle(self, routers: tuple[Router, Router]) -> None:
         """Move the hosts behind two routers."""
@@ -67,12 +80,14 @@ class Couple:
     async def _bind(self, kind: str, *both: LineProcess) -> dict[str, str]:
         options: dict[str, Any] = {"port": self._port}
         if kind == TOM:
-            options |= {"bootstrap": self.dht.names, "plugins": PLUGINS}
+            options |= {"bootstrap": self.dht.names, "plugins": WITH_VOLUNTEERS if self.volunteers else PLUGINS}
         elif kind == HYPERDHT:
             options = {"bootstrap": self.hyperdht_bootstrap}
         _, listening = await asyncio.gather(*(node.call("bind", **options) for node in both))
         if kind == TOM:
-            await asyncio.gather(*(node.call("published") for node in both))
+            # Behind a strict NAT there is nothing to publish but how to be called; with a relay there is.
+            wait = "published" if self.volunteers else "reachable"
+            await asyncio.gather(*(node.call(wait) for node in both))
         name = "key" if kind == HYPERDHT else "node_id"
         return {name: listening[name]}
 
@@ -101,4 +116,9 @@ def couple(kinds: Sequence[str] = (TOM,), *, wire: Wire = UPLINK, nodes: int = 5
                 else:
                     process = LineProcess.start(host.command(python_module(modules[kind])))
                 running.setdefault(kind, []).append(stack.enter_context(process))
-        yield Couple(lab, hosts, dht, bootstrap, running)
+        made = Couple(lab, hosts, dht, bootstrap, running)
+        try:
+            yield made
+        finally:
+            for process in made.volunteers:
+                process.close()

@@ -102,6 +102,13 @@ class Node:
                     return {"stored": reports[0].nodes, "addresses": self._addresses()}
         raise AssertionError
 
+    async def reachable(self) -> dict[str, Any]:
+        """Wait until others can find this node and call it: behind a strict NAT it has no address to publish."""
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            while not str(self._bound.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        return {}
+
     async def find(self, node_id: str) -> dict[str, Any]:
         """Look a node up to the end: its addresses, seconds to the first answer, and what became of each source."""
         began = time.monotonic()
@@ -191,7 +198,19 @@ async def main(level: str = "ERROR") -> None:
     """Answer until standard input ends."""
     logging.basicConfig(level=level, format="%(asctime)s.%(msecs)03d %(name)s %(message)s", datefmt="%M:%S")
     node = Node()
-    names = ("bind", "remember", "published", "find", "dial", "stay", "addresses", "dht", "costs", "unbind")
+    names = (
+        "bind",
+        "remember",
+        "published",
+        "reachable",
+        "find",
+        "dial",
+        "stay",
+        "addresses",
+        "dht",
+        "costs",
+        "unbind",
+    )
     try:
         await serve({name: getattr(node, name) for name in names})
     finally:
