@@ -6,8 +6,9 @@ import asyncio
 import gc
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _FDS: Final = Path("/proc/self/fd")
 _LOOK_EVERY: Final = 0.005
@@ -35,25 +36,32 @@ class Footprint:
         self._tasks = asyncio.all_tasks()
         self._sockets = open_sockets()
 
-    def new_tasks(self) -> list[str]:
-        """The names of the tasks that run now and did not then, this one aside."""
+    def new_tasks(self, among: Collection[asyncio.Task[Any]] | None = None) -> list[str]:
+        """The names of the tasks that run now and did not then, this one aside; only those of `among`, if given."""
         new = asyncio.all_tasks() - self._tasks - {asyncio.current_task()}
+        if among is not None:
+            new = {task for task in new if task in among}
         return sorted(f"task {task.get_name()!r} ({task.get_coro()!r})" for task in new if not task.done())
 
     def new_sockets(self) -> list[str]:
         """The sockets that are open now and were not then."""
         return sorted(open_sockets() - self._sockets)
 
-    async def left(self, *, sockets: bool, within: float) -> list[str]:
-        """What is new and still there after `within` seconds, or nothing as soon as nothing is."""
+    async def left(
+        self, *, within: float, sockets: bool = True, among: Collection[asyncio.Task[Any]] | None = None
+    ) -> list[str]:
+        """What is new and still there after `within` seconds, or nothing as soon as nothing is.
+
+        `sockets`: whether those count too; `among`: the tasks that count, all by default.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         while True:
-            found = self.new_tasks()
-            if sockets and (new := self.new_sockets()):
+            is_last = loop.time() >= deadline
+            if is_last:
                 gc.collect()  # what only a dead cycle holds is reported by its ResourceWarning
-                found += new and self.new_sockets()
-            if not found or loop.time() >= deadline:
+            found = self.new_tasks(among) + (self.new_sockets() if sockets else [])
+            if not found or is_last:
                 return found
             # Its end is nobody's to tell: not even whose it is is known.
             await asyncio.sleep(_LOOK_EVERY)

@@ -397,6 +397,36 @@ async def test_a_context_that_remembers_nothing_is_refused() -> None:
         )
 
 
+async def test_a_server_of_the_test_in_the_same_loop_is_not_blamed() -> None:
+    """A server that keeps a connection of a pool, and a task for it, does so by right; the search itself has ended."""
+    serving: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(writer)
+        await reader.read()
+        writer.close()
+
+    class Pooled(GoodDiscovery):
+        pool: list[asyncio.StreamWriter]
+
+        async def start(self) -> None:
+            self.pool = []
+
+        async def aclose(self) -> None:
+            for writer in getattr(self, "pool", ()):
+                writer.close()
+
+        async def fetch(self, node_id: NodeId) -> bytes | None:
+            self.pool.append((await asyncio.open_connection(*address))[1])
+            return await super().fetch(node_id)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    async with server:
+        await check(Pooled)
+    assert serving
+
+
 async def test_what_is_not_signed_has_no_time() -> None:
     """A time that nobody signed is caught."""
     store = Store()

@@ -172,9 +172,9 @@ class _Searches:
                     _begun(discovery, node_id, wanted),
                     "a search that was closed",
                 )
-                left = await footprint.left(sockets=False, within=self._trial.settle)
+                left = await self._trial.working_on(footprint)
                 if left:
-                    raise ConformanceError(rules.CLOSING_CANCELS, f"after {wanted} answers: {', '.join(left)}")
+                    raise ConformanceError(rules.CLOSING_CANCELS, f"after {wanted} answers: {left}")
             self._check_is(record, await self.search(discovery, record.node_id))
 
     async def is_cancelled(self) -> None:
@@ -187,9 +187,9 @@ class _Searches:
                 await self.search(discovery, SecretKey.generate().node_id, rules.CANCELS)
 
             await self._trial.cancelled(rules.CANCELS, "a search", searching)
-            left = await footprint.left(sockets=False, within=self._trial.settle)
+            left = await self._trial.working_on(footprint)
             if left:
-                raise ConformanceError(rules.CLOSING_CANCELS, f"after searches were cancelled: {', '.join(left)}")
+                raise ConformanceError(rules.CLOSING_CANCELS, f"after searches were cancelled: {left}")
 
     async def is_used_side_by_side(self, records: Sequence[SignedRecord]) -> None:
         ctx = self._context()

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -28,6 +30,13 @@ _TURNS: Final = (0, 1, 2, 5, 20)
 """Turns of the loop after which what runs is cancelled: before it began, and at its first waits."""
 
 
+_CHECKED: ContextVar[bool] = ContextVar("_CHECKED", default=False)
+
+
+def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
 class Trial(Generic[O]):
     """One implementation under check; `async with`, then run it as often as needed."""
 
@@ -42,11 +51,15 @@ class Trial(Generic[O]):
         self._closings: list[float] = []
         self._unhandled: list[str] = []
         self._gone: list[LentContext] = []
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._handler = self._loop.get_exception_handler()
         self._loop.set_exception_handler(self._note)
+        self._factory = self._loop.get_task_factory()
+        self._loop.set_task_factory(self._create_task)
+        self._token = _CHECKED.set(True)
         return self
 
     async def __aexit__(
@@ -54,8 +67,24 @@ class Trial(Generic[O]):
     ) -> None:
         gc.collect()
         self._loop.set_exception_handler(self._handler)
+        self._loop.set_task_factory(self._factory)
+        _CHECKED.reset(self._token)
         if exc is None and self._unhandled:
             raise ConformanceError(rules.NOTHING_UNHANDLED, self._unhandled[0])
+
+    def _create_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        # What a task, callback or transport of the implementation starts has a copy of the context in which it was made
+        # itself; what a server of the test in the same loop starts has another.
+        make: Any = self._factory or _new_task
+        task = make(loop, coroutine, **options)
+        context = options.get("context")
+        if _CHECKED.get() if context is None else context.get(_CHECKED, False):
+            self._tasks.add(task)
+        return task
+
+    async def working_on(self, footprint: Footprint) -> str:
+        """The tasks of the implementation that still run though what they were for has ended, as a text."""
+        return ", ".join(await footprint.left(sockets=False, within=self.settle, among=self._tasks))
 
     def was_prompt(self) -> None:
         """ConformanceError if the factory, or aclose(), took too long each time.
@@ -128,7 +157,7 @@ class Trial(Generic[O]):
 
     async def close(self, obj: O, ctx: LentContext, *, failed: bool = False) -> None:
         """Close an object as an endpoint does, once: tasks first, but of one that did not start they come last."""
-        if ctx in self._gone:
+        if any(gone is ctx for gone in self._gone):
             return
         self._gone.append(ctx)
         if not failed:
@@ -146,7 +175,7 @@ class Trial(Generic[O]):
 
     async def nothing_left(self, footprint: Footprint, ctx: LentContext) -> None:
         """ConformanceError if a task runs, a socket is open or something failed unseen."""
-        left = await footprint.left(sockets=True, within=self.settle)
+        left = await footprint.left(within=self.settle)
         if left:
             rule = rules.LEAVES_NO_TASK if left[0].startswith("task") else rules.LEAVES_NO_SOCKET
             raise ConformanceError(rule, ", ".join(left))

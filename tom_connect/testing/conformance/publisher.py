@@ -152,9 +152,9 @@ async def _check_cancelling(trial: Trial[Publisher], ctx: LentContext, find: Fin
                 ) from exc
 
         await trial.cancelled(rules.CANCELS, "publish()", publishing)
-        left = await footprint.left(sockets=False, within=trial.settle)
+        left = await trial.working_on(footprint)
         if left:
-            raise ConformanceError(rules.PUBLISH_CANCELS, ", ".join(left))
+            raise ConformanceError(rules.PUBLISH_CANCELS, left)
         record = _record(ctx, 3, now + 1_000_000)
         await _published(publisher, record, rules.PUBLISH_CANCELS)
         await _held(find, record, rules.PUBLISH_CANCELS)
