@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from release import artifacts, checks, fresh
-from release.projects import ROOT, Project, ProjectError, all_projects
+from release.projects import CORE, ROOT, Project, ProjectError, all_projects
 
 WANTED = "tom-connect[dht,pkarr]"
 
@@ -92,18 +92,17 @@ def rehearse(projects: Sequence[Project], due: Sequence[Project], scratch: Path,
 
 
 def plan(due: Sequence[Project], built: dict[str, list[artifacts.Artifact]]) -> list[str]:
-    """What is left to a person, in the order in which it is done."""
+    """What is left to a person, in the order in which it is done: the core last, since its extras need the plugins."""
     if not due:
         return ["do nothing: every version is tagged"]
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
-        f"edit {project.folder.name if project.name != 'tom-connect' else '.'}/CHANGELOG.md: "
-        f"'## {checks.UNRELEASED}' becomes '## {project.version} - {today}'"
+        f"edit {project.folder / 'CHANGELOG.md'}: '## {checks.UNRELEASED}' becomes '## {project.version} - {today}'"
         for project in due
         if str(project.version) not in project.changelog
     ]
     lines += [f"tag {project.tag}" for project in due]
-    for project in due:
+    for project in sorted(due, key=lambda project: project.name == CORE):
         lines += [f"upload {a.path.name} ({a.size} bytes, sha256 {a.sha256})" for a in built[project.name]]
     return lines
 

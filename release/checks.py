@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,11 +37,7 @@ def metadata_problems(project: Project) -> Iterator[str]:
     for classifier in CLASSIFIERS:
         if classifier not in project.table.get("classifiers", ()):
             yield f"{project.name}: the classifier '{classifier}' is missing"
-    typed = [
-        folder / "py.typed"
-        for folder in project.folder.glob(f"**/{project.module}")
-        if (folder / "__init__.py").exists()
-    ]
+    typed = (folder / "py.typed" for folder in project.sources())
     for file in (project.folder / "README.md", project.folder / "LICENSE", *typed):
         if not file.is_file():
             yield f"{project.name}: {file.relative_to(project.folder)} is missing"
@@ -78,19 +75,16 @@ def range_problems(projects: Sequence[Project]) -> Iterator[str]:
 
 
 def tag_problems(project: Project, tags: Iterable[str]) -> Iterator[str]:
-    """Whether a version that has been released was changed since: it needs a new number then."""
+    """Whether a version that has been released was changed since, by its sources or metadata: it needs a new number."""
     if project.tag not in tags:
         return
-    changed = git(project.folder, "diff", "--name-only", project.tag, "--", *shipped(project))
+    changed = git(project.folder, "diff", "--name-only", project.tag, "--", *map(str, project.sources())).splitlines()
+    before = tomllib.loads(git(project.folder, "show", f"{project.tag}:./pyproject.toml"))
+    if before.get("project") != project.table:
+        changed.append("its metadata")
     if changed:
-        files = changed.splitlines()
-        what = f"{files[0]} and {len(files) - 1} more"
+        what = changed[0] + (f" and {len(changed) - 1} more" if changed[1:] else "")
         yield f"{project.name} {project.version} is tagged and has changed since ({what}): raise its version"
-
-
-def shipped(project: Project) -> list[str]:
-    """The paths in a package's folder that users get."""
-    return [path for path in ("src", project.module, "pyproject.toml") if (project.folder / path).exists()]
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -52,6 +52,11 @@ class Project:
         """What is imported."""
         return self.name.replace("-", "_")
 
+    def sources(self) -> list[Path]:
+        """The folders that are imported from."""
+        folders = (self.folder / self.module, self.folder / "src" / self.module)
+        return [folder for folder in folders if (folder / "__init__.py").is_file()]
+
     def requirements(self, extra: str | None = None) -> list[Requirement]:
         """What it requires, or what one of its extras does."""
         texts = self.table.get("dependencies", ()) if extra is None else self.table["optional-dependencies"][extra]

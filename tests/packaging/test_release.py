@@ -139,6 +139,15 @@ def test_versions_are_independent(checkout: Path, capsys: pytest.CaptureFixture[
     assert code == 1
     assert len(problems) == 1 and "tom-relay 0.1.0 is tagged and has changed since" in problems[0]
 
+    edit(checkout / "plugins" / "tom-pkarr" / "pyproject.toml", r"dnspython>=2.6.1", "dnspython>=2.7")
+    edit(checkout / "pyproject.toml", r"^line-length = 120", "line-length = 119")
+    edit(checkout / "plugins" / "tom-relay" / "README.md", r"\Z", "\nMore.\n")
+    code, out = checked(checkout, capsys)
+    problems = [line for line in out.splitlines() if "PROBLEM" in line]
+    assert (code, len(problems)) == (1, 2), out
+    assert "tom-pkarr 0.1.0 is tagged and has changed since (its metadata)" in problems[0]
+
+    edit(checkout / "plugins" / "tom-pkarr" / "pyproject.toml", r"dnspython>=2.7", "dnspython>=2.6.1")
     edit(checkout / "plugins" / "tom-relay" / "pyproject.toml", r'^version = "0.1.0"', 'version = "0.1.1"')
     code, out = checked(checkout, capsys)
     assert (code, "Due: tom-relay\n" in out) == (0, True), out
