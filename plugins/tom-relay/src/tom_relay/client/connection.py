@@ -161,7 +161,12 @@ class RelayConnection:
         elif self._carrier is not None and self._carrier.address_is_gone():
             self._at_once = True
             self._carrier.abort()
-        elif self._session is not None:
+        else:
+            self.ask_for_life()
+
+    def ask_for_life(self) -> None:
+        """Have the relay answer at once, or be taken for lost."""
+        if self._session is not None:
             self._session.check(self.owner.now())
             self._wake.set()
             self._poke.set()
