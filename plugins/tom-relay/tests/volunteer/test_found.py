@@ -69,6 +69,19 @@ async def test_a_volunteer_that_was_lost_is_replaced(net: Testnet) -> None:
             await until(lambda: set(node.node_addr().relay_urls) == {url_of(two), url_of(three)}, within=20.0)
 
 
+async def test_our_own_outage_is_not_their_fault(net: Testnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing that we send arrives anywhere, volunteers are not blamed, and are had again once it does."""
+    async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two, seeker(net) as node:
+        both = {url_of(one), url_of(two)}
+        await until(lambda: set(node.node_addr().relay_urls) == both)
+        book = node._contexts("relay").shared["transport"].seeker.book
+        with monkeypatch.context() as broken:
+            broken.setattr(node._magic, "send_quic", lambda *_args, **_named: None)
+            await until(lambda: not node.node_addr().relay_urls)
+        await until(lambda: set(node.node_addr().relay_urls) == both, within=40.0)
+        assert sum(entry.failures for entry in book._known.values()) <= 1
+
+
 async def test_nobody_looks_for_what_is_not_needed(net: Testnet) -> None:
     """A node with a relay of its own, one that strangers reach, and one that was told so look for no volunteer."""
     dht = {"dht": dht_of(net)}

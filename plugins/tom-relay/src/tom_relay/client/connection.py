@@ -175,6 +175,11 @@ class RelayConnection:
         else:
             self._leg.check()
 
+    def ask_for_life(self) -> None:
+        """Have the relay answer at once, or be taken for lost."""
+        if self._leg is not None:
+            self._leg.check()
+
     def _retry_soon(self) -> None:
         # Who sends again after a long pause does not wait for a back-off that grew in it.
         if self.owner.now() - self.last_sent > WANTED_FOR:

@@ -41,10 +41,16 @@ GIVE_UP_CONNECTING: Final = 4.0
 CHECKS: Final = (1.0, 4.0, 15.0, 60.0, 240.0)
 """Seconds from one test of a volunteer that is in use to the next, up to a third earlier: one that lies once it is
 trusted is found out soon, one that has served for long costs little. The last stays."""
+CHECK_AGAIN: Final = 1.5
+"""Seconds before one that failed a test is tested again: longer than a sign of life may take."""
 CHECK_TIMEOUT: Final = 2.0
 FIRST_RETRY: Final = 2.0
 LAST_RETRY: Final = 300.0
-"""Seconds before a search that did not find two is begun again; doubled each time."""
+LAST_RETRY_KNOWN: Final = 30.0
+"""Seconds before a search that did not find two is begun again, doubled each time; the last ones where none was ever
+found, and where some are known, which come back when our network does."""
+UNWANTED_FOR: Final = 30.0
+"""Seconds for which strangers must have reached us before volunteers are left."""
 LOOK_UP_TIMEOUT: Final = 15.0
 SAVE_EVERY: Final = 60.0
 FILE: Final = "volunteers.json"
@@ -60,6 +66,9 @@ class Used(Protocol):
     @property
     def leaves(self) -> bool:
         """Whether it has said itself that it goes away."""
+
+    def ask_for_life(self) -> None:
+        """Find out at once whether it lives."""
 
     rtt: float | None
     received: int
@@ -117,6 +126,7 @@ class VolunteerSeeker:
         self._search_at = 0.0
         self._retry = FIRST_RETRY
         self._candidates_seen = 0
+        self._wanted_at = -UNWANTED_FOR
 
     @property
     def used(self) -> Sequence[RelayUrl]:
@@ -132,7 +142,7 @@ class VolunteerSeeker:
     async def run(self) -> None:
         """Keep volunteers until cancelled."""
         now = self._ctx.clock.monotonic
-        await asyncio.to_thread(self._load)
+        self.book = VolunteerBook.load(await asyncio.to_thread(_read, self._path))
         await asyncio.sleep(SETTLE)
         save_at = now() + SAVE_EVERY
         try:
@@ -140,7 +150,8 @@ class VolunteerSeeker:
                 self._look(now())
                 if now() >= save_at:
                     save_at = now() + SAVE_EVERY
-                    await asyncio.to_thread(self._save)
+                    if self.book.changed:
+                        await asyncio.to_thread(self._write, self.book.dump())
                 await asyncio.sleep(TICK)
         finally:
             tasks = [used.check for used in self._used.values() if used.check is not None]
@@ -149,7 +160,8 @@ class VolunteerSeeker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._account(now())
-            self._save()
+            if self.book.changed:
+                self._write(self.book.dump())
 
     @property
     def wanted(self) -> bool:
@@ -160,9 +172,12 @@ class VolunteerSeeker:
     def _look(self, now: float) -> None:
         self._account(now)
         if self._search is not None and self._search.done():
-            self._search.exception()
+            if (error := self._search.exception()) is not None:
+                self._ctx.logger.error("the search for volunteer relays failed", exc_info=error)
             self._search = None
-        if not self.wanted:
+        if self.wanted:
+            self._wanted_at = now
+        elif now - self._wanted_at > UNWANTED_FOR:
             for url in list(self._used):
                 self._leave(url)
             return
@@ -170,7 +185,7 @@ class VolunteerSeeker:
             self._judge(url, used, now)
         if len(self._used) < WANTED and self._search is None and now >= self._search_at:
             self._search_at = now + self._retry * self._rng.uniform(0.8, 1.2)
-            self._retry = min(2 * self._retry, LAST_RETRY)
+            self._retry = min(2 * self._retry, LAST_RETRY if len(self.book) == 0 else LAST_RETRY_KNOWN)
             self._search = asyncio.create_task(self._find(), name="looking for volunteer relays")
 
     def _account(self, now: float) -> None:
@@ -188,6 +203,9 @@ class VolunteerSeeker:
             used.was_connected, used.lost_at = True, None
         elif used.lost_at is None:
             used.lost_at = now
+            # Whose fault it is shows by whether the others still answer.
+            for other in self._used.values():
+                other.connection.ask_for_life()
         elif now - used.lost_at >= (LOST_AFTER if used.was_connected else GIVE_UP_CONNECTING):
             self._give_up(url, "it is gone", blame=not used.connection.leaves)
             return
@@ -196,10 +214,12 @@ class VolunteerSeeker:
             used.check = None
             used.failures = 0 if passed else used.failures + 1
             used.passed += passed
-            # One failure may be the way's; then it is looked at again at once.
+            if not passed:
+                # Perhaps the way is gone altogether, which is another matter and known by the time of the next test.
+                used.connection.ask_for_life()
             pause = CHECKS[min(used.passed, len(CHECKS) - 1)] * self._rng.uniform(0.7, 1.0)
-            used.check_at = now + (pause if passed else 0.0)
-            if used.failures >= 2:
+            used.check_at = now + (pause if passed else CHECK_AGAIN)
+            if used.failures >= 2 and used.connection.connected:
                 self._give_up(url, "it does not pass on what others send us", blame=True)
                 return
         if used.check is None and used.connection.connected and now >= used.check_at:
@@ -207,10 +227,12 @@ class VolunteerSeeker:
 
     def _give_up(self, url: RelayUrl, why: str, *, blame: bool) -> None:
         self._ctx.logger.info("volunteer relay %s is given up: %s", url, why)
-        if blame:
-            self.book.failed(url)
-        if url.node_addr is not None:
-            self._candidates.failed(url.node_addr, self._ctx.clock.monotonic())
+        # Where nobody is reached any more the fault is our own network's, most likely.
+        if any(used.connection.connected for used in self._used.values()):
+            if blame:
+                self.book.failed(url)
+            if url.node_addr is not None:
+                self._candidates.failed(url.node_addr, self._ctx.clock.monotonic())
         self._leave(url)
         self._search_at, self._retry = 0.0, FIRST_RETRY
 
@@ -267,6 +289,7 @@ class VolunteerSeeker:
             for url in known[:PARALLEL]
             if (addr := url.node_addr) is not None and not self._candidates.has_failed(addr, now)
         ]
+        failed: list[SocketAddr] = []
         feeder = asyncio.create_task(self._feed(), name="looking up volunteer relays")
         trials: dict[asyncio.Task[Tested], SocketAddr] = {}
         first_at: float | None = None
@@ -297,8 +320,10 @@ class VolunteerSeeker:
                 timeout = PACE if len(trials) < PARALLEL else left if left is not None and left > 0 else None
                 done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 for trial in [trial for trial in trials if trial in done]:
-                    result = self._result(trial, trials.pop(trial))
+                    addr = trials.pop(trial)
+                    result = self._result(trial)
                     if result is None or result.url.node_id == self._user.node_id:
+                        failed.append(addr)
                         continue
                     found.append(result)
                     if first_at is None:
@@ -310,20 +335,23 @@ class VolunteerSeeker:
             for task in (*trials, feeder):
                 task.cancel()
             await asyncio.gather(*trials, feeder, return_exceptions=True)
+        # If nobody at all was reached our own network may be the reason.
+        if found or any(used.connection.connected for used in self._used.values()):
+            for addr in failed:
+                self._candidates.failed(addr, clock())
         self._choose(found)
-        self._tell(found)
+        self._tell()
 
-    def _result(self, task: asyncio.Task[Tested], addr: SocketAddr) -> Tested | None:
+    def _result(self, task: asyncio.Task[Tested]) -> Tested | None:
         error = task.exception()
         if error is None:
             return task.result()
         if not isinstance(error, TomError):
             self._ctx.logger.error("testing a volunteer relay failed", exc_info=error)
-        self._candidates.failed(addr, self._ctx.clock.monotonic())
         return None
 
     def _choose(self, found: Iterable[Tested]) -> None:
-        """Take the best of those that were tested, and let go of one in use that is far worse."""
+        """Take the best of those that were tested."""
         keys = {url.node_id for url in self._used}
         ranked = sorted(found, key=lambda one: one.rtt - 0.01 * self.book.standing(one.url).score)
         for one in ranked:
@@ -335,7 +363,7 @@ class VolunteerSeeker:
         if len(self._used) >= WANTED:
             self._retry = FIRST_RETRY
 
-    def _tell(self, found: Sequence[Tested]) -> None:
+    def _tell(self) -> None:
         if not self._used:
             why = "none of the addresses that the DHT gives works" if self._candidates_seen else "the DHT knows of none"
             if why != self.problem:
@@ -368,17 +396,22 @@ class VolunteerSeeker:
 
     # Memory
 
-    def _load(self) -> None:
-        if self._path is not None:
-            with contextlib.suppress(OSError), self._path.open("rb") as file:
-                self.book = VolunteerBook.load(file.read(MAX_FILE))
-
-    def _save(self) -> None:
-        if self._path is None or not self.book.changed:
+    def _write(self, data: bytes) -> None:
+        if self._path is None:
             return
         temporary = self._path.with_suffix(".new")
         try:
-            temporary.write_bytes(self.book.dump())
+            temporary.write_bytes(data)
             temporary.replace(self._path)
         except OSError as exc:
             self._ctx.logger.warning("what is known of volunteer relays is not saved: %s", exc)
+
+
+def _read(path: pathlib.Path | None) -> bytes:
+    try:
+        if path is not None:
+            with path.open("rb") as file:
+                return file.read(MAX_FILE)
+    except OSError:
+        pass
+    return b""
