@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -148,7 +149,7 @@ def path_times(results: Sequence[PhaseResult]) -> tuple[list[PathTimes], int]:
 
 @attrs.frozen
 class Moment:
-    """All steps of an endurance phase in the windows that ended about the same time."""
+    """All steps of an endurance phase in the windows that have the same number."""
 
     phase: str
     elapsed_s: float
@@ -163,16 +164,18 @@ class Moment:
 def moments(rolling: Sequence[EnduranceRolling]) -> list[Moment]:
     """The windows of each endurance phase in order of time; median of medians, and the worst 95th percentile."""
     groups: dict[tuple[str, int], list[EnduranceRolling]] = {}
+    counts: Counter[str] = Counter()
     for record in rolling:
-        groups.setdefault((record.phase, round(record.elapsed_s / record.window_s)), []).append(record)
+        counts[record.step] += 1
+        groups.setdefault((record.phase, counts[record.step]), []).append(record)
     found = []
-    for (phase, number), records in sorted(groups.items()):
+    for (phase, _number), records in sorted(groups.items()):
         sent, received = sum(r.sent for r in records), sum(r.received for r in records)
         medians = sorted(r.rtt_p50_ms for r in records if r.rtt_p50_ms is not None)
         found.append(
             Moment(
                 phase,
-                round(number * records[0].window_s, 3),
+                max(record.elapsed_s for record in records),
                 sent,
                 received,
                 loss_pct(sent, received),
