@@ -15,7 +15,7 @@ from tom_campaign.core.statistics import RttStatistics, loss_pct, rtt_statistics
 from tom_campaign.report.plots import Strip, cut_spans
 
 MAX_STRIPS: Final = 40
-"""Steps whose paths are drawn; those whose path changed most come first."""
+"""Steps whose paths are drawn: of more of them, those whose path changed most."""
 MAX_FAILED: Final = 200
 """Steps with losses that are listed."""
 
@@ -143,8 +143,8 @@ def path_times(results: Sequence[PhaseResult]) -> tuple[list[PathTimes], int]:
             kind: sum(end - begin for its, begin, end in spans if its == kind) for kind in ("direct", "relay", "none")
         }
         found.append(PathTimes(strip, seconds["direct"], seconds["relay"], seconds["none"], len(result.paths) - 1))
-    shown = sorted(found, key=lambda times: -times.changes)[:MAX_STRIPS]
-    return shown, len(found) - len(shown)
+    liveliest = sorted(range(len(found)), key=lambda index: -found[index].changes)[:MAX_STRIPS]
+    return [found[index] for index in sorted(liveliest)], len(found) - len(liveliest)
 
 
 @attrs.frozen

@@ -65,6 +65,7 @@ async def test_a_dial_is_measured() -> None:
     async with couple() as (one, _, target):
         found = await measured(one, Connect(target=target, timeout=30, direct_wait=0))
     assert (found.sent, found.received, found.path_kind, found.error) == (1, 1, "direct", None)
+    assert found.discovery_source is None  # the ticket has the address
     assert found.direct_s is not None and found.rtt.p50_ms == pytest.approx(1000 * found.direct_s, rel=0.01, abs=0.2)
     assert [span.path_kind for span in found.paths] == ["direct"]
 
