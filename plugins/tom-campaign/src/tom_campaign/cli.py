@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tom_campaign.core.records import CampaignSummary, PhaseResult, Record
     from tom_connect import Endpoint, EndpointConfig
 
+LONG = 30.0
+"""Seconds from which people are told how long a campaign will take."""
 RELAY_WAIT = 5.0
 """Seconds that a responder waits for its relay before it says where it is."""
 
@@ -53,6 +56,7 @@ async def run_command(
     Records are written as they come; Ctrl-C still writes the summary. PASS is without loss, WARN below 5%, FAIL else.
     """
     from tom_campaign.core.errors import CampaignFailedError
+    from tom_campaign.core.schedule import seconds_at_least
     from tom_campaign.networks.population import started
     from tom_campaign.recordfile import RecordWriter, resumed
     from tom_campaign.running import Campaign
@@ -61,6 +65,8 @@ async def run_command(
     if output is not None and resume is not None:
         raise click.UsageError("--output and --resume exclude each other: the records go on in the file of --resume")
     plan = load_scenario(scenario)
+    if (seconds := seconds_at_least(plan)) >= LONG:
+        run.output.note(f"It will take at least {datetime.timedelta(seconds=round(seconds))}")
     before = resumed(resume, plan) if resume is not None else None
     path = resume or output or pathlib.Path(f"{plan.name}.jsonl")
     writer = RecordWriter(path, keep=before.whole if before is not None else None)

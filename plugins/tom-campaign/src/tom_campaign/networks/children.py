@@ -107,6 +107,8 @@ class Children:
         if line.startswith(b'{"ended"'):
             status = json.loads(line)["ended"]
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            if status > 0 and self.stderr:
+                how += f", last words: {self.stderr[-1][:200]}"
             self._gone(name, channel, f"the process of {name} has ended ({how})")
         elif line.startswith(b'{"failed"'):
             self._gone(name, channel, f"{name}: {json.loads(line)['failed']}")

@@ -29,7 +29,7 @@ STREAM_IDLE: Final = 120.0
 class Acceptor:
     """Takes connections of admitted nodes.
 
-    `admitted`: who may connect; `max_bytes`: that a connection may send on streams, None: any number.
+    `admitted`: who may connect; `max_bytes`: that a connection may send, None: any number.
     """
 
     max_bytes: int | None = None
@@ -58,7 +58,7 @@ class Acceptor:
         budget = _Budget(self.max_bytes)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_echo_datagrams(connection))
+                group.create_task(_echo_datagrams(connection, budget))
                 while True:
                     await room.acquire()
                     stream = await connection.accept_bi()
@@ -69,7 +69,7 @@ class Acceptor:
 
 @attrs.define
 class _Budget:
-    """Bytes that a connection may still send on streams."""
+    """Bytes that a connection may still send."""
 
     left: int | None
 
@@ -81,11 +81,11 @@ class _Budget:
         return self.left >= 0
 
 
-async def _echo_datagrams(connection: Connection) -> None:
+async def _echo_datagrams(connection: Connection, budget: _Budget) -> None:
     while True:
         data = await connection.read_datagram()
         # One that no longer fits, as the path has changed, is lost, as it would be on the way.
-        if len(data) <= connection.max_datagram_size:
+        if budget.take(len(data)) and len(data) <= connection.max_datagram_size:
             connection.send_datagram(data)
 
 

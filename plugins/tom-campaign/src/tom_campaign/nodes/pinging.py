@@ -41,7 +41,9 @@ class Pinging:
     _stream: BiStream | None = None
     _readers: set[asyncio.Task[None]] = attrs.Factory(set)
     _all_answered: asyncio.Event = attrs.Factory(asyncio.Event)
+    _listening: asyncio.Event = attrs.Factory(asyncio.Event)
     _rolling: Rolling | None = None
+    _told_until: float = 0.0
 
     async def run(self) -> Measured:
         """Send, and wait for the answers; never raises a TomError."""
@@ -51,11 +53,15 @@ class Pinging:
             await self.session.opened(self.ask.timeout)
         except TomError as exc:
             return Measured(sent=self.ask.count, received=0, error=str(exc))
-        began = self._last_heard = loop.time()
-        if self.ask.every:
-            self._rolling = Rolling(self.ask.every, began)
+        began = loop.time()
         try:
             async with self.session.kept(self.ask.timeout, self._connected):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.ask.timeout):
+                        await self._listening.wait()
+                began = self._last_heard = loop.time()
+                if self.ask.every:
+                    self._rolling = Rolling(self.ask.every, began)
                 await self._send_all(began)
                 self._note_gap()
                 with contextlib.suppress(TimeoutError):
@@ -86,8 +92,6 @@ class Pinging:
 
     async def _send_all(self, began: float) -> None:
         loop = asyncio.get_running_loop()
-        # The first connection is there, but its reader is to be there too.
-        await asyncio.sleep(0)
         for number in range(self.ask.count):
             due = began + number * self.ask.interval
             if (wait := due - loop.time()) > 0:
@@ -126,7 +130,6 @@ class Pinging:
             del self._waiting[number]
             self._count(None)
         self._stream = None
-        # Made here and not by the reader, so that the next message finds it; opening waits only for the peer's leave.
         work = self._read_stream if self.ask.reliable else self._read_datagrams
         reader = asyncio.create_task(self._reading(work, connection), name="reading answers")
         self._readers.add(reader)
@@ -138,6 +141,7 @@ class Pinging:
             await work(connection)
 
     async def _read_datagrams(self, connection: Connection) -> None:
+        self._listening.set()
         while True:
             self._answered(await connection.read_datagram())
 
@@ -145,6 +149,7 @@ class Pinging:
         stream = await connection.open_bi()
         stream.write(ECHO)
         self._stream = stream
+        self._listening.set()
         try:
             while True:
                 self._answered(await stream.readexactly(self.ask.size))
@@ -195,10 +200,11 @@ class Pinging:
         if not window.sent:
             return
         elapsed = min(now, asyncio.get_running_loop().time()) - rolling.began
+        length, self._told_until = elapsed - self._told_until, elapsed
         self.on_window(
             Window(
                 elapsed_s=round(elapsed, 3),
-                window_s=self.ask.every,
+                window_s=round(length, 3),
                 sent=window.sent,
                 received=window.received,
                 total_sent=rolling.total_sent,

@@ -50,6 +50,8 @@ from tom_connect.tickets import parse_target
 MAX_SESSIONS: Final = 256
 """Nodes with which a node keeps connections at the same time."""
 
+GIVEN: Final = "caller"
+"""What the core calls the source of an address that stands in a ticket, which nobody had to look up."""
 MAX_TARGETS: Final = 1024
 """Nodes that one campaign may be about; each has a lock, until it is closed."""
 
@@ -182,7 +184,9 @@ class Worker:
 
         def listen(event: object) -> None:
             nonlocal source
-            source = source or getattr(event, "source", None)
+            found = getattr(event, "source", None)
+            if found != GIVEN:
+                source = source or found
 
         began = loop.time()
         try:

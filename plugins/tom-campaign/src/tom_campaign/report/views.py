@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -14,7 +15,7 @@ from tom_campaign.core.statistics import RttStatistics, loss_pct, rtt_statistics
 from tom_campaign.report.plots import Strip, cut_spans
 
 MAX_STRIPS: Final = 40
-"""Steps whose paths are drawn; those whose path changed most come first."""
+"""Steps whose paths are drawn: of more of them, those whose path changed most."""
 MAX_FAILED: Final = 200
 """Steps with losses that are listed."""
 
@@ -142,13 +143,13 @@ def path_times(results: Sequence[PhaseResult]) -> tuple[list[PathTimes], int]:
             kind: sum(end - begin for its, begin, end in spans if its == kind) for kind in ("direct", "relay", "none")
         }
         found.append(PathTimes(strip, seconds["direct"], seconds["relay"], seconds["none"], len(result.paths) - 1))
-    shown = sorted(found, key=lambda times: -times.changes)[:MAX_STRIPS]
-    return shown, len(found) - len(shown)
+    liveliest = sorted(range(len(found)), key=lambda index: -found[index].changes)[:MAX_STRIPS]
+    return [found[index] for index in sorted(liveliest)], len(found) - len(liveliest)
 
 
 @attrs.frozen
 class Moment:
-    """All steps of an endurance phase in the windows that ended about the same time."""
+    """All steps of an endurance phase in the windows that have the same number."""
 
     phase: str
     elapsed_s: float
@@ -163,16 +164,18 @@ class Moment:
 def moments(rolling: Sequence[EnduranceRolling]) -> list[Moment]:
     """The windows of each endurance phase in order of time; median of medians, and the worst 95th percentile."""
     groups: dict[tuple[str, int], list[EnduranceRolling]] = {}
+    counts: Counter[str] = Counter()
     for record in rolling:
-        groups.setdefault((record.phase, round(record.elapsed_s / record.window_s)), []).append(record)
+        counts[record.step] += 1
+        groups.setdefault((record.phase, counts[record.step]), []).append(record)
     found = []
-    for (phase, number), records in sorted(groups.items()):
+    for (phase, _number), records in sorted(groups.items()):
         sent, received = sum(r.sent for r in records), sum(r.received for r in records)
         medians = sorted(r.rtt_p50_ms for r in records if r.rtt_p50_ms is not None)
         found.append(
             Moment(
                 phase,
-                round(number * records[0].window_s, 3),
+                max(record.elapsed_s for record in records),
                 sent,
                 received,
                 loss_pct(sent, received),

@@ -65,6 +65,7 @@ async def test_a_dial_is_measured() -> None:
     async with couple() as (one, _, target):
         found = await measured(one, Connect(target=target, timeout=30, direct_wait=0))
     assert (found.sent, found.received, found.path_kind, found.error) == (1, 1, "direct", None)
+    assert found.discovery_source is None  # the ticket has the address
     assert found.direct_s is not None and found.rtt.p50_ms == pytest.approx(1000 * found.direct_s, rel=0.01, abs=0.2)
     assert [span.path_kind for span in found.paths] == ["direct"]
 
@@ -132,7 +133,7 @@ async def test_lost_messages_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where the other side sends back every other datagram, half of them are lost, after their time and no earlier."""
     seen = 0
 
-    async def echo_half(connection: Any) -> None:
+    async def echo_half(connection: Any, _budget: object) -> None:
         nonlocal seen
         while True:
             data = await connection.read_datagram()
@@ -205,6 +206,13 @@ async def test_nobody_sends_more_than_is_allowed() -> None:
                 await to_the_end(stream)
             assert raised.value.code == 2
             await connection.close()
+
+
+async def test_nobody_has_more_sent_back_than_is_allowed() -> None:
+    """Datagrams beyond the limit are dropped: only so many bytes come back."""
+    async with couple(Limits(max_mib=0.02)) as (one, _, target):
+        found = await measured(one, Ping(target=target, timeout=1.0, count=40, interval=0.002, size=1000))
+    assert (found.sent, found.received) == (40, 20)  # 20,000 of 20,971 bytes
 
 
 async def test_a_stream_of_no_kind_is_reset() -> None:
