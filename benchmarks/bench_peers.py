@@ -23,6 +23,8 @@ ACTIVE: Final = 20.0
 BOTH: Final = {"both_families": True}
 IROH: Final = next(entry for entry in CONTENDERS if entry.name == "iroh")
 CHOSEN: Final = {RAW: {}, IROH: BOTH, OURS: BOTH}
+PEERS: Final = {**CHOSEN, OURS: {**BOTH, "watch_network": False}}
+"""Hundreds of endpoints in one process would look at its interfaces at once whenever something changes there."""
 
 
 async def run(options: Options) -> Report:
@@ -54,12 +56,11 @@ async def run(options: Options) -> Report:
 
 
 async def _sample(report: Report, entry: Entry, count: int, options: Options) -> None:
-    chosen = json.dumps(CHOSEN[entry])
     idle, active, settle = (options.pick(round(full), 2) for full in (IDLE, ACTIVE, SETTLE))
     with contextlib.ExitStack() as stack:
         peers, hub = (
-            stack.enter_context(LineProcess.start(python_module(MODULE, role, entry.name, chosen)))
-            for role in ("peers", "hub")
+            stack.enter_context(LineProcess.start(python_module(MODULE, role, entry.name, json.dumps(chosen))))
+            for role, chosen in (("peers", PEERS[entry]), ("hub", CHOSEN[entry]))
         )
         where = (await peers.call("listen", count=FIRST + count))["where"]
         await hub.call("dial", where=where[:FIRST])

@@ -127,7 +127,9 @@ async def run(options: Options) -> Report:
                 with _started(world, scenario, number) as asking:
                     row.add(cold=asking.ready["ms"])
                     if number == cold - 1:
-                        for other in range(warm + warm_up):
+                        # A node of ours answers 50 times, and then 5 times a second: signaling knows one alone.
+                        most = 40 if scenario.sources == ("signaling",) else warm + warm_up
+                        for other in range(min(warm + warm_up, most)):
                             key, place = world.wanted(scenario, cold + other)
                             ms = (await asking.call("look_up", key=key, place=place))["ms"]
                             row.add(warm=ms if other >= warm_up else None)

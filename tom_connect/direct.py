@@ -29,7 +29,7 @@ MAX_ADDRS: Final = 4
 QUIET_FOR: Final = 5.0
 """Seconds before an address that did not answer is sent to again on the word of others."""
 MAX_QUIET: Final = 1024
-MAX_DIALS: Final = 32
+MAX_DIALS: Final = 64
 """Dials on the word of others under way at once."""
 
 Handler = Callable[[Any], Coroutine[Any, Any, None]]

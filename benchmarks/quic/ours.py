@@ -100,7 +100,9 @@ class Ours:
             return  # the connection has ended
 
 
-def make(dht_bootstrap: list[str] | None = None, *, both_families: bool = False) -> Contender:
+def make(
+    dht_bootstrap: list[str] | None = None, *, both_families: bool = False, watch_network: bool = True
+) -> Contender:
     """Return the contender; with bootstrap nodes it runs a DHT node too, on the same socket."""
     plugins: tuple[str, ...] = ()
     configs: dict[str, Any] = {}
@@ -118,5 +120,6 @@ def make(dht_bootstrap: list[str] | None = None, *, both_families: bool = False)
             plugin_configs=configs,
             persist=False,
             idle_timeout=600.0,
+            watch_network=watch_network,
         )
     )

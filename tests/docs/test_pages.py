@@ -77,6 +77,7 @@ def test_data_blocks_parse(block: Block) -> None:
             json.loads(line)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(os.name != "posix", reason="the walk is written for a POSIX shell")
 def test_a_newcomer_makes_a_plugin(tmp_path: Path) -> None:
     """The pages for plugin authors, word for word, in an environment that has only what they install.

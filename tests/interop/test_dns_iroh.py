@@ -27,6 +27,7 @@ from tom_connect.record import build_dns_packet, parse_dns_packet
 ORIGIN = "dns.iroh.link"
 KEY = SecretKey(bytes(31) + b"\x05")
 WHERE = "127.0.0.1:4433"
+VOLUNTEER = f"tom://{SecretKey(bytes(31) + b'v').node_id}@127.0.0.1:4434"
 
 
 def ip(*arguments: str) -> None:
@@ -53,18 +54,23 @@ def namespace() -> Iterator[str]:
         yield name
 
 
-async def test_iroh_finds_us_by_dns(namespace: str, tmp_path: Path) -> None:
-    """iroh dials our NodeId alone, with the records of our own writer in the zone, and its stream comes back."""
-    addr = NodeAddr(KEY.node_id, (), (WHERE,))
+@pytest.mark.parametrize("relays", [(), (VOLUNTEER,)])
+async def test_iroh_finds_us_by_dns(namespace: str, tmp_path: Path, relays: tuple[str, ...]) -> None:
+    """iroh dials our NodeId alone, with the records of our own writer in the zone, and its stream comes back.
+
+    A relay that is a node, of which it knows nothing, keeps it from nothing.
+    """
+    addr = NodeAddr(KEY.node_id, relays, (WHERE,))
     assert parse_dns_packet(KEY.node_id, build_dns_packet(addr)) == addr
     inside = ("ip", "netns", "exec", namespace)
     name = f"_iroh.{KEY.node_id.z32()}"
+    records = [*((name, f"relay={relay}") for relay in relays), (name, f"addr={WHERE}")]
     with contextlib.ExitStack() as stack:
         child = python_module("tests.interop.peers.tom_process", KEY.seed().hex(), WHERE)
         stack.enter_context(LineProcess.start([*inside, *child]))
         try:
             at = SocketAddr("127.0.0.1", 53)
-            stack.enter_context(knot(tmp_path, ORIGIN, [(name, f"addr={WHERE}")], addr=at, prefix=inside))
+            stack.enter_context(knot(tmp_path, ORIGIN, records, addr=at, prefix=inside))
             iroh = stack.enter_context(IrohPeer.start(namespace=namespace, discovery=True))
         except PeerMissing as missing:
             pytest.skip(str(missing))

@@ -167,3 +167,11 @@ async def test_an_unknown_alpn_is_refused_on_both_sides(iroh_peer: IrohPeer) -> 
             await endpoint.connect(addr_of(iroh_peer), "nobody/1", timeout=5)
         with pytest.raises(PeerError, match=r"(?i)alpn|application protocol|no_application_protocol|120"):
             await iroh_peer.dial(bytes(endpoint.node_id), [str(endpoint.local_addrs[0])], "nobody/1", timeout=10)
+
+
+async def test_iroh_leaves_a_relay_alone_that_is_a_node(iroh_peer: IrohPeer) -> None:
+    """An address with a relay of ours that iroh knows nothing of, and a direct address, is dialed directly."""
+    relay = f"tom://{SecretKey.generate().node_id}@127.0.0.1:9"
+    async with echoing() as (endpoint, _seen):
+        dialed = await iroh_peer.dial(endpoint.node_id.raw, [str(endpoint.local_addrs[0])], relay=relay)
+        assert await iroh_peer.stream(dialed, b"directly") == b"directly"

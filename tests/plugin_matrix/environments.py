@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.pythons import UV, found
+
 ROOT = Path(__file__).parents[2]
-UV = shutil.which("uv")
 TIMEOUT = 120
 
 
@@ -48,20 +47,15 @@ def build_wheel(project: Path, into: Path) -> Path:
     return wheel
 
 
-@functools.cache
-def found_pythons() -> tuple[str, ...]:
-    """The Pythons of this machine that the packages allow, the oldest first: paths, or only ours without uv."""
-    if UV is None:
-        return (sys.executable,)
-    offered = [f"3.{minor}" for minor in range(11, 20)]
-    asked = (call(UV, "python", "find", "--no-project", "--system", version, cwd=ROOT) for version in offered)
-    return tuple(done.stdout.strip() for done in asked if done.returncode == 0) or (sys.executable,)
+def found_pythons() -> tuple[Path, ...]:
+    """The Pythons of this machine that the packages allow, the oldest first; only ours without uv."""
+    return tuple(path for minor in range(11, 20) if (path := found(f"3.{minor}")) is not None)
 
 
 class Environment:
     """One virtual environment, with a home directory of its own."""
 
-    def __init__(self, path: Path, python: str = sys.executable) -> None:
+    def __init__(self, path: Path, python: str | Path = sys.executable) -> None:
         self._path = path
         self.home = path / "home"
         if UV:
@@ -165,7 +159,9 @@ only-include = ["{module}.py"]
     return project
 
 
-def environment(directory: Path, wheels: dict[str, Path], *packages: str, python: str = sys.executable) -> Environment:
+def environment(
+    directory: Path, wheels: dict[str, Path], *packages: str, python: str | Path = sys.executable
+) -> Environment:
     """An environment with the core and these packages."""
     made = Environment(directory / "venv", python)
     made.install(wheels["tom-connect"], *(wheels[package] for package in packages))

@@ -1,8 +1,8 @@
 """Run in an environment of the matrix, as a file: dials by every route that the installed plugins offer.
 
 Takes one argument, JSON: `servers` as servers.py prints them, `absent` the modules of plugins that are not installed.
-Prints JSON: what each route did, the plugins with their states, and what was imported of `absent`. Of the tests and of
-packages other than the core and its plugins it imports nothing.
+Prints JSON: what each route did, the plugins with their states, and what was imported of `absent`. It imports nothing
+of the tests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+from attrs import evolve
 
 from tom_connect import Endpoint, EndpointConfig, NodeAddr
 
@@ -49,16 +51,17 @@ class Route:
         used = installed if plugins is None else installed & set(plugins)
         self.discovery = None if plugins is None else next((name for name in plugins if name in DISCOVERIES), None)
         self.relayed = plugins is not None and "relay" in plugins
-        relays = {"relay": tuple(servers["relay"]), "direct": False} if self.relayed else {}
-        self.config = EndpointConfig(
+        # The dialer has no relay of its own: where it has, it looks for a node there before anybody has found it.
+        self.dialer = EndpointConfig(
             alpns=(ALPN,),
             bind=("127.0.0.1:0",),
             allow_local=True,
             persist=False,
             plugins=plugins,
             plugin_configs=plugin_configs(servers, used),
-            **relays,
+            direct=not self.relayed,
         )
+        self.dialed = evolve(self.dialer, relay=tuple(servers["relay"]) if self.relayed else ())
 
     async def target(self, node: Endpoint) -> Any:
         """What is known of the node that is dialed, once it can be reached by that."""
@@ -76,8 +79,8 @@ class Route:
         """Dial, have bytes back, and tell who found the node and over which kinds of path it was met."""
         async with (
             asyncio.timeout(PATIENCE),
-            Endpoint.bind(self.config) as a,
-            Endpoint.bind(self.config) as b,
+            Endpoint.bind(self.dialed) as a,
+            Endpoint.bind(self.dialer) as b,
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(echo(a))

@@ -12,7 +12,8 @@ from tests.plugin_matrix.environments import UV, Environment, environment, found
 from tests.plugin_matrix.plugins import ALL, COMBINATIONS, CORE, EXAMPLES, PLUGINS, name
 
 SMOKE = Path(__file__).with_name("smoke.py")
-OLDEST, *_, NEWEST = (found_pythons() * 2)[: max(2, len(found_pythons()))]
+PYTHONS = found_pythons()
+OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 
 
 def smoke(env: Environment, servers: dict[str, Any], packages: tuple[str, ...]) -> None:
@@ -50,7 +51,7 @@ def test_every_route_leads_to_a_node(
 
 @pytest.mark.parametrize("python", [OLDEST, NEWEST], ids=["oldest", "newest"])
 def test_all_on_the_oldest_and_the_newest_python(
-    tmp_path: Path, wheels: dict[str, Path], servers: dict[str, Any], python: str
+    tmp_path: Path, wheels: dict[str, Path], servers: dict[str, Any], python: Path
 ) -> None:
     """All plugins, with the oldest and the newest Python of this machine that the packages allow."""
     env = environment(tmp_path, wheels, *ALL, python=python)

@@ -65,11 +65,24 @@ def test_each_environment_runs_something(tox: configparser.ConfigParser) -> None
     assert silent == []
 
 
+def test_the_newest_python_is_one_that_is_tested(tox: configparser.ConfigParser) -> None:
+    """The Pythons of which the newest runs everything are those that have an environment."""
+    tested = {f"py{version.replace('.', '')}" for version in tox["shared"]["pythons"].split(",")}
+    assert tested == {name for name in environments(tox["tox"]["env_list"]) if name.startswith("py")}
+
+
 def test_tox_installs_every_plugin(tox: configparser.ConfigParser) -> None:
     """The list of plugins is that of the folder, and `lowest` resolves the dependencies of each."""
     assert sorted(tox["shared"]["plugins"].split()) == PLUGINS
     lowest = re.findall(r"-r plugins/(\S+)/pyproject\.toml", tox["testenv:lowest"]["commands_pre"])
     assert sorted(lowest) == PLUGINS
+
+
+def test_every_network_lab_is_run(tox: configparser.ConfigParser) -> None:
+    """`netns` runs the folder netns of the tests and of each plugin that has one."""
+    folders = {str(path.relative_to(ROOT)) for path in (ROOT / "tests/netns", *ROOT.glob("plugins/*/tests/netns"))}
+    run = {word for word in tox["testenv:netns"]["commands"].split() if word.endswith("netns")}
+    assert run == folders
 
 
 def test_the_tools_know_every_plugin() -> None:

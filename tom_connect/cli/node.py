@@ -122,7 +122,7 @@ async def _wait_for_relay(run: Invocation, endpoint: Endpoint) -> None:
 
 
 def _relay_text(relay: RelayInfo) -> str:
-    which = "Public relay" if relay.kind == "public" else "Relay"
+    which = {"public": "Public relay", "volunteer": "Volunteer relay"}.get(relay.kind, "Relay")
     if relay.home:
         state = "others reach us through it"
     else:

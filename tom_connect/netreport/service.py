@@ -338,7 +338,10 @@ class NetReporter(DatagramProtocol):
         if self._prober.answered or self._prober.refusals or self._observations.heard_from_peers():
             return False
         certain = [target for target in self._prober.targets if target.server.certain]
-        connected = any(info.connected for info in self._relays())
+        relays = self._relays()
+        if any(info.connected and info.url.node_id is not None for info in relays):
+            return False  # relays that are nodes are reached over UDP
+        connected = any(info.connected for info in relays)
         if certain and connected and all(target in self._prober.silent for target in certain):
             return True
         return None

@@ -24,8 +24,10 @@ AGAIN: Final = 20.0
 """Seconds before an address is knocked at again although it calls again."""
 OF_CALL: Final = 8
 """Addresses of one call that are looked at."""
-OF_HOST: Final = 4
-"""Addresses of one IP at once, then one every `AGAIN` seconds."""
+OF_HOST: Final = 12
+"""Addresses of one IP at once: several callers may be behind it, and one that shifts ports shows eight."""
+HOST_AGAIN: Final = 5.0
+"""Seconds after which one more address of it is knocked at: 13 bytes a second, for a victim."""
 BURST: Final = 30.0
 """Addresses at once over all calls; `RATE`: a second after that, 30 a minute with `len(TIMES)` packets each."""
 RATE: Final = 0.5
@@ -47,7 +49,7 @@ class Knocks:
         self.refused = 0
         """Addresses that got nothing because of a limit."""
         self._all = TokenBucket(RATE, BURST)
-        self._hosts: KeyedBuckets[str] = KeyedBuckets(1 / AGAIN, OF_HOST, MAX_KNOWN)
+        self._hosts: KeyedBuckets[str] = KeyedBuckets(1 / HOST_AGAIN, OF_HOST, MAX_KNOWN)
         self._known: OrderedDict[SocketAddr, float] = OrderedDict()
         self._due: list[tuple[float, int, Knock]] = []
         self._order = itertools.count()

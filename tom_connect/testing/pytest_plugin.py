@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tom_connect.endpoint import Endpoint
-from tom_connect.testing import endpoints, plugincontext
+from tom_connect.testing import plugincontext
 from tom_connect.testing.clock import VirtualClock
 from tom_connect.testing.fakenet import FakeNet
 from tom_connect.testing.natlab import Lab, missing
 from tom_connect.testing.plugincontext import FakeSharedSocket, LentContext
+
+if TYPE_CHECKING:
+    from tom_connect.endpoint import Endpoint
 
 
 @pytest.fixture
@@ -70,4 +73,6 @@ def plugin_context() -> Iterator[Callable[..., LentContext]]:
 @pytest.fixture
 def endpoint_pair() -> Callable[..., contextlib.AbstractAsyncContextManager[tuple[Endpoint, Endpoint]]]:
     """Makes two endpoints on loopback: `async with endpoint_pair(my_plugin) as (alice, bob): ...`."""
+    from tom_connect.testing import endpoints  # QUIC is for those who use it
+
     return endpoints.endpoint_pair

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import attrs
 import pytest
 import tom_discovery_redis
 from redis.asyncio import Redis
 from tom_discovery_redis import RedisConfig, RedisRecords, tom_discovery, tom_publisher
 
 from tom_connect import Endpoint
+from tom_connect.addr import NodeAddr
 from tom_connect.exceptions import ConfigError, DiscoveryError, NetworkError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.record import SignedRecord
@@ -86,6 +88,25 @@ async def test_a_record_expires(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         assert 0 < await redis.ttl(f"tom:{ctx.node_id}") <= 100
     assert records.republish_after == 50
+
+
+async def test_an_account_that_may_do_little(redis_url: str) -> None:
+    """The account that the README tells to make is enough to publish and to find, and no more than that."""
+    rights = ["~tom:*", "+get", "+set", "+watch", "+unwatch", "+multi", "+exec"]
+    async with Redis.from_url(redis_url) as redis:
+        await redis.execute_command("ACL", "SETUSER", "node", "on", ">secret", *rights)
+    ctx = plugin_context(RedisConfig(url=redis_url.replace("unix://", "unix://node:secret@")))
+    records = RedisRecords(ctx)
+    await records.start()
+    record = ctx.signer.sign_record(NodeAddr(ctx.node_id, direct_addrs=["192.0.2.1:1"]), time.time_ns() // 1000)
+    await records.publish(record)
+    assert [found.addr async for found in records.resolve(ctx.node_id)] == [record.addr]
+    await records.aclose()
+    other = RedisRecords(plugin_context(attrs.evolve(ctx.config, prefix="other:")))
+    await other.start()
+    with pytest.raises(NetworkError, match="no permissions"):
+        await other.publish(record)
+    await other.aclose()
 
 
 async def test_what_is_wrong_is_said_without_the_password() -> None:

@@ -49,12 +49,12 @@ def test_one_call_names_few_addresses() -> None:
 
 
 def test_one_host_is_not_flooded_by_naming_its_ports() -> None:
-    """However many ports of one IP are named, it gets a few knocks at once and one more every 20 seconds."""
+    """However many ports of one IP are named, it gets a few knocks at once and one more every 5 seconds."""
     taken = Knocks()
     for second in range(61):
         taken.called([addr(7, 1000 + 8 * second + n) for n in range(8)], float(second))
     hosts = Counter(knock.addr.port for _, knock in drain(taken, 100.0))
-    assert len(hosts) <= knocks.OF_HOST + 60 / knocks.AGAIN + 1
+    assert len(hosts) <= knocks.OF_HOST + 60 / knocks.HOST_AGAIN + 1
     assert taken.refused > 0
 
 

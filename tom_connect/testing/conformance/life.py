@@ -31,7 +31,7 @@ _TURNS: Final = (0, 1, 2, 5, 20)
 class Trial(Generic[O]):
     """One implementation under check; `async with`, then run it as often as needed."""
 
-    settle = 3.0
+    settle = 10.0
     """Seconds that what was closed or cancelled gets to be gone: the other end of a socket may be slower than ours."""
 
     def __init__(self, kind: type[O], make: Make[O], timeout: float) -> None:

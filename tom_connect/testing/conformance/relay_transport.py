@@ -82,7 +82,7 @@ class _Node:
     def __init__(self, transport: RelayTransport, ctx: LentContext, timeout: float) -> None:
         self.transport = transport
         self.node_id = ctx.node_id
-        self._timeout = timeout
+        self.timeout = timeout
         self._arrived = asyncio.Event()
         self._wrong: str | None = None
         self._sends = Calls()
@@ -107,7 +107,7 @@ class _Node:
                 while watch.value != relay:
                     await watch.other_than(watch.value)
 
-        await within(rules.HOME, self._timeout, become(), f"home_relay(), now {watch.value!r}, becoming {relay}")
+        await within(rules.HOME, self.timeout, become(), f"home_relay(), now {watch.value!r}, becoming {relay}")
         standby = asked(rules.STANDBY, "standby_relay()", self.transport.standby_relay)
         if not isinstance(standby, Watch) or standby.value == relay:
             raise ConformanceError(rules.STANDBY, f"standby_relay() is {standby!r}, {getattr(standby, 'value', None)}")
@@ -126,6 +126,13 @@ class _Node:
         """ConformanceError if calls of `send` took too long."""
         self._sends.require_prompt(rules.SEND_PROMPT, "send()", SEND_PROMPT)
 
+    async def hears(self, seconds: float) -> None:
+        """Wait until something arrives, so many seconds at most."""
+        self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._arrived.wait()
+
     async def gets(self, rule: Rule, count: int, what: str) -> list[bytes]:
         """The next so many datagrams."""
 
@@ -135,7 +142,7 @@ class _Node:
                 await self._arrived.wait()
 
         try:
-            await within(rule, self._timeout, wait(), f"{what}: {count} datagrams")
+            await within(rule, self.timeout, wait(), f"{what}: {count} datagrams")
         except ConformanceError as exc:
             raise ConformanceError(rule, f"{exc.seen}; {len(self.received)} came") from exc
         if self._wrong is not None:
@@ -266,11 +273,9 @@ async def _passes(rule: Rule, sender: _Node, receiver: _Node, relay: RelayUrl) -
     async def resend() -> None:
         while not receiver.received:
             sender.send(relay, receiver.node_id, [b"again"])
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(receiver._arrived.wait(), _RESEND_EVERY)
+            await receiver.hears(_RESEND_EVERY)
 
-    receiver._arrived.clear()
-    await within(rule, receiver._timeout, resend(), "sending until a datagram arrives")
+    await within(rule, receiver.timeout, resend(), "sending until a datagram arrives")
     relay_seen, from_id, data = receiver.received[0]
     if (relay_seen, from_id, data) != (relay, sender.node_id, b"again"):
         seen = f"{sender.node_id!r} sent b'again' through {relay}; {from_id!r}, {relay_seen}, {data[:20]!r} came"

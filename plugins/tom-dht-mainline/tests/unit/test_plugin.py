@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
-import attrs
 import pytest
 
 from tom_connect.abc import Discovery, FoundAddr, PluginContext, Publisher
@@ -20,6 +19,7 @@ from tom_connect.exceptions import DiscoveryError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.plugins import InstalledPlugin, PluginCatalog, PluginHost
 from tom_connect.record import LEGACY_SALT, LegacyItem, sign_record
+from tom_connect.testing.plugincontext import LentContext
 from tom_dht_mainline import CoreConfig, DhtNode, DhtUnreachableError, plugin
 from tom_dht_mainline.config import MAX_QUORUM, DhtConfig
 from tom_dht_mainline.deferred import DeferredDatagrams, DeferredDiscovery, DeferredPublisher
@@ -225,18 +225,12 @@ async def test_a_dht_that_can_not_be_loaded_is_reported(
 
     monkeypatch.setattr("tom_dht_mainline.deferred._import", damaged)
     ctx = lend(_config(net, own_socket=False))
-    tasks: list[asyncio.Task[None]] = []
-    create_task = ctx.create_task
-
-    def watched(coroutine: Any, name: str) -> asyncio.Task[None]:
-        tasks.append(create_task(coroutine, name))
-        return tasks[-1]
-
-    async with Running(attrs.evolve(ctx, create_task=watched), wait=False) as alice:
+    assert isinstance(ctx, LentContext)
+    async with Running(ctx, wait=False) as alice:
         with pytest.raises(ImportError, match="gone"):
             await _resolve(alice.discovery, SecretKey.generate().node_id)
-        errors = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [str(error) for error in errors] == 3 * ["no module named 'gone'"]
+        await asyncio.gather(*ctx.tasks)
+    assert [str(error) for error in ctx.failures] == 3 * ["no module named 'gone'"]
 
 
 def test_the_quorum_is_bounded_as_the_core_has_it() -> None:

@@ -189,13 +189,13 @@ def test_wrong_options(fields: dict[str, Any]) -> None:
 def test_options_of_the_command_line() -> None:
     """The command line counts over the configuration; `--dev` over defaults alone; errors name the option."""
     base = PkarrServerConfig(max_packets=7, keep=100.0)
-    given = {"pkarr_keep": "3600", "pkarr_listen": ("127.0.0.1:1",), "pkarr_store": "/tmp/x"}
+    given = {"pkarr_server_keep": "3600", "pkarr_server_listen": ("127.0.0.1:1",), "pkarr_server_store": "/tmp/x"}
     config = configured(base, given, dev=False, is_default=lambda name: False)
     assert (config.max_packets, config.keep, config.listen, config.dht) == (7, 3600.0, ("127.0.0.1:1",), "auto")
     config = configured(base, {}, dev=True, is_default=lambda name: True)
     assert (config.listen, config.dht) == (("127.0.0.1:6882",), "off")
     with pytest.raises(ConfigError, match="--keep"):
-        configured(base, {"pkarr_keep": "long"}, dev=False, is_default=lambda name: True)
+        configured(base, {"pkarr_server_keep": "long"}, dev=False, is_default=lambda name: True)
 
 
 @pytest.mark.slow

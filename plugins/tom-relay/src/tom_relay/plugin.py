@@ -32,6 +32,11 @@ def tom_diagnostics(ctx: PluginContext) -> Diagnostics | None:
     transport = ctx.shared.get("transport")
     if transport is None:
         return None
-    return {
+    told: dict[str, object] = {
         str(info.url): info.problem or ("connected" if info.connected else "connecting") for info in transport.relays()
     }
+    seeker = transport.seeker
+    if seeker is not None:
+        used = ", ".join(map(str, seeker.used)) or seeker.problem or "none yet"
+        told["volunteers"] = used if seeker.wanted else "not needed: strangers reach us"
+    return told

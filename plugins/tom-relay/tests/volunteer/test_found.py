@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from tom_connect import Endpoint, NodeAddr
 from tom_connect.addr import RelayUrl
 from tom_dht_mainline.testing import Testnet
 from tom_relay.client.config import RelayClientConfig
+from tom_relay.client.volunteers.seeker import SETTLE, TICK
 from tom_relay.volunteer.config import RelayForOthersConfig
 
 from .nodes import config, dht_of, home, kinds, meet, passes, until, volunteer_of
@@ -44,6 +47,43 @@ def seeker(net: Testnet, **fields: Any) -> Any:
 
 def url_of(endpoint: Endpoint) -> RelayUrl:
     return RelayUrl.of_node(endpoint.node_id, endpoint.local_addrs[0])
+
+
+async def test_a_restart_needs_no_look_up(net: Testnet, tmp_path: Path) -> None:
+    """A node that was served before goes to the same volunteers although the DHT can't be asked any more."""
+    settings: dict[str, Any] = {"persist": True, "data_dir": tmp_path}
+    async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two:
+        async with seeker(net, **settings) as node:
+            await until(lambda: len(node.node_addr().relay_urls) == 2)
+        sections = {"relay_client": RelayClientConfig(volunteers="always")}
+        async with Endpoint.bind(config(plugins=("relay",), plugin_configs=sections, **settings)) as again:
+            await until(lambda: set(again.node_addr().relay_urls) == {url_of(one), url_of(two)})
+
+
+async def test_a_volunteer_that_was_lost_is_replaced(net: Testnet) -> None:
+    """When one of two goes, a third is found; the node has two again within seconds."""
+    async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two, seeker(net) as node:
+        await until(lambda: set(node.node_addr().relay_urls) == {url_of(one), url_of(two)})
+        async with volunteer(net, "127.0.0.4") as three:
+            await one.close()
+            await until(lambda: set(node.node_addr().relay_urls) == {url_of(two), url_of(three)}, within=20.0)
+
+
+async def test_nobody_looks_for_what_is_not_needed(net: Testnet) -> None:
+    """A node with a relay of its own, one that strangers reach, and one that was told so look for no volunteer."""
+    dht = {"dht": dht_of(net)}
+    off = {**dht, "relay_client": RelayClientConfig(volunteers="off")}
+    async with volunteer(net, "127.0.0.2") as one:
+        async with (
+            Endpoint.bind(config(url_of(one), plugin_configs=dht, **DHT)) as with_relay,
+            Endpoint.bind(config(plugin_configs=dht, **{**DHT, "addr_deny": ()})) as reached,
+            Endpoint.bind(config(plugin_configs=off, **DHT)) as told,
+        ):
+            await home(with_relay)
+            seekers = [node._contexts("relay").shared["transport"].seeker for node in (with_relay, reached, told)]
+            assert seekers[0] is None and seekers[2] is None
+            await asyncio.sleep(SETTLE + 3 * TICK)
+            assert seekers[1].tried == 0 and not reached.node_addr().relay_urls
 
 
 async def test_a_node_without_a_relay_is_reached_through_volunteers(net: Testnet) -> None:

@@ -233,7 +233,7 @@ def test_port_is_kept_beside_our_options() -> None:
     assert listening("8080") == ("0.0.0.0:8080", "[::]:8080")
     assert listening("8080", dev=True) == ("127.0.0.1:3001",)
     assert listening("8080", is_default=False) == base.listen
-    assert listening("8080", signaling_listen=("127.0.0.1:1",)) == ("127.0.0.1:1",)
+    assert listening("8080", signaling_server_listen=("127.0.0.1:1",)) == ("127.0.0.1:1",)
     for wrong in ("x", "-1", "70000", "80 ", "٣"):
         with pytest.raises(ConfigError, match="environment PORT"):
             listening(wrong)

@@ -27,15 +27,15 @@ class Step:
 
 def steps_of(scenario: Scenario) -> tuple[tuple[Step, ...], ...]:
     """The steps of each phase, in order. Raises ScenarioError if they are too many."""
-    phases = []
+    phases: list[tuple[Step, ...]] = []
+    total = 0
     for phase in scenario.phases:
         pairs = chosen_pairs(scenario, phase.pairs, published=phase.kind == "discovery")
         repeats = phase.parameters.get("repeat", 1)
+        total += repeats * len(pairs)
+        if total > MAX_STEPS:
+            raise ScenarioError(f"{scenario.name}: more than {MAX_STEPS} measurements are too many; sample the pairs")
         phases.append(tuple(Step(phase, pair, number) for number in range(1, repeats + 1) for pair in pairs))
-    if (total := sum(map(len, phases))) > MAX_STEPS:
-        raise ScenarioError(
-            f"{scenario.name}: {total} measurements are too many, at most {MAX_STEPS}; sample the pairs"
-        )
     return tuple(phases)
 
 

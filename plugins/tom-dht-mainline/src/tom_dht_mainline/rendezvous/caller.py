@@ -16,6 +16,7 @@ from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, PeersOpe
 from tom_dht_mainline.core.rendezvous.call import draw_nonce, seal_call
 from tom_dht_mainline.core.rendezvous.callee import ATTESTED_BY
 from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitation, decode_invitation
+from tom_dht_mainline.errors import DhtPutError, DhtUnreachableError
 from tom_dht_mainline.service import DhtService
 
 RING_AFTER: Final = 2700.0
@@ -34,15 +35,23 @@ class Caller:
     async def call(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
-        """Leave a call, and more of it where a NAT shifts ports. See `Rendezvous.call` for the arguments."""
+        """Leave a call, and more of it where a NAT shifts ports. See `Rendezvous.call` for the arguments.
+
+        Raises DhtPutError if no DHT node took it, DhtClosedError.
+        """
         await self._service.node.ready()
         target = mutable_target(node_id.raw)
-        async with asyncio.TaskGroup() as group:
-            announcing = group.create_task(self._announce(node_id, target, opened), name="announcing a call")
+        announcing = asyncio.create_task(self._announce(node_id, target, opened), name="announcing a call")
+        try:
             invitation = await self._ask(node_id, target, opened, learned)
             looked = await announcing
-        if invitation is not None:
-            await self._say_more(invitation, sealed, looked, learned)
+            if invitation is not None:
+                await self._say_more(invitation, sealed, looked, learned)
+        except DhtError as exc:
+            raise DhtPutError(f"the call was not left: {exc}") from exc
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
 
     async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> PeersOperation:
         node = self._service.node
@@ -58,6 +67,8 @@ class Caller:
         if len(self._called) > MAX_RUNG:
             del self._called[next(iter(self._called))]
         announced = await node.announced(mailbox)
+        if not announced.acknowledged:
+            raise DhtPutError("no DHT node took the call")
         if again:
             # Our address stands there already: only another entry tells that this is a call.
             await node.announced(mailbox, 1 + int.from_bytes(os.urandom(2), "big") % 65535)
@@ -70,7 +81,13 @@ class Caller:
     ) -> Invitation | None:
         """Find out how the node is to be called; the last that it said."""
         invitation = None
-        async for item in self._service.node.get_values(node_id.raw, SALT):
+        stream = self._service.node.get_values(node_id.raw, SALT)
+        while True:
+            try:
+                item = await anext(stream)
+            except (StopAsyncIteration, DhtUnreachableError):
+                # Nodes that hold no items take announcements all the same.
+                return invitation
             try:
                 invitation = decode_invitation(item.value)
             except DhtError as exc:
@@ -82,7 +99,6 @@ class Caller:
                 target = invitation.mailbox
                 await opened.wait()
                 await self._service.node.announced(target)
-        return invitation
 
     async def _say_more(
         self, invitation: Invitation, sealed: bytes, looked: PeersOperation, learned: Callable[[Callee], None]

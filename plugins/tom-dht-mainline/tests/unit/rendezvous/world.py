@@ -12,7 +12,7 @@ from tom_connect.holepunch.core import DiscoCore, Observed
 from tom_connect.holepunch.disco import KNOCK, Mapping
 from tom_connect.holepunch.events import PathProven
 from tom_connect.holepunch.path import RelayPath
-from tom_connect.holepunch.puncher import OPENING_TTL
+from tom_connect.holepunch.puncher import OPENING_TTLS
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.record import SignedRecord, sign_record
 from tom_connect.rendezvous.knocks import Knocks
@@ -158,7 +158,7 @@ class Peer(DhtHost):
 
     def _knock(self) -> None:
         for knock in self.knocks.take(self.net.now):
-            self.socket.send(KNOCK, knock.addr, ttl=OPENING_TTL if knock.opener else TTL)
+            self.socket.send(KNOCK, knock.addr, ttl=OPENING_TTLS[0] if knock.opener else TTL)
         self.knock_timer.set(self.knocks.due)
 
     # --- calling ----------------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ class Peer(DhtHost):
     def pump(self) -> None:
         """Carry out what the disco core wants."""
         openers, self.disco.openers = self.disco.openers or [], []
-        for addr, packet in openers:
-            self.socket.send(packet, addr, ttl=OPENING_TTL)
+        for addr, packet, ttl in openers:
+            self.socket.send(packet, addr, ttl=ttl)
         outbox, self.disco.outbox = self.disco.outbox, []
         for path, packet in outbox:
             assert not isinstance(path, RelayPath)

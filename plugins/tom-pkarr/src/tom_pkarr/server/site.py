@@ -13,8 +13,9 @@ from aiohttp import web
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
+from tom_connect.serving.sources import source_prefix
 from tom_pkarr.core import http
-from tom_pkarr.core.limits import RateLimit, client_host, source_prefix
+from tom_pkarr.core.limits import RateLimit, client_host
 from tom_pkarr.core.names import key_bytes
 from tom_pkarr.core.rules import Conditions, Verdict, get_headers, is_unmodified
 from tom_pkarr.errors import PutError, StoreBusyError, StoreError

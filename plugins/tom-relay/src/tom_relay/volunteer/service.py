@@ -10,13 +10,21 @@ from typing import Final
 
 from tom_connect.abc import Discovery, FoundAddr, PluginContext, PluginObject, Reachability, TopicDirectory
 from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
-from tom_connect.exceptions import TomError
+from tom_connect.exceptions import NetworkError, TomError
 from tom_connect.keys import NodeId
 from tom_relay.server.hub import RelayClient, RelayHub
 from tom_relay.server.quic import QuicSessions
 from tom_relay.volunteer.budget import DailyBudget
 from tom_relay.volunteer.config import RelayForOthersConfig
-from tom_relay.volunteer.topics import Placement, days_to_announce, network_of, random_position, topic
+from tom_relay.volunteer.topics import (
+    MAX_LEVEL,
+    Crowd,
+    Placement,
+    days_to_announce,
+    network_of,
+    random_position,
+    topic,
+)
 from tom_relay.wire.quic import ALPN, CloseCode
 
 TICK: Final = 0.5
@@ -33,7 +41,7 @@ DRAIN: Final = 0.4
 """Seconds that queues get to empty when we stop."""
 FIND_TIMEOUT: Final = 20.0
 MAX_COUNTED: Final = 512
-"""Networks of a topic that are counted."""
+"""Addresses of a topic that are counted."""
 
 
 class Volunteer(PluginObject):
@@ -187,7 +195,7 @@ class Volunteer(PluginObject):
             self._ctx.logger.warning("as a relay for others we are not announced: %s", why_not)
 
     async def _announce_at(self, directory: TopicDirectory, addrs: Sequence[SocketAddr]) -> bool:
-        """Announce ourselves under each topic that is ours now; whether any announcement was taken."""
+        """Announce ourselves under the topics that are ours now; whether any announcement was taken."""
         days = days_to_announce(self._ctx.clock.wall())
         self._placements = {day: self._placements.get(day, Placement(self._rng)) for day in days}
         announced: dict[bytes, int] = {}
@@ -195,35 +203,49 @@ class Volunteer(PluginObject):
         networks = {network_of(addr) for addr in addrs}
         for day, placement in self._placements.items():
             try:
-                level, where = await self._place(directory, day, placement, networks)
-                placement.settled = level
-                announced[where] = await directory.announce(where, port)
+                await self._place(directory, day, placement, networks, port, announced)
             except TomError as exc:
                 self._ctx.logger.info("as a relay for others we are not announced now: %s", exc)
         self.announced = announced
         return any(announced.values())
 
     async def _place(
-        self, directory: TopicDirectory, day: int, placement: Placement, ours: set[str]
-    ) -> tuple[int, bytes]:
-        """The level and topic at which we are to be found on a day."""
+        self,
+        directory: TopicDirectory,
+        day: int,
+        placement: Placement,
+        ours: set[str],
+        port: int,
+        announced: dict[bytes, int],
+    ) -> None:
+        """Announce ourselves at the first level of a day that has room and takes us, and at the next one."""
         level = 0
-        while True:
-            where = topic(day, level, self._position)
-            if placement.takes(level, await self._others(directory, where, ours)):
-                return level, where
+        while not placement.takes(level, await self._others(directory, topic(day, level, self._position), ours)):
             level += 1
+        for tried in range(level, MAX_LEVEL + 1):
+            where = topic(day, tried, self._position)
+            try:
+                announced[where] = await directory.announce(where, port)
+            except NetworkError:
+                if tried == MAX_LEVEL:
+                    raise
+                continue  # whoever is near it may have no room, or want none of us
+            if tried > level:
+                break
+        placement.settled = level
 
-    async def _others(self, directory: TopicDirectory, where: bytes, ours: set[str]) -> int:
-        """How many networks of others are announced under a topic: who has one can name any number of addresses."""
+    async def _others(self, directory: TopicDirectory, where: bytes, ours: set[str]) -> Crowd:
+        """How many others are announced under a topic."""
         networks: set[str] = set()
+        addresses = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIND_TIMEOUT), contextlib.aclosing(directory.find(where)) as found:  # type: ignore[type-var]
                 async for addr in found:
                     networks.add(network_of(addr))
-                    if len(networks) >= MAX_COUNTED:
+                    addresses += 1
+                    if addresses >= MAX_COUNTED:
                         break
-        return len(networks - ours)
+        return Crowd(len(networks - ours), addresses)
 
 
 class ClientsDiscovery(Discovery):

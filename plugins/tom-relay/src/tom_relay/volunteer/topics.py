@@ -2,7 +2,8 @@
 
 A day's volunteers share one topic as long as they are few. Where a topic is full it is split in two, by the bits of a
 number that each volunteer and each seeker draws: level n has 2^n topics. Nobody counts volunteers; each looks at the
-topics of its own number from level 0 on, and takes the first that is not full.
+topics of its own number from level 0 on, and takes the first that is not full, and the one below it as well: who
+holds the nodes of the DHT next to one topic does not hold those next to the other.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ ROOM: Final = 64
 more, and a node asked for many keeps some hundreds."""
 CROWDED: Final = 96
 """Volunteers in a topic of which some leave."""
+FLOODED: Final = 300
+"""Addresses in a topic from which nodes may have no room for more: libtorrent's give out no token at 500."""
 _POSITION_BITS: Final = 16
 
 
@@ -60,6 +63,24 @@ def topic(day: int, level: int, position: int) -> bytes:
     return hashlib.sha1(data, usedforsecurity=False).digest()
 
 
+@attrs.frozen
+class Crowd:
+    """How many are announced under a topic: networks, and addresses."""
+
+    networks: int = 0
+    addresses: int = 0
+
+    @property
+    def flooded(self) -> bool:
+        """Whether somebody has announced so many addresses of few networks that there is no room for others."""
+        return self.addresses >= FLOODED
+
+    @property
+    def full(self) -> bool:
+        """Whether those that come now are a level deeper."""
+        return self.networks >= ROOM or self.flooded
+
+
 @attrs.define
 class Placement:
     """The level at which one volunteer announces itself on one day; `settled` is None before it has chosen."""
@@ -67,14 +88,16 @@ class Placement:
     rng: random.Random
     settled: int | None = None
 
-    def takes(self, level: int, others: int) -> bool:
-        """Whether to stay at a level where networks of `others` have announced themselves; if not, look at the next.
+    def takes(self, level: int, others: Crowd) -> bool:
+        """Whether to stay at a level where `others` have announced themselves; if not, look at the next.
 
         Of a crowded topic's volunteers as many leave, by chance, as are too many: all at once would only move the
         crowd.
         """
         if level >= MAX_LEVEL:
             return True
-        if self.settled == level and others >= CROWDED:
-            return self.rng.random() < ROOM / (others + 1)
-        return others < (CROWDED if self.settled == level else ROOM)
+        if others.flooded:
+            return False
+        if self.settled == level and others.networks >= CROWDED:
+            return self.rng.random() < ROOM / (others.networks + 1)
+        return others.networks < (CROWDED if self.settled == level else ROOM)

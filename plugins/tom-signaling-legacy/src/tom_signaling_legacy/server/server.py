@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +13,7 @@ import attrs
 from aiohttp import WSMsgType, web
 
 from tom_connect.addr import SocketAddr
+from tom_connect.serving.listening import bound_addrs, listen, url_here
 from tom_signaling_legacy.core.hub import SignalingClient, SignalingHub
 from tom_signaling_legacy.errors import SignalingServerError
 from tom_signaling_legacy.server.config import SignalingServerConfig
@@ -27,8 +26,6 @@ SWEEP_INTERVAL = 1.0
 """Seconds between two looks at who is silent or late."""
 PING_INTERVAL = 5.0
 """Seconds between two pings of a client: one that sends no heartbeats answers these, as every WebSocket does."""
-BACKLOG = 256
-"""Connections that the kernel holds while a burst comes in."""
 
 
 class _Manager(web.Server):
@@ -95,22 +92,8 @@ class SignalingServer:
 
     async def _bind(self) -> None:
         assert self._manager is not None
-        loop = asyncio.get_running_loop()
-        addrs = []
-        for addr in self.config.listen_addrs:
-            try:
-                server = await loop.create_server(self._manager, addr.host, addr.port, backlog=BACKLOG)
-            except OSError as exc:
-                if exc.errno == errno.EAFNOSUPPORT and len(self.config.listen) > 1:
-                    continue  # a machine without IPv6 serves IPv4
-                raise SignalingServerError(
-                    f"can't listen on {addr}: {os.strerror(exc.errno) if exc.errno else exc}"
-                ) from None
-            self._servers.append(server)
-            addrs += [SocketAddr(*socket.getsockname()[:2]) for socket in server.sockets]
-        if not addrs:
-            raise SignalingServerError(f"can't listen on any of {', '.join(self.config.listen)}")
-        self.addrs = tuple(addrs)
+        self._servers = await listen(self._manager, self.config.listen_addrs, SignalingServerError)
+        self.addrs = bound_addrs(self._servers)
 
     async def stop(self) -> None:
         """End every connection and let go of everything."""
@@ -154,9 +137,7 @@ class SignalingServer:
     @property
     def url(self) -> str:
         """The URL of the first address, for WebSocket clients."""
-        addr = self.addrs[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addr.host, addr.host)  # noqa: S104 - compared, not bound
-        return f"ws://{SocketAddr(host, addr.port)}"
+        return url_here("ws", self.addrs[0])
 
     # Requests
 

@@ -18,8 +18,8 @@ from tom_connect.keys import NodeId
 from tom_relay.client.volunteers.book import MAX_FILE, VolunteerBook
 from tom_relay.client.volunteers.candidates import Candidates
 from tom_relay.client.volunteers.topicwalk import TopicWalk
-from tom_relay.client.volunteers.trial import Stranger, Tested, random_payloads, stranger_at, tested
-from tom_relay.volunteer.topics import network_of
+from tom_relay.client.volunteers.trial import Stranger, Tested, random_payloads, stranger_at, volunteer_at
+from tom_relay.volunteer.topics import Crowd, network_of
 
 WANTED: Final = 2
 """Volunteers at once: the home relay, and one that takes its place at once."""
@@ -281,7 +281,9 @@ class VolunteerSeeker:
                 ):
                     if len(trials) >= WANTED - 1:
                         next_at = clock() + PACE
-                    testing = asyncio.create_task(tested(self._connections, addr), name=f"testing {addr} as a relay")
+                    testing = asyncio.create_task(
+                        volunteer_at(self._connections, addr), name=f"testing {addr} as a relay"
+                    )
                     trials[testing] = addr
                     self.tried += 1
                 if not trials and feeder.done():
@@ -353,15 +355,16 @@ class VolunteerSeeker:
             if self._candidates_seen:
                 self.book.level = walk.level
 
-    async def _look_up(self, directory: TopicDirectory, where: bytes) -> int:
+    async def _look_up(self, directory: TopicDirectory, where: bytes) -> Crowd:
         networks: set[str] = set()
+        before = self._candidates_seen
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_UP_TIMEOUT), contextlib.aclosing(directory.find(where)) as found:  # type: ignore[type-var]
                 async for addr in found:
                     networks.add(network_of(addr))
                     self._candidates_seen += 1
                     self._candidates.offer(addr, self._ctx.clock.monotonic())
-        return len(networks)
+        return Crowd(len(networks), self._candidates_seen - before)
 
     # Memory
 

@@ -106,7 +106,7 @@ async def _stranger(connection: DirectConnection) -> AsyncIterator[Stranger]:
         await carrier.close()
 
 
-async def tested(connections: DirectConnections, addr: SocketAddr) -> Tested:
+async def volunteer_at(connections: DirectConnections, addr: SocketAddr) -> Tested:
     """Test the volunteer at an address, whoever it is; raises RelayError or another TomError."""
     first = await connections.dial(addr, ALPN, timeout=DIAL_TIMEOUT, anonymous=True)
     try:
