@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from tom_connect.abc import Discovery, FoundAddr, PluginContext, Publisher
