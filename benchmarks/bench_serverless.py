@@ -12,7 +12,7 @@ from tests.interop.peers.npm import NPM
 from tests.interop.peers.process import PeerError, PeerMissing
 from tom_connect.testing.natlab import Nat, missing
 
-#: Seconds that a dial gets: trying ports takes hyperdht up to 13 s; a pair that has no direct path is not waited for so long.
+#: Seconds that a dial gets: trying ports takes hyperdht up to 13 s. A pair without a direct path gets fewer.
 WAIT: Final = 20.0
 WAIT_RELAYED: Final = 15.0
 #: Seconds for iroh, which either knows an address or gives up at once.

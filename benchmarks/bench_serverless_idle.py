@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -65,11 +67,9 @@ async def _run(report: Report, *, settle: float, counted: float) -> None:
                 data = Path(folder, str(contacts))
                 await process.call("remember", data_dir=str(data), peers=contacts)
                 await process.call("bind", bootstrap=dht.names, plugins=PLUGINS, data_dir=str(data))
-                await process.call("published")
+                await process.call("reachable")
             if (NPM / "node_modules" / "hyperdht").is_dir():
-                addresses = [
-                    addr for addr, _ in zip(public_addresses(dht.chooser), range(HYPERDHT_NODES), strict=False)
-                ]
+                addresses = list(itertools.islice(public_addresses(random.Random(2)), HYPERDHT_NODES))
                 network, bootstrap = start_hyperdht_network(lab.host("hyperdht", wire=UPLINK, ipv6=False), addresses)
                 others.append(network)
                 others.append(start_hyperdht(hosts[2]))

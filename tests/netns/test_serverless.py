@@ -183,6 +183,19 @@ def test_doctor_says_who_reaches_us_without_a_server(natlab: Lab, dht: DhtNet, t
         assert "everybody who knows our key" in about
 
 
+def test_doctor_knows_that_a_strict_nat_has_no_address_to_publish(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+    """Behind a NAT that maps by destination no record is found, and doctor says who can call the node all the same."""
+    said = doctor(natlab.host("host", natlab.router("home", Nat.STRICT, wire=UPLINK)), tmp_path, "--wait", "20")
+    about = [
+        finding
+        for finding in said["findings"]
+        if "server" in finding["text"] and "relay is conf" not in finding["text"]
+    ]
+    assert said["nat"]["ipv4"] == "endpoint-dependent", said
+    assert any("if they have no NAT or an easy one" in finding["text"] for finding in about), about
+    assert said["serverless"]["found"] is None and said["serverless"]["called"].startswith("invited")
+
+
 def test_doctor_says_what_stands_in_the_way(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
     """Where UDP is blocked nothing is published, and doctor names the bootstrap nodes that don't answer."""
     host = natlab.host("host", natlab.router("home", block_udp=True))

@@ -16,7 +16,12 @@ from tom_connect.plugins import PluginInfo
 
 LOOK_AGAIN = 1.0
 """Seconds between two look-ups of the stranger, who may have come before the record."""
+NAMELESS = 3
+"""Look-ups after which it is believed that a node which may be called has no address to publish."""
 _CARRIES_CALLS = "tom_rendezvous"
+_HOW_CALLED = "calls"
+"""What a plugin that carries calls tells of itself under this word, among its diagnostics."""
+_INVITED = "invited"
 
 
 @attrs.frozen
@@ -26,7 +31,7 @@ class ServerlessReport:
     `stored`: servers or DHT nodes that took our record, the best of the publishers, None before one did; `found`: the
     addresses that the stranger got, None if it found nothing; `source` and `seconds`: where from, and how long it took;
     `problem`: what became of its last look-up. `told`: whether we had any address to publish; `calls`: whether a plugin
-    carries calls where no path exists yet.
+    carries calls where no path exists yet; `called`: how it waits for them, in its own words.
     """
 
     sources: tuple[str, ...] = ()
@@ -36,6 +41,7 @@ class ServerlessReport:
     seconds: float | None = None
     problem: str | None = None
     told: bool = False
+    called: str | None = None
     calls: bool = False
 
 
@@ -71,7 +77,11 @@ class ServerlessCheck:
             self.report = ServerlessReport(tuple(stranger.discovery_counts()), calls=calls)
             if not self.report.sources:
                 return
+            nameless = 0
             while not await self._found_by(stranger):
+                nameless = nameless + 1 if not self.report.told and is_invited(self.report) else 0
+                if nameless > NAMELESS:
+                    return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):
                         published = self.endpoint.watch_published()
@@ -92,15 +102,27 @@ class ServerlessCheck:
                     seconds=asyncio.get_running_loop().time() - began,
                     problem=None,
                     told=True,
+                    called=self._called(),
                 )
                 return True
             problem = "; ".join(str(outcome) for outcome in lookup.outcomes)
             told = not self.endpoint.node_addr().is_empty()
-            self.report = attrs.evolve(self.report, stored=self._stored(), problem=problem, told=told)
+            self.report = attrs.evolve(
+                self.report, stored=self._stored(), problem=problem, told=told, called=self._called()
+            )
         return False
 
     def _stored(self) -> int | None:
         return max((report.nodes for report in self.endpoint.watch_published().value), default=None)
+
+    def _called(self) -> str | None:
+        words = (values.get(_HOW_CALLED) for values in self.endpoint.diagnostics().values())
+        return next((str(word) for word in words if word is not None), None)
+
+
+def is_invited(report: ServerlessReport) -> bool:
+    """Whether others can find out how to call this node."""
+    return report.called is not None and report.called.startswith(_INVITED)
 
 
 def carries_calls(plugins: Sequence[PluginInfo]) -> bool:
@@ -119,7 +141,11 @@ def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wante
             )
         return
     if report.found is None:
-        yield _not_found(report)
+        if diagnosis.ipv4 is NatKind.HARD and is_invited(report):
+            # There is no address to publish, and none is needed.
+            yield _reach(report, {diagnosis.ipv4, diagnosis.ipv6})
+        else:
+            yield _not_found(report)
         return
     where = ", ".join(map(str, report.found)) or "no address"
     yield Finding(

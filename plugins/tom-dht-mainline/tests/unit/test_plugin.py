@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from tom_connect.abc import Discovery, FoundAddr, PluginContext, Publisher
@@ -104,6 +105,52 @@ async def test_it_is_ready_once_it_has_joined(net: Testnet, lend: Lend) -> None:
     assert not running.discovery.ready
     async with Running(lend(_config(net, bootstrap=("none",)))) as alone:
         assert not alone.discovery.ready
+
+
+async def test_a_look_up_is_repeated_once_the_node_has_joined(
+    net: Testnet, lend: Lend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that began with hardly any node and found nothing is done again when there are more to begin with."""
+    key = SecretKey.generate()
+    record = sign_record(key, _addr(key), _now_us())
+    async with Running(lend(_config(net), key=key)) as alice, Running(lend(_config(net))) as bob:
+        await bob.service.node.bootstrap()
+
+        async def join() -> int:
+            # Nothing was there to be found before: what comes of the look-up is the second one's.
+            await alice.publisher.publish(record)
+            return 20
+
+        sizes = iter([1])
+        monkeypatch.setattr(bob.service.node, "table_size", lambda: next(sizes, 20))
+        monkeypatch.setattr(bob.service.node, "bootstrap", join)
+        found = await _resolve(bob.discovery, key.node_id)
+        assert found == [FoundAddr(_addr(key), "dht", record.timestamp_us)]
+        assert found[0].record == record
+        assert await _resolve(bob.discovery, SecretKey.generate().node_id) == []
+
+
+@pytest.mark.parametrize(("grows", "enough"), [(True, True), (False, False)])
+async def test_what_too_few_nodes_took_is_put_again(
+    net: Testnet, lend: Lend, monkeypatch: pytest.MonkeyPatch, grows: bool, enough: bool
+) -> None:
+    """Once the node knows more of the DHT a put that reached few is repeated; if it does not, the core hears of it."""
+    key = SecretKey.generate()
+    async with Running(lend(_config(net), key=key)) as alice:
+        node = alice.service.node
+        await node.bootstrap()
+        put, puts = node.put, []
+
+        async def few_at_first(item: Any, **options: Any) -> Any:
+            puts.append(item)
+            result = await put(item, **options)
+            return attrs.evolve(result, acknowledged=2) if len(puts) == 1 else result
+
+        sizes = iter([1])
+        monkeypatch.setattr(node, "put", few_at_first)
+        monkeypatch.setattr(node, "table_size", lambda: next(sizes, 20 if grows else 1))
+        report = await alice.publisher.publish(sign_record(key, _addr(key), _now_us()))
+        assert (len(puts), report.enough, report.nodes >= 6) == (2 if grows else 1, enough, enough)
 
 
 async def test_the_shared_socket_carries_the_dht_and_learns_its_address(
