@@ -26,6 +26,11 @@ def specified() -> dict[str, ast.FunctionDef]:
     return {node.name: node for node in specs.body if isinstance(node, ast.FunctionDef)}
 
 
+def annotated(arguments: list[ast.arg]) -> dict[str, str]:
+    """The arguments with their types."""
+    return {a.arg: ast.unparse(a.annotation) for a in arguments if a.annotation is not None}
+
+
 @attrs.frozen
 class Entry:
     """A hook as the page has it: arguments by name with their types, return type, and the text below."""
@@ -40,10 +45,10 @@ def documented() -> dict[str, Entry]:
     section = PAGE.partition("## The hooks")[2].partition("\n## ")[0]
     found = {}
     for heading, text in re.findall(r"^### `([^\n]+)`\n(.*?)(?=^### |\Z)", section, re.MULTILINE | re.DOTALL):
-        match = re.fullmatch(r"(\w+)\((.*)\) -> (.+)", heading)
-        assert match, heading
-        arguments = dict(part.split(": ") for part in match[2].split(", "))
-        found[match[1]] = Entry(arguments, match[3], " ".join(text.replace("<!-- end of generated -->", "").split()))
+        (read,) = ast.parse(f"def {heading}: ...").body
+        assert isinstance(read, ast.FunctionDef) and read.returns is not None, heading
+        below = " ".join(text.replace("<!-- end of generated -->", "").split())
+        found[read.name] = Entry(annotated(read.args.args), ast.unparse(read.returns), below)
     return found
 
 
@@ -60,7 +65,7 @@ def test_the_page_has_these_hooks_and_no_other() -> None:
 def test_arguments_return_type_and_rule(hook: str) -> None:
     """Each hook stands there with its exact arguments, return type and text, and with the rule of the first result."""
     function, entry = SPECIFIED[hook], DOCUMENTED[hook]
-    arguments = {a.arg: ast.unparse(a.annotation) for a in function.args.args[1:] if a.annotation is not None}
+    arguments = annotated(function.args.args[1:])
     assert entry.arguments == arguments
     assert tuple(arguments) == checks.hook_arguments()[hook]
     assert function.returns is not None
