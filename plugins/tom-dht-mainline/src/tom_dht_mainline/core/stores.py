@@ -336,6 +336,13 @@ class AnnounceSearch(StoreSearch):
         self._announce = operation
         self._peers: dict[tuple[str, int], None] = {}
 
+    def start(self, now: float) -> None:
+        """See `Search`: those whose tokens are known are written to at once."""
+        super().start(now)
+        for lookup in list(self.lookups):
+            if not self.finished:
+                self._write_settled(lookup, now)
+
     def lookup_query(self, lookup: Lookup, candidate: Candidate) -> tuple[bytes, dict[bytes, Bencodable]]:
         """See `LookupClient`."""
         return b"get_peers", {b"info_hash": self.target}

@@ -1,0 +1,106 @@
+"""Polling for what is announced, and announcing while a get of the same target runs."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tom_dht_mainline.core import DhtConfig, DhtUsageError, Mode, MutableItem, PeersNamed, ValueFound
+from tom_dht_mainline.core.rendezvous import mailbox
+
+from .fakenet import FakeNet, Host, swarm
+
+HASH = bytes(range(20))
+CLIENT = DhtConfig(mode=Mode.CLIENT)
+
+
+def client(net: FakeNet, hosts: list[Host]) -> Host:
+    """A client that has joined."""
+    host = net.add(CLIENT)
+    host.core.bootstrap([hosts[0].address, hosts[1].address], net.now)
+    net.flush(host)
+    net.run(10.0)
+    return host
+
+
+def test_an_announcement_is_found_by_the_next_poll_or_so() -> None:
+    """Whoever announces to the nearest nodes is named within two polls, whichever node's turn it is."""
+    net = FakeNet(1)
+    hosts = swarm(net, 40, settle=20.0)
+    callee, caller = client(net, hosts), client(net, hosts)
+    watch = callee.core.watch_mailbox(HASH, 1.1, net.now)
+    net.flush(callee)
+    net.run(30.0)
+    assert watch.nodes == mailbox.WIDTH
+    operation = caller.core.announce_peer(HASH, 7, net.now)
+    net.finish(caller, operation)
+    announced = net.now
+    net.run_until(lambda: any(isinstance(e, PeersNamed) for _, e in callee.events), 5.0)
+    assert net.now - announced < 2.5
+    assert next(e.peers for _, e in callee.events if isinstance(e, PeersNamed)) == (caller.address,)
+
+
+def test_polling_goes_on_when_nodes_die_and_ends_with_its_operation() -> None:
+    """Silent nodes are left out and others are looked for; after `cancel` not a packet is sent for it."""
+    net = FakeNet(2)
+    hosts = swarm(net, 40, settle=20.0)
+    callee = client(net, hosts)
+    watch = callee.core.watch_mailbox(HASH, 0.5, net.now)
+    net.flush(callee)
+    net.run(20.0)
+    (run,) = [r for op, r in callee.core._context.running.items() if op is watch]
+    for node in list(run._nodes)[:6]:  # type: ignore[attr-defined]
+        net.kill(net.hosts[node.address])
+    net.run(60.0)
+    alive = [net.hosts[node.address].alive for node in run._nodes]  # type: ignore[attr-defined]
+    assert len(alive) >= mailbox.FEWEST and all(alive)
+    callee.core.cancel(watch, net.now)
+    sent = watch.queries_sent
+    net.flush(callee)
+    net.run(60.0)
+    assert watch.finished and watch.queries_sent == sent
+
+
+def test_all_nodes_can_be_asked_at_once() -> None:
+    """When somebody calls it matters who else says so."""
+    net = FakeNet(3)
+    hosts = swarm(net, 40, settle=20.0)
+    callee, caller = client(net, hosts), client(net, hosts)
+    watch = callee.core.watch_mailbox(HASH, 60.0, net.now)
+    net.flush(callee)
+    net.run(30.0)
+    net.finish(caller, caller.core.announce_peer(HASH, 7, net.now))
+    callee.core.poll_all(watch, net.now)
+    net.flush(callee)
+    net.run(2.0)
+    assert len({e.node for _, e in callee.events if isinstance(e, PeersNamed)}) >= 6
+
+
+def test_an_announce_while_a_get_runs_uses_its_tokens() -> None:
+    """What has answered the get is announced to at once: no node is asked for a token a second time."""
+    net = FakeNet(4)
+    hosts = swarm(net, 40, settle=20.0)
+    key = Ed25519PrivateKey.generate()
+    item = MutableItem.sign(key, b"record", 1)
+    net.finish(hosts[5], hosts[5].core.put(item, net.now))
+    caller = client(net, hosts)
+    getting = caller.core.get_mutable(item.public_key, net.now)
+    net.flush(caller)
+    net.run_until(lambda: any(isinstance(e, ValueFound) for _, e in caller.events), 5.0)
+    assert not getting.finished
+    before = caller.core.counters.queries_out["get_peers"]
+    operation = caller.core.announce_peer(item.target, 7, net.now)
+    immediate = caller.core.counters.queries_out["announce_peer"]
+    net.finish(caller, operation)
+    assert immediate >= 1
+    assert operation.acknowledged >= 6
+    assert caller.core.counters.queries_out["get_peers"] - before < 8
+
+
+@pytest.mark.parametrize("interval", [0.0, -1.0, float("nan")])
+def test_an_interval_that_is_none_is_refused(interval: float) -> None:
+    """A slip must not become a flood."""
+    net = FakeNet(5)
+    host = net.add(CLIENT)
+    with pytest.raises(DhtUsageError):
+        host.core.watch_mailbox(HASH, interval, net.now)
