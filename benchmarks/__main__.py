@@ -18,9 +18,15 @@ from benchmarks import (
     bench_memory,
     bench_mobility,
     bench_nat,
+    bench_peers,
     bench_pkarr,
     bench_relay,
+    bench_resolve,
+    bench_serverless,
+    bench_serverless_discovery,
+    bench_serverless_idle,
     bench_shared_socket,
+    bench_startup,
     bench_throughput,
     bench_volunteers,
 )
@@ -30,6 +36,7 @@ ALL = (
     bench_throughput.BENCH,
     bench_latency.BENCH,
     bench_memory.BENCH,
+    bench_peers.BENCH,
     bench_shared_socket.BENCH,
     bench_dht.LAB,
     bench_dht.SIMULATION,
@@ -44,7 +51,13 @@ ALL = (
     bench_mobility.BENCH,
     bench_pkarr.RELAY,
     bench_pkarr.RESOLVE,
+    bench_resolve.BENCH,
+    bench_startup.IMPORT,
+    bench_startup.BIND,
+    bench_serverless.BENCH,
+    bench_serverless_discovery.BENCH,
     bench_volunteers.BENCH,
+    bench_serverless_idle.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 
@@ -57,6 +70,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark; the median counts")
     parser.add_argument("--without", action="append", default=[], metavar="CONTENDER", help="leave a contender out")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="in nat*: the nets alone whose name has this in it"
+    )
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - BENCHES.keys() - {"all"}
     if unknown:
@@ -76,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("\npython -m benchmarks NAME ...    or    python -m benchmarks all")
         return 0
     names = list(BENCHES) if "all" in chosen.names else chosen.names
-    options = Options(chosen.tiny, chosen.rounds, frozenset(chosen.without))
+    options = Options(chosen.tiny, chosen.rounds, frozenset(chosen.without), tuple(chosen.only))
     if not chosen.json:
         load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         console.print(f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores{load}\n")

@@ -143,11 +143,16 @@ class Report:
 
 @attrs.frozen
 class Options:
-    """What the command line chose: tiny sizes for the smoke test, rounds, and contenders to leave out."""
+    """What the command line chose: sizes for the smoke test, rounds, contenders to leave out, rows to run alone."""
 
     tiny: bool = False
     rounds: int | None = None
     without: frozenset[str] = frozenset()
+    only: tuple[str, ...] = ()
+
+    def wants(self, row: str) -> bool:
+        """Whether a row of that name is to be measured."""
+        return not self.only or any(part in row for part in self.only)
 
     def pick(self, full: int, tiny: int) -> int:
         """Return the size for this run."""

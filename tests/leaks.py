@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-import os
-import socket
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-_FDS = Path("/proc/self/fd")
+from tom_connect.testing.footprint import open_sockets
+
 # What was closed or cancelled in the last moment of a test gets this many turns of the loop to be gone.
 _TURNS = 10
 
@@ -59,18 +57,3 @@ def _no_socket_left(request: pytest.FixtureRequest) -> Iterator[None]:
         left = open_sockets() - before
         if left:
             pytest.fail("the test left sockets open: " + ", ".join(sorted(left)))
-
-
-def open_sockets() -> set[str]:
-    """Each open socket of this process, as a text that tells it from others."""
-    if _FDS.is_dir():
-        found = set()
-        for name in os.listdir(_FDS):  # noqa: PTH208 - one call each test: speed
-            try:
-                target = os.readlink(_FDS / name)  # noqa: PTH115
-            except OSError:
-                continue
-            if target.startswith("socket:"):
-                found.add(f"fd {name} ({target})")
-        return found
-    return {repr(o) for o in gc.get_objects() if isinstance(o, socket.socket) and o.fileno() >= 0}

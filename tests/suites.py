@@ -1,7 +1,8 @@
-"""A pytest plugin that marks tests by their folder: `interop`, `netns`, and `slow` for the commands run as processes.
+"""A pytest plugin that marks tests by folder: `interop`, `netns`, `costly`, and `slow` for commands as processes.
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
-of theirs.
+of theirs. With `--whole-on-newest-of` what is costly runs on one Python only, and property tests try few examples on
+the others.
 """
 
 from __future__ import annotations
@@ -13,12 +14,50 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.pythons import newer
+
 settings.register_profile("unhurried", settings.default, deadline=None)
+settings.register_profile("brief", settings.get_profile("unhurried"), max_examples=10)
 settings.load_profile("unhurried")
 
 _INTEROP = Path(__file__).parent / "interop"
 _ROOT = Path(__file__).parents[1]
 _PROCESSES = Path(__file__).parent / "e2e"
+_COSTLY = (Path(__file__).parent / "sim", Path(__file__).parent / "repository")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that leaves things out."""
+    parser.addoption(
+        "--whole-on-newest-of",
+        metavar="VERSIONS",
+        help="leave out what is marked costly where a newer one of these Pythons is found, such as 3.12,3.13",
+    )
+
+
+def _newer_pythons(config: pytest.Config) -> list[str]:
+    versions = config.getoption("--whole-on-newest-of")
+    return newer(versions.split(",")) if versions else []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Few examples, if this is not the Python on which all is run."""
+    if _newer_pythons(config):
+        settings.load_profile("brief")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is left out, and why."""
+    found = _newer_pythons(config)
+    return [f"what is costly is left out: it runs on Python {found[-1]}"] if found else []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is costly, if this is not the Python on which all is run."""
+    if _newer_pythons(config):
+        costly = [item for item in items if item.get_closest_marker("costly") is not None]
+        config.hook.pytest_deselected(items=costly)
+        items[:] = [item for item in items if item not in set(costly)]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -28,6 +67,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("netns")
     if _PROCESSES in item.path.parents:
         item.add_marker("slow")
+    if any(folder in item.path.parents for folder in _COSTLY):
+        item.add_marker("costly")
 
 
 def _in_netns(path: Path) -> bool:

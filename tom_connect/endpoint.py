@@ -35,6 +35,7 @@ from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginIn
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
+from tom_connect.rendezvous import RendezvousService
 from tom_connect.signing import NodeSigner, SystemClock
 from tom_connect.tickets import parse_target
 from tom_connect.watch import Watch
@@ -77,6 +78,7 @@ class Endpoint:
         self._contexts: PluginContexts
         self._publishing: PublishService
         self._discovery: DiscoveryService
+        self._rendezvous: RendezvousService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -186,6 +188,7 @@ class Endpoint:
             addr,
             alpn,
             discovery=self._discovery,
+            rendezvous=self._rendezvous if self._config.direct else None,
             address_filter=self._own.filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
@@ -237,6 +240,11 @@ class Endpoint:
             return
         self._waiting.append(link)
         self._arrived.set()
+
+    def _welcome(self, node_id: NodeId) -> bool:
+        """Whether a node that calls is connected already, or may be."""
+        connected = any(link.remote is not None and link.remote.node_id == node_id for link in self._driver.links)
+        return connected or any(self._objects.let_in(node_id, alpn) for alpn in self._driver.alpns)
 
     def _before_handshake(self, path: Path) -> bool:
         return self._objects.let_in_from(path if isinstance(path, SocketAddr) else path.url)
@@ -300,6 +308,8 @@ class Endpoint:
             self._spawn("tom-connect", watch.run(), "watching the network")
         if self._objects.publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
+        if self._rendezvous:
+            self._spawn("tom-connect", self._rendezvous.run(), "meeting others")
         for name, source in self._own.sources:
             self._spawn(name, self._own.follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
@@ -332,11 +342,20 @@ class Endpoint:
             known=KnownRecords(data) if data is not None else None,
         )
         self._own.relays, self._own.sources = objects.relays, objects.address_sources
+        self._rendezvous = RendezvousService(
+            objects.rendezvous if self._config.direct else (),
+            self._magic,
+            let_in_from=objects.let_in_from,
+            let_in=self._welcome,
+            report_failure=self._host.report_failure,
+        )
 
     def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(name, coroutine), name=f"{name}: {what}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # What is cancelled before its first step is never awaited, which is no mistake of the plugin's.
+        task.add_done_callback(lambda _task: coroutine.close())
         return task
 
     async def _guarded(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -11,6 +11,7 @@ from tom_connect.abc import (
     PluginObject,
     Publisher,
     RelayTransport,
+    Rendezvous,
     TopicDirectory,
 )
 from tom_connect.addr import RelayUrl, SocketAddr
@@ -30,6 +31,7 @@ class PluginObjects:
         self.publishers: Sequence[tuple[str, Publisher]] = ()
         self.address_sources: Sequence[tuple[str, AddressSource]] = ()
         self.relays: Sequence[tuple[str, RelayTransport]] = ()
+        self.rendezvous: Sequence[tuple[str, Rendezvous]] = ()
         self.directories: Sequence[tuple[str, TopicDirectory]] = ()
         self._host = host
         self._config = config
@@ -58,6 +60,7 @@ class PluginObjects:
         services = host.collect("tom_service", contexts)
         guards = host.collect("tom_connection_guard", contexts)
         selectors = host.collect("tom_path_selector", contexts)
+        rendezvous = [pair for pair in host.collect("tom_rendezvous", contexts) if pair[1].serverless or not dht_only]
         wanted: list[tuple[str, PluginObject]] = _once(
             [
                 *protocols,
@@ -65,6 +68,7 @@ class PluginObjects:
                 *publishers,
                 *address_sources,
                 *relays,
+                *rendezvous,
                 *directories,
                 *services,
                 *guards,
@@ -84,6 +88,7 @@ class PluginObjects:
         self.publishers = [pair for pair in publishers if id(pair[1]) in running]
         self.address_sources = [pair for pair in address_sources if id(pair[1]) in running]
         self.relays = [pair for pair in relays if id(pair[1]) in running]
+        self.rendezvous = [pair for pair in rendezvous if id(pair[1]) in running]
         self.directories = [pair for pair in directories if id(pair[1]) in running]
         # A guard that could not be made or started must not leave the door open.
         made = {name for name, _guard in guards}
@@ -102,7 +107,8 @@ class PluginObjects:
 
     def network_changed(self) -> None:
         """Tell those concerned that the network is another one."""
-        concerned: list[tuple[str, RelayTransport | AddressSource]] = [*self.relays, *self.address_sources]
+        concerned: list[tuple[str, RelayTransport | AddressSource | Rendezvous]]
+        concerned = [*self.relays, *self.address_sources, *self.rendezvous]
         for name, plugin_object in concerned:
             try:
                 plugin_object.network_changed()

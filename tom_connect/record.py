@@ -19,7 +19,7 @@ import attrs
 
 from tom_connect.addr import MAX_USER_DATA, NodeAddr, RelayUrl, SocketAddr, is_shareable
 from tom_connect.exceptions import InvalidAddrError, InvalidKeyError, RecordError
-from tom_connect.keys import KEY_SIZE, SIGNATURE_SIZE, NodeId, SecretKey
+from tom_connect.keys import KEY_SIZE, SIGNATURE_SIZE, NodeId, SecretKey, signature_of
 
 MAX_DNS_PACKET = 996
 """Bytes: BEP 44 limits a value to 1000, and `996:` takes four of them."""
@@ -80,10 +80,7 @@ class SignedRecord:
     @classmethod
     def from_relay_payload(cls, node_id: NodeId, payload: bytes) -> SignedRecord:
         """Read what a Pkarr relay carries: signature, timestamp, DNS packet. Raises RecordError."""
-        if len(payload) < _OVERHEAD + _DNS_HEADER:
-            raise RecordError(f"not a signed packet: only {len(payload)} bytes after the key")
-        signature, rest = payload[:SIGNATURE_SIZE], payload[SIGNATURE_SIZE:]
-        return cls(node_id, signature, int.from_bytes(rest[:_TIMESTAMP_SIZE], "big"), rest[_TIMESTAMP_SIZE:])
+        return cls(node_id, *_split(payload))
 
     def to_bytes(self) -> bytes:
         """The signed packet: key, signature, timestamp, DNS packet; at most 1100 bytes."""
@@ -97,6 +94,25 @@ class SignedRecord:
     def addr(self) -> NodeAddr:
         """The addresses in the packet; empty if it has none. Raises RecordError if it is not a DNS packet."""
         return parse_dns_packet(self.node_id, self.dns_packet)
+
+
+def check_relay_payload(key: bytes, payload: bytes) -> tuple[int, bytes]:
+    """Timestamp and DNS packet of what a Pkarr relay carries for the 32 bytes of a key. Raises RecordError.
+
+    For those who keep packets and build no NodeId of each: what `SignedRecord.from_relay_payload` says, in less time.
+    """
+    signature, timestamp_us, dns_packet = _split(payload)
+    _check_packet(timestamp_us, dns_packet)
+    if not signature_of(key, signature, _signable(timestamp_us, dns_packet)):
+        raise RecordError(f"the signature is not that of {key[:5].hex()}… over this packet and timestamp")
+    return timestamp_us, dns_packet
+
+
+def _split(payload: bytes) -> tuple[bytes, int, bytes]:
+    if len(payload) < _OVERHEAD + _DNS_HEADER:
+        raise RecordError(f"not a signed packet: only {len(payload)} bytes after the key")
+    signature, rest = payload[:SIGNATURE_SIZE], payload[SIGNATURE_SIZE:]
+    return signature, int.from_bytes(rest[:_TIMESTAMP_SIZE], "big"), rest[_TIMESTAMP_SIZE:]
 
 
 def _signable(timestamp_us: int, dns_packet: bytes) -> bytes:

@@ -89,11 +89,11 @@ class Network:
         alive = [link for link in self.links if link.alive]
         return sorted(alive, key=lambda link: int.from_bytes(link.node.contact.node_id) ^ wanted)
 
-    async def place(self, seed: str, value: str) -> dict[str, Any]:
+    async def place(self, seed: str, value: str, seq: int = 1) -> dict[str, Any]:
         """Store a mutable item on the 8 live nodes nearest to its target, as a good put would."""
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed))
         public, body = key.public_key().public_bytes_raw(), bytes.fromhex(value)
-        item = Item(body, public, key.sign(b"3:seqi1e1:v" + encode(body)), 1)
+        item = Item(body, public, key.sign(b"3:seqi%de1:v" % seq + encode(body)), seq)
         target = hashlib.sha1(public).digest()
         for link in self.nearest(target)[:K]:
             link.node.items[target] = item

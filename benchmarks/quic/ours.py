@@ -67,7 +67,7 @@ class Ours:
         """Listen on a free port of 127.0.0.1."""
         endpoint = await self._open()
         self._start(self._accept(endpoint, serve))
-        return {"node_id": str(endpoint.node_id), "addresses": [str(endpoint.local_addrs[0])]}
+        return {"node_id": str(endpoint.node_id), "addresses": [str(addr) for addr in endpoint.local_addrs]}
 
     async def connect(self, where: Where) -> OurConnection:
         """Dial by direct address."""
@@ -100,7 +100,9 @@ class Ours:
             return  # the connection has ended
 
 
-def make(dht_bootstrap: list[str] | None = None) -> Contender:
+def make(
+    dht_bootstrap: list[str] | None = None, *, both_families: bool = False, watch_network: bool = True
+) -> Contender:
     """Return the contender; with bootstrap nodes it runs a DHT node too, on the same socket."""
     plugins: tuple[str, ...] = ()
     configs: dict[str, Any] = {}
@@ -112,11 +114,12 @@ def make(dht_bootstrap: list[str] | None = None) -> Contender:
     return Ours(
         EndpointConfig(
             alpns=(ALPN,),
-            bind=("127.0.0.1:0",),
+            bind=("127.0.0.1:0", "[::1]:0") if both_families else ("127.0.0.1:0",),
             allow_local=True,
             plugins=plugins,
             plugin_configs=configs,
             persist=False,
             idle_timeout=600.0,
+            watch_network=watch_network,
         )
     )

@@ -54,6 +54,7 @@ class IrohConnection:
 class Iroh:
     """The contender."""
 
+    both_families: bool = False
     _endpoint: Any = None
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set)
 
@@ -61,7 +62,8 @@ class Iroh:
         """Listen on a free port of 127.0.0.1."""
         self._endpoint = await open_endpoint(None, "127.0.0.1:0", [ALPN])
         self._start(self._accept(serve))
-        return {"node_id": str(self._endpoint.id()), "addresses": self._endpoint.bound_sockets()[:1]}
+        bound = [addr.replace("[::]", "[::1]") for addr in self._endpoint.bound_sockets()]
+        return {"node_id": str(self._endpoint.id()), "addresses": bound if self.both_families else bound[:1]}
 
     async def connect(self, where: Where) -> IrohConnection:
         """Dial by direct address."""
@@ -97,6 +99,6 @@ class Iroh:
             return  # the connection has ended
 
 
-def make() -> Contender:
+def make(*, both_families: bool = False) -> Contender:
     """Return the contender."""
-    return Iroh()
+    return Iroh(both_families)

@@ -21,7 +21,9 @@ import attrs
 from tests.interop.peers.lines import serve
 from tom_connect import Connection, Endpoint, EndpointConfig, NetworkError, NodeAddr, NodeId, SecretKey
 from tom_connect.addr import SocketAddr
+from tom_connect.discovery import KnownRecords
 from tom_connect.holepunch.events import PathSelected
+from tom_connect.record import sign_record
 from tom_dht_mainline.config import DhtConfig
 
 ALPN = "serverless/1"
@@ -82,6 +84,16 @@ class Node:
         assert self.endpoint is not None, "bind first"
         return self.endpoint
 
+    async def remember(self, data_dir: str, peers: int) -> dict[str, Any]:
+        """Keep records of so many peers that were never met, in a directory that an endpoint is then bound with."""
+        known = KnownRecords(Path(data_dir))
+        for number in range(1, peers + 1):
+            key = SecretKey(number.to_bytes(32))
+            addr = NodeAddr(key.node_id, direct_addrs=[f"198.51.{number >> 8}.{number & 255}:4433"])
+            known.keep(sign_record(key, addr, int(time.time() * 1e6)))
+        known.save()
+        return {}
+
     async def published(self) -> dict[str, Any]:
         """Wait until a record with an address is in the DHT; say how many nodes took it, and the addresses."""
         async with asyncio.timeout(PUBLISH_TIMEOUT):
@@ -89,6 +101,13 @@ class Node:
                 if reports:
                     return {"stored": reports[0].nodes, "addresses": self._addresses()}
         raise AssertionError
+
+    async def reachable(self) -> dict[str, Any]:
+        """Wait until others can find this node and call it: behind a strict NAT it has no address to publish."""
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            while not str(self._bound.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        return {}
 
     async def find(self, node_id: str) -> dict[str, Any]:
         """Look a node up to the end: its addresses, seconds to the first answer, and what became of each source."""
@@ -179,7 +198,19 @@ async def main(level: str = "ERROR") -> None:
     """Answer until standard input ends."""
     logging.basicConfig(level=level, format="%(asctime)s.%(msecs)03d %(name)s %(message)s", datefmt="%M:%S")
     node = Node()
-    names = ("bind", "published", "find", "dial", "stay", "addresses", "dht", "costs", "unbind")
+    names = (
+        "bind",
+        "remember",
+        "published",
+        "reachable",
+        "find",
+        "dial",
+        "stay",
+        "addresses",
+        "dht",
+        "costs",
+        "unbind",
+    )
     try:
         await serve({name: getattr(node, name) for name in names})
     finally:

@@ -6,6 +6,7 @@ A comment `<!-- doc: key=value flag -->` right before a block directs the test; 
 |---|---|
 | `skip="reason"` | not run; the reason must be given |
 | `file=NAME` | saved under that name in the page's folder, not run |
+| `on=NAME` | run on that machine of a lab, by the page's own test in tests/netns; such a page is not run elsewhere |
 | `background=NAME` | started, and left running until the end of the page or `stop` |
 | `wait=REGEX` | with `background`: go on when its output matches |
 | `set="NAME=REGEX"` | the first group found in the output replaces the word NAME in later commands |
@@ -27,7 +28,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 _DIRECTIVE = re.compile(r"<!--\s*doc:(.*?)-->", re.DOTALL)
-KEYS = frozenset({"skip", "file", "background", "wait", "set", "stdin", "stop", "code", "output", "shows"})
+KEYS = frozenset({"skip", "file", "on", "background", "wait", "set", "stdin", "stop", "code", "output", "shows"})
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,18 @@ def signature(name: str, function: Any) -> str:
         if parameter.annotation is not parameter.empty:
             text += f": {annotation(parameter.annotation)}"
         if parameter.default is not parameter.empty:
-            text += f" = {parameter.default!r}"
+            text += f" = {shown_argument(parameter.default)}"
         parts.append(text)
     returns = "" if found.return_annotation is found.empty else f" -> {annotation(found.return_annotation)}"
     prefix = "async def " if inspect.iscoroutinefunction(function) else ""
     return f"{prefix}{name}({', '.join(parts)}){returns}"
+
+
+def shown_argument(default: object) -> str:
+    """A default as one writes it; a function by its name, since what it is made of has an address in memory."""
+    if inspect.isfunction(default):
+        return "..." if default.__name__ == "<lambda>" else default.__name__
+    return repr(default)
 
 
 def annotation(kind: object) -> str:
@@ -78,6 +86,22 @@ def fields(cls: type[Any]) -> str:
     return table(["field", "type", "default", "meaning"], rows)
 
 
+def class_attributes(cls: type[Any]) -> str:
+    """A table of what subclasses may set, with the text that the source has below each; empty if there is nothing."""
+    notes = field_notes(cls)
+    found: dict[str, str] = {}
+    for base in cls.__mro__:
+        if base.__module__.startswith("tom_connect"):
+            for name, kind in vars(base).get("__annotations__", {}).items():
+                if not name.startswith("_") and name in vars(base):
+                    found.setdefault(name, annotation(kind))
+    rows = [
+        [f"`{name}`", f"`{kind}`", shown_default(getattr(cls, name)), notes.get(name, "")]
+        for name, kind in found.items()
+    ]
+    return table(["attribute", "type", "default", "meaning"], rows) if rows else ""
+
+
 def meaning(short: str | None, note: str | None) -> str:
     return ". ".join(filter(None, [short, note]))
 
@@ -93,7 +117,7 @@ def field_notes(cls: type[Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:
-            tree = ast.parse(inspect.cleandoc(inspect.getsource(base)))
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
@@ -138,6 +162,8 @@ def api_class(name: str, cls: type[Any], level: int = 3) -> str:
         and any(not f.name.startswith("_") for f in attrs.fields(cls))
     ):
         parts.append(fields(cls))
+    elif not issubclass(cls, (BaseException, tuple)) and (told := class_attributes(cls)):
+        parts.append(told)
     for member_name, member in own_members(cls):
         if isinstance(member, property):
             title = f"`{member_name}`"
@@ -185,6 +211,38 @@ def hooks() -> str:
             note = "\n\nThe first plugin that returns something wins." if rule.get("firstresult") else ""
             parts.append(f"### `{signature(name, function)}`\n\n{docstring(function)}{note}\n")
     return "\n".join(parts)
+
+
+# What tests have
+
+
+def rules() -> str:
+    """The rules that conformance checks look after, by contract."""
+    from tom_connect.testing.conformance import rules as known
+
+    groups = {
+        "Every object that a hook returns": known.LIFE,
+        "Discovery": known.DISCOVERY,
+        "Publisher": known.PUBLISHER,
+        "RelayTransport": known.RELAY_TRANSPORT,
+        "DatagramProtocol": known.DATAGRAM_PROTOCOL,
+    }
+    return "\n".join(
+        f"### {title}\n\n{table(['rule', 'what holds'], [[f'`{rule.name}`', rule.text] for rule in group])}"
+        for title, group in groups.items()
+    )
+
+
+def fixtures() -> str:
+    """The fixtures that the pytest plugin brings."""
+    from tom_connect.testing import pytest_plugin
+
+    found = {name: value for name, value in vars(pytest_plugin).items() if type(value).__name__ == FIXTURE}
+    rows = [[f"`{name}`", " ".join(docstring(value).split())] for name, value in found.items()]
+    return table(["fixture", "what it gives"], rows)
+
+
+FIXTURE = "FixtureFunctionDefinition"
 
 
 # Configuration
@@ -276,13 +334,33 @@ def option_table(parameters: list[click.Parameter], context: click.Context) -> s
     return table(["option", "meaning"], rows) if rows else ""
 
 
+# Campaigns
+
+
+def campaign_phases() -> str:
+    """The parameters of each kind of phase."""
+    from tom_campaign.core.scenario import PARAMETERS
+
+    rows = []
+    for kind, parameters in PARAMETERS.items():
+        for name, spec in parameters.items():
+            values = ", ".join(spec.words) or f"{spec.low:g} to {spec.high:g}"
+            values = "true or false" if isinstance(spec.default, bool) else values
+            default = str(spec.default).lower() if isinstance(spec.default, bool) else f"{spec.default}"
+            rows.append([f"`{kind}`", f"`{name}`", default, values, spec.meaning])
+    return table(["kind", "parameter", "default", "values", "meaning"], rows)
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     "api": api,
     "hooks": hooks,
+    "rules": rules,
+    "fixtures": fixtures,
     "config": config,
     "program_only": program_only,
     "cli": cli,
     "cli_shared": cli_shared,
+    "campaign_phases": campaign_phases,
 }
 
 

@@ -6,13 +6,15 @@ import contextlib
 import doctest
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +24,7 @@ from tests.docs.markdown import Block
 
 TIMEOUT = 60.0
 _CHECKER = doctest.OutputChecker()
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # some programs paint whatever NO_COLOR says
 
 
 def matches(want: str, got: str) -> bool:
@@ -106,25 +109,43 @@ class Background:
 
 @attrs.define(eq=False)
 class PageRun:
-    """A folder, an environment and the programs of one page."""
+    """A folder, an environment and the programs of one page.
+
+    `machines`: for each machine of a lab, what to put before a command that runs there; each has a folder and a home of
+    its own.
+    """
 
     folder: Path
+    machines: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     names: dict[str, str] = attrs.field(factory=dict)
+    clean: Mapping[str, str] | None = None
+    """Variables of a run in which nothing of this process's environment is found, tools aside; None: it is used."""
     background: dict[str, Background] = attrs.field(factory=dict)
     last_output: str = ""
 
-    def environment(self) -> dict[str, str]:
+    def place(self, block: Block) -> Path:
+        """The folder that a block's commands run in."""
+        machine = block.get("on")
+        return self.folder if machine is None else self.folder / machine
+
+    def environment(self, folder: Path) -> dict[str, str]:
         """This process's, but with a home, a configuration and a Python of the page's own."""
-        home = self.folder / ".home"
-        home.mkdir(exist_ok=True)
+        home = folder / ".home"
+        home.mkdir(parents=True, exist_ok=True)
         scripts = f"{Path(sys.executable).parent}{os.pathsep}{sysconfig.get_path('scripts')}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOM_CONNECT_", "XDG_"))}
         kept.pop("PYTHONSAFEPATH", None)  # a reader's script imports the one beside it
+        path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+        if self.clean is not None:
+            kept = {k: v for k, v in kept.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))} | self.clean
+            path = self._clean_path()
+            if self._venv.is_dir():
+                kept["VIRTUAL_ENV"] = str(self._venv)
         return kept | {
             "HOME": str(home),
             "APPDATA": str(home),
             "LOCALAPPDATA": str(home),
-            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+            "PATH": path,
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
             "NO_COLOR": "1",
@@ -132,6 +153,27 @@ class PageRun:
             # No router of the machine that tests is asked for a port.
             "TOM_CONNECT_DISABLE_PLUGINS": "portmap",
         }
+
+    @property
+    def _venv(self) -> Path:
+        """The environment that a page makes, and activates in the same breath."""
+        return self.folder / ".venv"
+
+    def _clean_path(self) -> str:
+        """Where programs are found: in the page's own environment, among tools, and in the system."""
+        tools = self.folder / ".tools"
+        tools.mkdir(exist_ok=True)
+        for tool in ("uv", "uvx"):
+            found = shutil.which(tool)
+            if found is not None and not (tools / tool).exists():
+                (tools / tool).symlink_to(found)
+        ours = {Path(sys.prefix).resolve(), Path(sysconfig.get_path("scripts")).resolve()}
+        system = [
+            entry
+            for entry in os.environ["PATH"].split(os.pathsep)
+            if not ours & {Path(entry).resolve(), *Path(entry).resolve().parents}
+        ]
+        return os.pathsep.join([str(self._venv / "bin"), str(tools), *system])
 
     def filled_in(self, text: str) -> str:
         """The text with the words that earlier blocks have set."""
@@ -142,7 +184,9 @@ class PageRun:
     def run(self, block: Block) -> None:
         """Run one block, or raise AssertionError with what differs from the page."""
         if name := block.get("file"):
-            (self.folder / name).write_text(self.filled_in(block.text), encoding="utf-8")
+            path = self.place(block) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.filled_in(block.text), encoding="utf-8")
         elif block.get("output") is not None:
             self.compare(block, block.text)
         elif name := block.get("shows"):
@@ -150,9 +194,10 @@ class PageRun:
                 pattern = ".*".join(re.escape(part) for part in line.split("..."))
                 self.background[name].wait_for(pattern)
         elif block.language == "python":
-            script = self.folder / f"line_{block.line}.py"
+            script = self.place(block) / f"line_{block.line}.py"
             script.write_text(self.filled_in(block.text), encoding="utf-8")
-            self.execute(block, f'"{sys.executable}" {script.name}', "")
+            python = sys.executable if self.clean is None else self._venv / "bin" / "python"
+            self.execute(block, f'"{python}" {script.name}', "")
         else:
             for command, shown in commands(block):
                 self.execute(block, command, shown)
@@ -162,13 +207,19 @@ class PageRun:
     def execute(self, block: Block, command: str, shown: str) -> None:
         """Run one command line and check its status and output."""
         command = self.filled_in(command).strip()
+        folder = self.place(block)
+        environment = self.environment(folder)
+        if (machine := block.get("on")) is not None:
+            command = shlex.join(
+                [*self.machines[machine], "sh", "-c", f"exec {command}" if block.get("background") else command]
+            )
         if name := block.get("background"):
             # exec: the signal then reaches the program and not a shell around it.
             process = subprocess.Popen(
                 f"exec {command}" if os.name == "posix" else command,
                 shell=True,
-                cwd=self.folder,
-                env=self.environment(),
+                cwd=folder,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -182,8 +233,8 @@ class PageRun:
             done = subprocess.run(
                 command,
                 shell=True,
-                cwd=self.folder,
-                env=self.environment(),
+                cwd=folder,
+                env=environment,
                 input=(block.get("stdin") or "").encode().decode("unicode_escape"),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -192,7 +243,7 @@ class PageRun:
                 timeout=TIMEOUT,
                 check=False,
             )
-            self.last_output = done.stdout
+            self.last_output = _COLOUR.sub("", done.stdout)
             expected = int(block.get("code") or 0)
             assert done.returncode == expected, f"{block}: status {done.returncode}\n$ {command}\n{done.stdout}"
         for setting in block.directions.get("set", []):

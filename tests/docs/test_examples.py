@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tests.docs.markdown import ROOT
 from tests.docs.runner import Background
+from tom_connect.record import SignedRecord
 from tom_dht_mainline.testing import threaded_testnet
 
 EXAMPLES = ROOT / "examples"
@@ -133,6 +135,20 @@ def test_address_book(tmp_path: Path, bootstrap: str, running: Running, environm
     book.write_text(json.dumps({str(addr.node_id): [str(a) for a in addr.direct_addrs]}))
     output = run(environment, "address_book.py", book, str(addr.node_id), "share-one-file/1")
     assert re.match(rf"{addr.node_id.short()} at \S+: [0-9.]+ ms\n", output)
+
+
+async def test_address_book_keeps_the_contract_of_discovery(tmp_path: Path) -> None:
+    """The plugin inside the program is one that the core can rely on."""
+    from tom_connect.testing.conformance import check_discovery
+
+    book = runpy.run_path(str(EXAMPLES / "address_book.py"))["AddressBook"]
+    known: dict[str, list[str]] = {}
+
+    async def publish(record: SignedRecord) -> None:
+        known[str(record.node_id)] = [str(addr) for addr in record.addr.direct_addrs]
+        (tmp_path / "book.json").write_text(json.dumps(known))
+
+    await check_discovery(lambda ctx: book(tmp_path / "book.json"), publish=publish, signed=False)
 
 
 def test_plugin_package(tmp_path: Path, environment: dict[str, str]) -> None:

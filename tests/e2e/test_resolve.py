@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.commands import LOOPBACK, Command, run
+from tom_connect.addr import NodeAddr
+from tom_connect.keys import NodeId
+from tom_connect.tickets import encode_ticket
 
 pytestmark = pytest.mark.timeout(120)
 KEPT = ("--bind", "127.0.0.1:0", "--allow-local")
@@ -39,6 +42,27 @@ def test_resolve_tells_who_says_what(tmp_path: pathlib.Path, bootstrap: tuple[st
     counted = run(tmp_path, "plugins", "--stats", "--json")
     assert [(e["source"], e["asked"], e["first"]) for e in events(counted.stdout)] == [("dht", 2, 2)]
     assert "dht" in run(tmp_path, "plugins", "--stats").stdout
+    assert 'tom_connect_discovery_first_total{source="dht"} 2' in run(tmp_path, "plugins", "--metrics").stdout
+
+
+def test_a_ticket_is_a_source_of_its_own(tmp_path: pathlib.Path, bootstrap: tuple[str, ...]) -> None:
+    """What a ticket says stands beside what the DHT says of the node, unsigned, and also where nobody else is asked."""
+    with Command(tmp_path / "bob", "listen", "--json", *LOOPBACK, *bootstrap) as listener:
+        online = listener.wait_for("online")
+        listener.wait_for("published")
+        elsewhere = encode_ticket(NodeAddr(NodeId.parse(online["node_id"]), (), ["198.51.100.7:4433"]))
+        both = run(tmp_path, "resolve", elsewhere, "--json", *KEPT, *bootstrap)
+    assert both.returncode == 0, both.stderr
+    told = {event["source"]: event for event in events(both.stdout) if event["event"] == "found"}
+    assert (told["ticket"]["direct_addrs"], told["ticket"]["signed"]) == (["198.51.100.7:4433"], False)
+    assert told["dht"]["direct_addrs"] == online["direct_addrs"]
+    resolved = events(both.stdout)[-1]
+    assert (resolved["event"], resolved["newest"]) == ("resolved", "dht")
+    assert resolved["direct_addrs"] == [*online["direct_addrs"], "198.51.100.7:4433"]
+    alone = run(tmp_path, "resolve", elsewhere, *KEPT, env={"TOM_CONNECT_DISABLE_PLUGINS": "*"})
+    assert alone.returncode == 0, alone.stderr
+    assert "  ticket: 1 address found" in alone.stdout
+    assert elsewhere in alone.stdout
 
 
 def test_a_node_that_nobody_knows_is_a_failure(tmp_path: pathlib.Path, bootstrap: tuple[str, ...]) -> None:
@@ -50,7 +74,7 @@ def test_a_node_that_nobody_knows_is_a_failure(tmp_path: pathlib.Path, bootstrap
     assert "no source knows" in done.stderr
 
 
-@pytest.mark.parametrize(("node", "says"), [("nonsense", "node id"), ("", "node id")])
+@pytest.mark.parametrize(("node", "says"), [("nonsense", "node id"), ("", "node id"), ("tom1aaaa", "ticket")])
 def test_what_is_no_node_id_is_wrong_usage(tmp_path: pathlib.Path, node: str, says: str) -> None:
     """One clear line and exit code 2."""
     done = run(tmp_path, "resolve", node, *LOOPBACK)

@@ -24,7 +24,7 @@ def test_runs_with_every_contender(name: str) -> None:
         package for package in ("iroh", "libtorrent", "psutil", "qh3") if not importlib.util.find_spec(package)
     ]:
         pytest.skip(f"needs {', '.join(lacking)} (dependency group bench)")
-    if name.startswith("nat") and (lacking := missing()):
+    if name.startswith(("nat", "serverless")) and (lacking := missing()):
         pytest.skip(f"needs {', '.join(lacking)}")
     command = [sys.executable, "-m", "benchmarks", name, "--tiny", "--rounds", "1", "--json"]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False)

@@ -20,7 +20,7 @@ from tom_connect import SecretKey
 from tom_relay.errors import RelayDeniedError
 from tom_relay.wire import SendDatagrams, encode
 
-SECONDS = float(os.environ.get("TOM_RELAY_LOAD_SECONDS") or (180 if os.environ.get("CI") else 20))
+SECONDS = float(os.environ.get("TOM_RELAY_LOAD_SECONDS") or (90 if os.environ.get("CI") else 20))
 """How long the load lasts: 3600 shows an hour."""
 WARM_UP = min(60.0, SECONDS / 4)
 """Seconds after which memory is looked at: pools and queues have had their worst by then."""
@@ -178,7 +178,7 @@ async def loaded(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS + 240)
 async def test_memory_stays_flat_under_mixed_load() -> None:
     """Streams, datagrams, newcomers, breaches, floods and idlers at once: no growth after the warm-up, no byte lost."""
     psutil = pytest.importorskip("psutil", reason="needs psutil (dependency group bench)")

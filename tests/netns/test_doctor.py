@@ -108,6 +108,30 @@ def test_a_host_with_a_public_address_has_no_nat(clinic: Clinic) -> None:
     assert "Others reach this node directly" in texts(said, "works")
 
 
+def test_a_router_that_refuses_aloud_is_no_hard_nat(clinic: Clinic) -> None:
+    """One that takes unsolicited packets for itself, and remembers them, is named as what it is."""
+    router = clinic.lab.router("router", Nat.MODERATE, reject=True)
+    said = clinic.examine(clinic.lab.host("host", router))
+    assert said["nat"]["ipv4"] == "endpoint-independent"
+    assert said["report"]["ipv4"]["filtering"] == "address-and-port-dependent"
+    assert said["report"]["ipv4"]["confirmed"] == said["report"]["ipv4"]["reflexive"]
+    assert "hole punching works" in texts(said, "works")
+
+
+@pytest.mark.parametrize("kind", [Nat.MODERATE, Nat.STRICT], ids=lambda kind: kind.value)
+@pytest.mark.parametrize("reject", [False, True], ids=["drops", "answers"])
+def test_of_two_nats_in_a_row_the_harder_one_counts(clinic: Clinic, kind: Nat, reject: bool) -> None:
+    """Behind a home router and a carrier's NAT the outer address is the carrier's, and so is the kind."""
+    carrier = clinic.lab.router("carrier", kind, reject=reject)
+    home = clinic.lab.router("home", Nat.MODERATE, reject=reject, behind=carrier)
+    said = clinic.examine(clinic.lab.host("host", home))
+    name, mapping, filtering = NATS[kind]
+    ipv4 = said["report"]["ipv4"]
+    assert said["nat"]["ipv4"] == name
+    assert (ipv4["mapping"], ipv4["filtering"], ipv4["nat"]) == (mapping, filtering, True)
+    assert {addr.rpartition(":")[0] for addr in ipv4["reflexive"]} == {carrier.wan}
+
+
 def test_hairpinning_and_remapped_ports_are_seen(clinic: Clinic) -> None:
     """Where the NAT turns our own packets back, that is known, and so is that it chooses other ports."""
     router = clinic.lab.router("router", Nat.MODERATE, remap=True, hairpin=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -155,3 +157,36 @@ def compact_addresses(nodes: bytes) -> Iterator[tuple[str, int]]:
     """The addresses of a list of nodes (BEP 5)."""
     for at in range(0, len(nodes), 26):
         yield socket.inet_ntoa(nodes[at + 20 : at + 24]), int.from_bytes(nodes[at + 24 : at + 26])
+
+
+def doctor(host: Host, home: Path, *options: str) -> dict[str, Any]:
+    """What `tom-connect doctor --dht-only` says on a machine."""
+    command = [sys.executable, "-m", "tom_connect", "doctor", "--json", "--dht-only", "--no-persist", *options]
+    environ = os.environ | {"HOME": str(home), "TOM_CONNECT_PLUGINS": "dht"}
+    said: dict[str, Any] = json.loads(host.run(command, env=environ, timeout=4 * PATIENCE).stdout)
+    return said
+
+
+@pytest.mark.parametrize("kind", [Nat.NONE, Nat.MODERATE], ids=lambda kind: kind.value)
+def test_doctor_says_who_reaches_us_without_a_server(natlab: Lab, dht: DhtNet, tmp_path: Path, kind: Nat) -> None:
+    """A stranger finds the node at the address that others see, and doctor says what its NAT means for them."""
+    router = natlab.router("home", kind, wire=UPLINK)
+    host = natlab.host("host", router)
+    said = doctor(host, tmp_path, "--wait", "20")
+    report = said["serverless"]
+    assert report["sources"] == ["dht"] and report["source"] == "dht" and report["stored"] > 0, said
+    outer = host.addr if kind is Nat.NONE else router.wan
+    assert {addr.rpartition(":")[0] for addr in report["found"]} <= {outer}
+    about = " ".join(finding["text"] for finding in said["findings"] if "no server at all" in finding["text"])
+    assert "a stranger who knew nothing but our key found us" in about
+    if kind is Nat.NONE:
+        assert "everybody who knows our key" in about
+
+
+def test_doctor_says_what_stands_in_the_way(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+    """Where UDP is blocked nothing is published, and doctor names the bootstrap nodes that don't answer."""
+    host = natlab.host("host", natlab.router("home", block_udp=True))
+    said = doctor(host, tmp_path, "--wait", "4")
+    (finding,) = [each for each in said["findings"] if each["text"].startswith("Without a server nobody finds")]
+    assert finding["level"] == "fails" and "Allow outgoing UDP" in finding["advice"]
+    assert said["serverless"]["found"] is None and said["serverless"]["told"] is False

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.pythons import UV, found
+
 ROOT = Path(__file__).parents[2]
-UV = shutil.which("uv")
 TIMEOUT = 120
 
 
@@ -47,26 +47,32 @@ def build_wheel(project: Path, into: Path) -> Path:
     return wheel
 
 
+def found_pythons() -> tuple[Path, ...]:
+    """The Pythons of this machine that the packages allow, the oldest first; only ours without uv."""
+    return tuple(path for minor in range(11, 20) if (path := found(f"3.{minor}")) is not None)
+
+
 class Environment:
     """One virtual environment, with a home directory of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, python: str | Path = sys.executable) -> None:
         self._path = path
         self.home = path / "home"
         if UV:
-            must(UV, "venv", "--quiet", "--python", sys.executable, path, cwd=path.parent)
+            must(UV, "venv", "--quiet", "--no-project", "--python", python, path, cwd=path.parent)
         else:
-            must(sys.executable, "-m", "venv", path, cwd=path.parent)
+            must(python, "-m", "venv", path, cwd=path.parent)
         self.home.mkdir()
         self._bin = path / ("Scripts" if os.name == "nt" else "bin")
         self.python = self._bin / "python"
 
-    def install(self, *wheels: Path) -> None:
-        """Install wheels, and what they need from the package index."""
+    def install(self, *packages: Path | str, lowest: bool = False) -> None:
+        """Install wheels or requirements, and what they need from the package index; `lowest` of what is named."""
         if UV:
-            must(UV, "pip", "install", "--quiet", "--python", self.python, *wheels, cwd=self.home)
+            how = ("--resolution", "lowest-direct") if lowest else ()
+            must(UV, "pip", "install", "--quiet", *how, "--python", self.python, *packages, cwd=self.home)
         else:
-            must(self.python, "-m", "pip", "install", "--quiet", *wheels, cwd=self.home)
+            must(self.python, "-m", "pip", "install", "--quiet", *packages, cwd=self.home)
 
     def uninstall(self, package: str) -> None:
         """Uninstall one package."""
@@ -79,9 +85,33 @@ class Environment:
         """Run the environment's `tom-connect` with these variables beside the usual ones."""
         return call(self._bin / "tom-connect", *arguments, cwd=self.home, environ=self._environ(variables))
 
-    def script(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run a Python program in the environment."""
-        return call(self.python, "-c", text, cwd=self.home, environ=self._environ({}))
+    def script(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the environment's Python: a file with its arguments, or `-c` and a text."""
+        return call(self.python, *arguments, cwd=self.home, environ=self._environ(variables))
+
+    def start(self, program: Path) -> subprocess.Popen[str]:
+        """Start a Python file that runs until its standard input ends; its standard output is a pipe."""
+        return subprocess.Popen(
+            [self.python, program],
+            cwd=self.home,
+            env=self._environ({}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def packages(self, prefix: str = "") -> set[str]:
+        """The names of the distributions installed."""
+        return {name for name in self._distributions() if name.startswith(prefix)}
+
+    def version(self, package: str) -> str:
+        """The version of a distribution."""
+        return self._distributions()[package]
+
+    def _distributions(self) -> dict[str, str]:
+        folder = next(self._path.glob("lib/python*/site-packages"), self._path / "Lib" / "site-packages")
+        found = (path.name.removesuffix(".dist-info").rsplit("-", 1) for path in folder.glob("*.dist-info"))
+        return {name.replace("_", "-").lower(): version for name, version in found}
 
     def plugins(self, *arguments: str | Path, **variables: str) -> dict[str, dict[str, Any]]:
         """What `tom-connect plugins --json` says, by package."""
@@ -129,8 +159,10 @@ only-include = ["{module}.py"]
     return project
 
 
-def environment(directory: Path, wheels: dict[str, Path], *packages: str) -> Environment:
+def environment(
+    directory: Path, wheels: dict[str, Path], *packages: str, python: str | Path = sys.executable
+) -> Environment:
     """An environment with the core and these packages."""
-    made = Environment(directory / "venv")
+    made = Environment(directory / "venv", python)
     made.install(wheels["tom-connect"], *(wheels[package] for package in packages))
     return made

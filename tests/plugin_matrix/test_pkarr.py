@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.plugin_matrix.environments import ROOT, Environment, build_wheel
+from tests.plugin_matrix.environments import environment
 
 MEET = """
 import asyncio
@@ -29,10 +29,9 @@ asyncio.run(main())
 """
 
 
-def test_pkarr_alone(tmp_path: Path) -> None:
+def test_pkarr_alone(tmp_path: Path, wheels: dict[str, Path]) -> None:
     """Its three plugins load, two nodes meet by NodeId alone, and uninstalled it leaves nothing behind."""
-    alone = Environment(tmp_path / "venv")
-    alone.install(*(build_wheel(path, tmp_path / path.name) for path in (ROOT, ROOT / "plugins" / "tom-pkarr")))
+    alone = environment(tmp_path, wheels, "tom-pkarr")
     rows = [json.loads(line) for line in alone.run("plugins", "--json").stdout.splitlines()]
     assert {(row["name"], row["state"]) for row in rows} == {
         ("dns", "loaded"),
@@ -41,7 +40,7 @@ def test_pkarr_alone(tmp_path: Path) -> None:
     }
     assert "\n  pkarr " in alone.run("--help").stdout
     assert "--pkarr-relays" in alone.run("id", "--help").stdout
-    done = alone.script(MEET)
+    done = alone.script("-c", MEET)
     assert done.stderr == ""
     assert done.stdout == (
         "tom-dht-mainline is not installed\nTrue [('dns', 'loaded'), ('pkarr', 'loaded'), ('pkarr-server', 'loaded')]\n"

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from tests.plugin_matrix.environments import environment
 from tests.plugin_matrix.programs import DIAL
+from tom_connect.plugins import API_VERSION, OLDEST_API_VERSION
+
+OLDEST, NEWEST = (".".join(map(str, version)) for version in (OLDEST_API_VERSION, API_VERSION))
 
 
 def test_core_alone(tmp_path: Path, wheels: dict[str, Path]) -> None:
@@ -16,7 +19,7 @@ def test_core_alone(tmp_path: Path, wheels: dict[str, Path]) -> None:
     assert told.stdout == "No plugin is installed; 'pip install tom-connect[all]' brings them.\n"
     assert alone.run("--help").returncode == 0
     assert alone.run("dht", "get").returncode == 2
-    done = alone.script(DIAL)
+    done = alone.script("-c", DIAL)
     assert (done.stdout, done.stderr) == ("ekoms []\n", "")
 
 
@@ -52,17 +55,18 @@ def test_core_and_dht(tmp_path: Path, wheels: dict[str, Path]) -> None:
 
     both.uninstall("tom-dht-mainline")
     assert both.plugins("--config", config) == {}
-    assert both.script(DIAL).stdout == "ekoms []\n"
+    assert both.script("-c", DIAL).stdout == "ekoms []\n"
 
 
-def test_third_party(tmp_path: Path, wheels: dict[str, Path]) -> None:
+def test_third_party(tmp_path: Path, others: dict[str, Path]) -> None:
     """A package that knows only the public modules brings discovery, options and a command."""
-    third = environment(tmp_path, wheels, "tom-third")
+    third = environment(tmp_path, others, "tom-third")
     assert third.plugins() == {
         "tom-third": {
             "name": "third",
             "package": "tom-third",
             "version": "3.1",
+            "api": "1.0",
             "hooks": ["tom_cli_commands", "tom_discovery", "tom_register_config"],
             "state": "loaded",
             "reason": "",
@@ -71,20 +75,26 @@ def test_third_party(tmp_path: Path, wheels: dict[str, Path]) -> None:
     assert third.run("third").stdout == "command of third\n"
     shown = third.run("config", "--third-greeting", "hi").stdout
     assert any(line.split()[:3] == ["third.greeting", "hi", "--third-greeting"] for line in shown.splitlines())
-    assert third.script(DIAL).stdout == "ekoms [('third', 'loaded')]\n"
+    assert third.script("-c", DIAL).stdout == "ekoms [('third', 'loaded')]\n"
 
 
-def test_bad_company(tmp_path: Path, wheels: dict[str, Path]) -> None:
+def test_bad_company(tmp_path: Path, others: dict[str, Path]) -> None:
     """Broken, too old, too new, undeclared, duplicate, asynchronous and failing plugins say why, and harm no other."""
     bad = ("tom-broken", "tom-old", "tom-new", "tom-silent", "tom-twin", "tom-asynchronous", "tom-failing")
-    company = environment(tmp_path, wheels, "tom-third", *bad)
+    company = environment(tmp_path, others, "tom-third", *bad)
     rows = company.plugins()
     expected = {
         "tom-third": ("loaded", ""),
         "tom-broken": ("failed", "can't be imported: ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
-        "tom-old": ("incompatible", "too old: written for plugin API 0.9, this core serves 1.0 to 1.0; upgrade it"),
-        "tom-new": ("incompatible", "too new: written for plugin API 1.99, this core has 1.1; upgrade tom-connect"),
-        "tom-silent": ("incompatible", "declares no plugin API version; it must set TOM_CONNECT_API = (1, 1)"),
+        "tom-old": (
+            "incompatible",
+            f"too old: written for plugin API 0.9, this core serves {OLDEST} to {NEWEST}; upgrade it",
+        ),
+        "tom-new": (
+            "incompatible",
+            f"too new: written for plugin API 1.99, this core has {NEWEST}; upgrade tom-connect",
+        ),
+        "tom-silent": ("incompatible", f"declares no plugin API version; it must set TOM_CONNECT_API = {API_VERSION}"),
         "tom-twin": ("duplicate", "the name 'third' is taken by the plugin of tom-third 3.1"),
         "tom-asynchronous": ("failed", "tom_cli_commands is async; hooks are plain functions"),
         "tom-failing": ("loaded", ""),  # its factory fails only when an endpoint binds
@@ -94,7 +104,7 @@ def test_bad_company(tmp_path: Path, wheels: dict[str, Path]) -> None:
         assert rows[package]["reason"].startswith(words), rows[package]
     assert company.run("third").stdout == "command of third\n"
 
-    done = company.script(DIAL)
+    done = company.script("-c", DIAL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ekoms [")
     for shown in ("('failing', 'failed')", "('third', 'loaded')", "('broken', 'failed')"):

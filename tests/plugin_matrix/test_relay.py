@@ -23,7 +23,7 @@ def told(env: Environment) -> dict[str, str]:
 
 def core_files(env: Environment) -> dict[str, str]:
     """A digest of each file of the core."""
-    done = env.script("import tom_connect; print(tom_connect.__path__[0])")
+    done = env.script("-c", "import tom_connect; print(tom_connect.__path__[0])")
     folder = Path(done.stdout.strip())
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -42,7 +42,7 @@ def test_core_and_relay(tmp_path: Path, wheels: dict[str, Path]) -> None:
     """With the relay its command, options and hooks are there and nodes meet at one; uninstalled, all is as before."""
     env = environment(tmp_path, wheels)
     before, files = told(env), core_files(env)
-    versions = set(env.script(VERSIONS).stdout.splitlines())
+    versions = set(env.script("-c", VERSIONS).stdout.splitlines())
 
     env.install(wheels["tom-relay"])
     rows = {row["name"]: row for row in env.plugin_rows()}
@@ -54,9 +54,9 @@ def test_core_and_relay(tmp_path: Path, wheels: dict[str, Path]) -> None:
     assert "\n  relay " in env.run("--help").stdout
     assert "--relay-client-token" in env.run("id", "--help").stdout
     assert env.run("relay", "--help").returncode == 0
-    done = env.script(DIAL)
+    done = env.script("-c", DIAL)
     assert (done.stdout, done.stderr) == ("ekoms [('relay', 'loaded'), ('relay-server', 'loaded')]\n", "")
-    done = env.script(RELAYED)
+    done = env.script("-c", RELAYED)
     assert (done.stdout, done.stderr) == (
         "ekoms ['relay'] [('relay', 'loaded'), ('relay-server', 'loaded')]\n",
         "",
@@ -71,8 +71,8 @@ def test_core_and_relay(tmp_path: Path, wheels: dict[str, Path]) -> None:
     assert told(env) == before
     assert core_files(env) == files
     # What the relay needed besides stays, as pip leaves it; what the core needs is what it was.
-    assert versions <= set(env.script(VERSIONS).stdout.splitlines())
-    assert env.script(DIAL).stdout == "ekoms []\n"
+    assert versions <= set(env.script("-c", VERSIONS).stdout.splitlines())
+    assert env.script("-c", DIAL).stdout == "ekoms []\n"
     assert env.run("relay", "--help").returncode == 2
 
 
@@ -85,7 +85,7 @@ def test_core_relay_and_dht(tmp_path: Path, wheels: dict[str, Path]) -> None:
     both = {"dht": "loaded", "relay": "loaded", "relay-server": "loaded"}
     assert states(env) == both
     assert "\n  dht " in told(env)["help"] and "\n  relay " in told(env)["help"]
-    done = env.script(FOUND_AND_RELAYED)
+    done = env.script("-c", FOUND_AND_RELAYED)
     assert (done.stdout, done.stderr) == (f"ekoms ['relay'] {sorted(both.items())}\n", "")
 
     env.uninstall("tom-relay")
@@ -94,4 +94,4 @@ def test_core_relay_and_dht(tmp_path: Path, wheels: dict[str, Path]) -> None:
     env.install(wheels["tom-relay"])
     env.uninstall("tom-dht-mainline")
     assert states(env) == {"relay": "loaded", "relay-server": "loaded"}
-    assert env.script(RELAYED).stdout == "ekoms ['relay'] [('relay', 'loaded'), ('relay-server', 'loaded')]\n"
+    assert env.script("-c", RELAYED).stdout == "ekoms ['relay'] [('relay', 'loaded'), ('relay-server', 'loaded')]\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.plugin_matrix.environments import ROOT, Environment, build_wheel
+from tests.plugin_matrix.environments import environment
 from tests.plugin_matrix.programs import DIAL
 
 MEET = """
@@ -27,19 +27,18 @@ asyncio.run(main())
 """
 
 
-def test_signaling_comes_and_goes(tmp_path: Path) -> None:
+def test_signaling_comes_and_goes(tmp_path: Path, wheels: dict[str, Path]) -> None:
     """Nodes meet through it; deprecated it says so in `plugins`; uninstalled, its table in a file is passed over."""
-    env = Environment(tmp_path / "venv")
-    env.install(build_wheel(ROOT, tmp_path / "core"))
+    env = environment(tmp_path, wheels)
     told = {words: env.run(*words).stdout for words in (("--help",), ("plugins",), ("config",), ("id", "--help"))}
-    env.install(build_wheel(ROOT / "plugins" / "tom-signaling-legacy", tmp_path / "signaling"))
+    env.install(wheels["tom-signaling-legacy"])
     assert {row["name"]: (row["state"], row["reason"]) for row in env.plugin_rows()} == {
         "signaling": ("loaded", ""),
         "signaling-server": ("loaded", ""),
     }
     assert "\n  signaling " in env.run("--help").stdout
     assert "--signaling-urls" in env.run("id", "--help").stdout
-    done = env.script(MEET)
+    done = env.script("-c", MEET)
     assert (done.stdout, done.stderr) == ("True [('signaling', 'loaded'), ('signaling-server', 'loaded')]\n", "")
 
     config = env.home / "c.toml"
@@ -53,4 +52,4 @@ def test_signaling_comes_and_goes(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, told["plugins",])
     assert "table [signaling] belongs to no plugin in use and is ignored" in done.stderr
     assert env.run("signaling", "serve").returncode == 2
-    assert env.script(DIAL).stdout == "ekoms []\n"
+    assert env.script("-c", DIAL).stdout == "ekoms []\n"

@@ -13,11 +13,13 @@ pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]
 
 
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, plugin: str, body: str) -> pytest.RunResult:
+def run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, plugin: str, body: str, *options: str
+) -> pytest.RunResult:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
     pytester.makepyfile(f"import asyncio, socket, pytest\nKEPT = []\n{body}")
-    return pytester.runpytest_subprocess("-p", plugin, "-p", "no:xdist", timeout=30)
+    return pytester.runpytest_subprocess("-p", plugin, "-p", "no:xdist", *options, timeout=60)
 
 
 def test_leaked_task_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +77,23 @@ def test_wheels_are_tested(tmp_path: Path) -> None:
     for folder in (ROOT, tmp_path):
         child = subprocess.run([sys.executable, "-c", shown], cwd=folder, capture_output=True, text=True, check=True)
         assert Path(child.stdout.strip()) == Path(tom_connect.__file__)
+
+
+@pytest.mark.parametrize(("versions", "passed", "deselected"), [("", 2, 0), ("3.{minor}", 2, 0), ("3.{next}", 1, 1)])
+def test_costly_tests_run_on_the_newest_python(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, versions: str, passed: int, deselected: int
+) -> None:
+    """What is costly is left out where a newer one of the named Pythons is found, and nowhere else."""
+    minor = sys.version_info.minor
+    body = """
+@pytest.mark.costly
+def test_costs_much(): pass
+def test_is_quick(): pass
+"""
+    find = pytester.mkdir("bin") / "uv"
+    find.write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$last" = 3.{minor + 1} ] && echo /there/python\n')
+    find.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{find.parent}{os.pathsep}{os.environ['PATH']}")
+    chosen = versions.format(minor=minor, next=minor + 1)
+    result = run(pytester, monkeypatch, "tests.suites", body, *([f"--whole-on-newest-of={chosen}"] if chosen else []))
+    result.assert_outcomes(passed=passed, deselected=deselected)

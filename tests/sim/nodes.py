@@ -10,7 +10,6 @@ from tom_connect.holepunch.core import DiscoCore, Observed
 from tom_connect.holepunch.events import PathDoubted, PathEvent, PathRestored, PathSelected
 from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.holepunch.paths import RemotePaths
-from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.testing.fakenet import FakeNet, Host
 from tom_connect.testing.fakerelay import FakeRelay, RelayClient
@@ -164,9 +163,9 @@ class Node:
         core = self.core
         while core.outbox or core.events or core.openers:
             openers, core.openers = core.openers or [], []
-            for addr, data in openers if self.disco else ():
+            for addr, data, ttl in openers if self.disco else ():
                 self.sent["opener"] += 1
-                self.socket.send(data, addr, ttl=OPENING_TTL)
+                self.socket.send(data, addr, ttl=ttl)
             outbox, core.outbox = core.outbox, []
             for path, data in outbox if self.disco else ():
                 self.carry(path, data)

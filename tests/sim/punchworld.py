@@ -12,7 +12,6 @@ from tom_connect.holepunch.disco import Mapping
 from tom_connect.holepunch.events import PathEvent, PathSelected
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
-from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.testing.fakenet import TTL, FakeNet, FakeSocket, Host, Link, Nat, Router
 from tom_connect.testing.fakerelay import FakeRelay
@@ -230,8 +229,8 @@ class PunchNode:
         while core.outbox or core.events or core.openers:
             if core.openers:
                 openers, core.openers = core.openers, []
-                for addr, data in openers:
-                    self.carry(addr, data, OPENING_TTL)
+                for addr, data, ttl in openers:
+                    self.carry(addr, data, ttl)
             outbox, core.outbox = core.outbox, []
             for path, data in outbox:
                 self.carry(path, data)

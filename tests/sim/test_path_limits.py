@@ -271,5 +271,5 @@ def test_pings_under_way_are_bounded_and_expire() -> None:
     a.core.release(a.remotes[b.id], world.now)
     world.run(60)
     a.core.tick(world.now)
-    assert not a.core._asked
-    assert not a.core._stamps
+    assert not a.core._asked._by_tx
+    assert not a.core._asked._by_stamp

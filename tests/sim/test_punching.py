@@ -7,7 +7,7 @@ import pytest
 from tests.sim.punchworld import PunchNode, World
 from tom_connect.holepunch import core as core_module
 from tom_connect.holepunch import puncher
-from tom_connect.holepunch.disco import CallMeMaybe, encode_message
+from tom_connect.holepunch.disco import CallMeMaybe, Mapping, encode_message
 from tom_connect.holepunch.path import RelayPath
 from tom_connect.testing.fakenet import FakeNet, Firewall, Link, Nat
 
@@ -142,6 +142,24 @@ def test_two_carriers() -> None:
     start = dial(a, b)
     assert a.direct_at(b) - start < 1.0
     assert b.direct_at(a) - start < 1.0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_two_carriers_with_the_trap(known: bool) -> None:
+    """Carriers' routers that remember what they refuse are opened in time where they are known of; else the first round
+    is spoiled, and the second one opens further."""
+    for seed in range(8):
+        world = World.make(seed)
+        nodes = []
+        for name in "ab":
+            carrier = world.net.router(f"carrier {name}", TRAP, link=Link(delay=0.01))
+            nodes.append(world.node(name, world.net.router(f"home {name}", Nat.MODERATE, behind=carrier)))
+            if known:
+                nodes[-1].core.set_own_nat(Mapping.INDEPENDENT, nodes[-1].seen_at[0], world.net.now, carrier=True)
+        a, b = nodes
+        start = dial(a, b, 60.0)
+        took = max(a.direct_at(b), b.direct_at(a)) - start
+        assert took < (0.5 if known else 1.1 * puncher.ROUNDS[0] + 5.0)
 
 
 def test_ipv6_behind_firewalls() -> None:

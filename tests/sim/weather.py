@@ -291,7 +291,7 @@ class Weather:
             core = side.node.core
             assert all(len(remote.paths) <= MAX_PATHS for remote in core.remotes())
             assert len(core._asked) <= 200, len(core._asked)
-            assert len(core._stamps) == len(core._asked)
+            assert len(core._asked._by_stamp) == len(core._asked)
             assert len(core._heap) <= 500, len(core._heap)
 
     def report(self, what: str) -> str:

@@ -49,6 +49,15 @@ class Diagnosis:
     ipv6: NatKind
     findings: tuple[Finding, ...]
 
+    def with_findings(self, more: Iterable[Finding]) -> Diagnosis:
+        """The same with further findings, each after those of its level."""
+        return attrs.evolve(self, findings=_by_importance([*self.findings, *more]))
+
+
+def _by_importance(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order = ("fails", "note", "works")
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
+
 
 def nat_kind(family: FamilyReport, *, udp_blocked: bool | None = None) -> NatKind:
     """The kind of NAT of one IP version."""
@@ -68,22 +77,25 @@ def _outward(family: FamilyReport) -> list[SocketAddr]:
     return [addr for addr in family.local if family.version == 4 or not is_local(addr)]
 
 
-def diagnose(report: NetReport, *, relays_wanted: bool, probing: bool = True) -> Diagnosis:
-    """Say what a report means. `relays_wanted`: whether any are configured; `probing`: whether servers may be asked."""
+def diagnose(report: NetReport, *, relays_wanted: bool, probing: bool = True, others_asked: bool = False) -> Diagnosis:
+    """Say what a report means.
+
+    `relays_wanted`: whether any are configured; `probing`: whether servers may be asked; `others_asked`: whether a
+    plugin talks to others over our socket, as the DHT's does.
+    """
     ipv4 = nat_kind(report.ipv4, udp_blocked=report.udp_blocked)
     ipv6 = nat_kind(report.ipv6, udp_blocked=report.udp_blocked)
     findings = [
-        *_about_udp(report, relays_wanted, probing),
+        *_about_udp(report, relays_wanted, probing, others_asked),
         *_about_ipv4(report.ipv4, ipv4),
         *_about_ipv6(report.ipv6, ipv6),
         *_about_relays(report, relays_wanted),
         *_about_reach(ipv4, ipv6, report),
     ]
-    order = ("fails", "note", "works")
-    return Diagnosis(ipv4, ipv6, tuple(sorted(findings, key=lambda finding: order.index(finding.level))))
+    return Diagnosis(ipv4, ipv6, _by_importance(findings))
 
 
-def _about_udp(report: NetReport, relays_wanted: bool, probing: bool) -> Iterator[Finding]:
+def _about_udp(report: NetReport, relays_wanted: bool, probing: bool, others_asked: bool) -> Iterator[Finding]:
     if report.captive_portal:
         yield Finding(
             "fails",
@@ -101,6 +113,15 @@ def _about_udp(report: NetReport, relays_wanted: bool, probing: bool) -> Iterato
         yield Finding("works", "UDP passes.")
     elif not probing:
         yield Finding("note", "No server was asked over UDP, as the configuration forbids it.")
+    elif not any(_outward(family) for family in (report.ipv4, report.ipv6)):
+        return  # without a network nobody can be asked
+    elif not relays_wanted and others_asked:
+        yield Finding(
+            "note",
+            "Nobody told us yet how we are seen from outside: no relay is configured, and of those whom plugins ask "
+            "none has answered.",
+            "Name a relay (--relay URL), or give the plugins more time (--wait SECONDS).",
+        )
     elif not relays_wanted:
         yield Finding(
             "note",

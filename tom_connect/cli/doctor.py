@@ -31,10 +31,12 @@ _DIAGNOSTIC_LINES = 12
 async def command(run: Invocation, wait: float) -> None:
     """Examine the network: NAT, firewalls, relays, plugins; say what works, what doesn't, and what to do.
 
-    It asks the configured relays, and what plugins know. With --json it prints one object.
+    It asks the configured relays, and what plugins know; where the DHT is in use, a stranger of its own looks this node
+    up there. With --json it prints one object.
     """
     from tom_connect.cli.diagnosis import diagnose
     from tom_connect.cli.node import check_settings
+    from tom_connect.cli.serverless import ServerlessCheck, serverless_findings
     from tom_connect.endpoint import Endpoint
 
     async with Endpoint.bind(run.endpoint_config(identity="fresh")) as endpoint:
@@ -42,8 +44,10 @@ async def command(run: Invocation, wait: float) -> None:
         run.output.note("Examining the network")
         wanted = bool(endpoint.relays())
         asks_routers = any(p.state == "loaded" and "tom_address_source" in p.hooks for p in endpoint.plugins)
+        serverless = ServerlessCheck(endpoint)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait), asyncio.TaskGroup() as group:
+                group.create_task(serverless.run(), name="a stranger's look-up")
                 if asks_routers:
                     group.create_task(asyncio.sleep(ROUTER_WAIT), name="waiting for routers")
                 async for report in endpoint.net_report():
@@ -53,12 +57,15 @@ async def command(run: Invocation, wait: float) -> None:
         told = {name: dict(values) for name, values in endpoint.diagnostics().items()}
         plugins = endpoint.plugins
     probing = run.config.direct and not run.config.dht_only
-    diagnosis = diagnose(report, relays_wanted=wanted, probing=probing)
+    others_asked = any(p.state == "loaded" and "tom_datagram_protocol" in p.hooks for p in plugins)
+    diagnosis = diagnose(report, relays_wanted=wanted, probing=probing, others_asked=others_asked)
+    diagnosis = diagnosis.with_findings(serverless_findings(serverless.report, diagnosis, wanted=run.config.dht_only))
     if run.output.json:
         run.output.event(
             "doctor",
             nat={"ipv4": diagnosis.ipv4, "ipv6": diagnosis.ipv6},
             findings=diagnosis.findings,
+            serverless=serverless.report,
             report=report,
             plugins=[{"name": p.name, "state": p.state, "reason": p.reason} for p in plugins],
             diagnostics=told,

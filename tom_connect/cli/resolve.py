@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tom_connect.discovery import Lookup, SourceOutcome
 
 
+TICKET = "ticket"
+"""What a ticket is called among the sources."""
+
+
 @tom_command("resolve")
 @click.argument("node")
 @click.option(
@@ -26,19 +30,28 @@ if TYPE_CHECKING:
 async def command(run: Invocation, node: str, timeout: float) -> None:
     """Show where NODE is, without connecting: what each discovery source says, how old it is and how long it took.
 
-    NODE is a node id. Sources are asked as a dial asks them, the later ones after a moment; all are waited for.
+    NODE is a node id or a ticket; what a ticket says is shown as that of a source, and as unsigned. Sources are asked
+    as a dial asks them, the later ones after a moment; all are waited for.
     """
     import asyncio
 
+    from tom_connect.abc import FoundAddr
     from tom_connect.cli.node import check_settings
+    from tom_connect.discovery import SourceOutcome, merged
     from tom_connect.endpoint import Endpoint
     from tom_connect.exceptions import DiscoveryError
-    from tom_connect.keys import NodeId
+    from tom_connect.tickets import parse_target
 
-    node_id = NodeId.parse(node)
+    target = parse_target(node)
+    node_id = target.node_id
+    ticket = [] if target.is_empty() else [FoundAddr(target, TICKET)]
     async with Endpoint.bind(run.endpoint_config(identity="fresh")) as endpoint:
         check_settings(run, endpoint)
         run.output.note(f"Looking for {node_id}")
+        for found in ticket:
+            _tell_found(run, found, 0.0)
+            count = len(target.direct_addrs) + len(target.relay_urls)
+            _tell_outcome(run, SourceOutcome(TICKET, found=count, began=0.0, first=0.0, seconds=0.0))
         async with endpoint.look_up(node_id) as lookup:
             told: set[str] = set()
             try:
@@ -49,14 +62,14 @@ async def command(run: Invocation, node: str, timeout: float) -> None:
             for outcome in lookup.outcomes:
                 if outcome.source not in told:
                     _tell_outcome(run, outcome)
-            if not lookup.outcomes:
+            if not lookup.outcomes and not ticket:
                 raise DiscoveryError(
                     "no discovery plugin is in use: install one, such as pip install 'tom-connect[dht]'"
                 )
-            merged = lookup.merged()
-            if merged is None:
+            together = merged([*lookup.found, *ticket])
+            if together is None:
                 raise DiscoveryError(f"no source knows where {node_id.short()}… is")
-            _tell_merged(run, merged)
+            _tell_merged(run, together)
 
 
 async def _follow(run: Invocation, lookup: Lookup, told: set[str]) -> None:
@@ -67,7 +80,7 @@ async def _follow(run: Invocation, lookup: Lookup, told: set[str]) -> None:
             _tell_found(run, found, lookup.elapsed)
         seen = len(lookup.found)
         for outcome in lookup.outcomes:
-            if outcome.source not in told and (outcome.seconds is not None or outcome.skipped is not None):
+            if outcome.source not in told and outcome.done:
                 told.add(outcome.source)
                 _tell_outcome(run, outcome)
         if lookup.ended:

@@ -4,6 +4,7 @@ from tom_connect.discovery.health import SourceCounts
 from tom_connect.discovery.known import KnownRecords
 from tom_connect.discovery.lookup import Lookup, SourceOutcome
 from tom_connect.discovery.merging import merged
+from tom_connect.discovery.metrics import metrics_text
 from tom_connect.discovery.nodesfile import NodesFile
 from tom_connect.discovery.publishing import PublishService
 from tom_connect.discovery.service import DiscoveryService
@@ -19,5 +20,6 @@ __all__ = [
     "SourceOutcome",
     "keep_statistics",
     "merged",
+    "metrics_text",
     "read_statistics",
 ]

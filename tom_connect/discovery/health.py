@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
+from collections.abc import Collection
 from math import inf
 from typing import Final
 
@@ -18,6 +20,9 @@ SHORTEST_HEDGE: Final = 0.05
 """Seconds that a hedge waits at least, so that one slow packet is not answered by another query."""
 LONGEST_HEDGE: Final = 2.0
 """Times its own stage that a hedge waits at most: where earlier sources are slow, a later one is wanted soon."""
+AHEAD: Final = 1.1
+"""Times its own latency that earlier sources must take for one not to wait for them: with less between them, whoever
+needs none of the later sources troubles none, and is a tenth late at most."""
 BREAK_AFTER: Final = 4
 """Failures in a row after which a source is left out for a while."""
 BREAK_FOR: Final = (10.0, 300.0)
@@ -49,6 +54,8 @@ class SourceHealth:
     _failures: int = 0
     _closed_until: float = -inf
     _pause: float = BREAK_FOR[0]
+    silent: bool = False
+    """Whether it had no answer in the last look-up although it had its time: nobody waits for it."""
 
     @property
     def usual(self) -> float | None:
@@ -57,6 +64,11 @@ class SourceHealth:
             return None
         ordered = sorted(self._latencies)
         return ordered[min(len(ordered) - 1, int(USUAL * len(ordered)))]
+
+    @property
+    def typical(self) -> float | None:
+        """Seconds within which it has its first answer half of the time; None before it ever had one."""
+        return statistics.median(self._latencies) if self._latencies else None
 
     @property
     def failures(self) -> int:
@@ -85,6 +97,10 @@ class SourceHealth:
         self.counts.nothing += 1
         self.forgive()
 
+    def outrun(self, seconds: float) -> None:
+        """A look-up was over by others' answers when this one had been asked for `seconds` and had said nothing."""
+        self.silent = seconds > max(MARGIN * (self.usual or 0.0), SHORTEST_HEDGE)
+
     def failed(self, now: float) -> None:
         """It could not be asked."""
         self.counts.failed += 1
@@ -100,10 +116,18 @@ class SourceHealth:
         """It works, or may work now since the network is another one."""
         self._failures = 0
         self._closed_until = -inf
+        self.silent = False
 
 
-def hedge(stage: float, usual: float | None, *, fixed: bool) -> float:
-    """Seconds that a source waits for earlier ones, of which the quickest usually takes `usual`."""
-    if fixed or usual is None or stage <= 0:
+def hedge(stage: float, own: SourceHealth, earlier: Collection[SourceHealth], *, fixed: bool) -> float:
+    """Seconds after the start at which a source is asked while earlier ones are at work.
+
+    A little more than the quickest of those usually takes; 0 where it is quicker itself. `fixed`: neither, but `stage`.
+    """
+    if fixed or stage <= 0:
         return stage
-    return min(max(MARGIN * usual, SHORTEST_HEDGE), LONGEST_HEDGE * stage)
+    quickest = min((each.typical for each in earlier if each.typical is not None), default=inf)
+    if own.typical is not None and own.typical * AHEAD < quickest:
+        return 0.0
+    usual = min((each.usual for each in earlier if each.usual is not None), default=None)
+    return stage if usual is None else min(max(MARGIN * usual, SHORTEST_HEDGE), LONGEST_HEDGE * stage)

@@ -40,6 +40,11 @@ class SourceOutcome:
     skipped: str | None = None
     empty: bool = False
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.seconds is not None or self.skipped is not None
+
     def __str__(self) -> str:
         if self.skipped is not None:
             return f"{self.source}: not asked, {self.skipped}"
@@ -56,10 +61,10 @@ class Lookup:
     """`async with Lookup(...) as lookup: async for found in lookup: ...`; who leaves last cancels what still runs.
 
     Several may be in it at once: each that iterates gets everything from the beginning. A source whose `stage` is later
-    begins after its hedge (see `health.hedge`), or as soon as all earlier ones have ended with nothing. A source that
-    fails is reported through `report(name, exception)` and noted in `outcomes`; the others go on. A record older than
-    one that is known already is left out. `skip`: source names that are not asked, with the reason; `wall`: seconds
-    since 1970.
+    begins after its hedge (see `health.hedge`), or as soon as each earlier one has ended with nothing, is not ready, or
+    was silent the last time. A source that fails is reported through `report(name, exception)` and noted in `outcomes`;
+    the others go on. A record older than one that is known already is left out. `skip`: source names that are not
+    asked, with the reason; `wall`: seconds since 1970.
     """
 
     def __init__(
@@ -87,7 +92,6 @@ class Lookup:
         self._newest: int | None = None
         self._users = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._ended_each: list[asyncio.Event] = [asyncio.Event() for _ in self._sources]
         self._moves = Watch(0)
 
     async def __aenter__(self) -> Self:
@@ -131,9 +135,6 @@ class Lookup:
         self._started = asyncio.get_running_loop().time()
         for index, outcome in enumerate(self.outcomes):
             outcome.skipped = self._skip.get(outcome.source)
-            if outcome.skipped is not None:
-                self._ended_each[index].set()
-        for index, outcome in enumerate(self.outcomes):
             if outcome.skipped is None:
                 task = asyncio.create_task(self._ask(index), name=f"discovery by {outcome.source}")
                 self._tasks.append(task)
@@ -148,7 +149,7 @@ class Lookup:
         self._moves.set(self._moves.value + 1)
 
     async def moved(self) -> None:
-        """Wait until something more was found or the look-up has ended."""
+        """Wait until something more was found, a source is done, or the look-up has ended."""
         await self._moves.other_than(self._moves.value)
 
     async def _ask(self, index: int) -> None:
@@ -171,6 +172,10 @@ class Lookup:
             if not outcome.found:
                 health.had_nothing()
                 outcome.empty = not outcome.stale
+        except asyncio.CancelledError:
+            if self.found and outcome.began is not None and not outcome.found:
+                health.outrun(self.elapsed - outcome.began)
+            raise
         except NetworkError as exc:
             self._failed(index, str(exc))
         except TomError as exc:
@@ -181,30 +186,42 @@ class Lookup:
             self._report(name, exc)
         finally:
             outcome.seconds = self.elapsed
-            self._ended_each[index].set()
-            if all(event.is_set() for event in self._ended_each):
+            if all(each.done for each in self.outcomes):
                 self._finish()
+            else:
+                self._wake()
 
     def _failed(self, index: int, why: str) -> None:
         self.outcomes[index].failure = why
         self._health[index].failed(asyncio.get_running_loop().time())
 
     async def _turn(self, index: int) -> None:
-        """Wait for the source's turn, or until every source before it has ended without finding anything."""
+        """Wait for the source's turn, or until no source before it is worth waiting for."""
         discovery = self._sources[index][1]
         if discovery.stage <= 0:
             return
-        earlier = [i for i in range(index) if self.outcomes[i].skipped is None]
-        asking = [i for i in earlier if not self._sources[i][1].asks_nobody]
-        usual = min((u for i in asking if (u := self._health[i].usual) is not None), default=None)
+        earlier = [i for i in range(index) if self._sources[i][1].stage < discovery.stage]
+        if not discovery.stage_is_fixed:
+            earlier = [i for i in earlier if not self._health[i].silent and self._is_ready(i)]
+        while True:
+            waited = [i for i in earlier if self.outcomes[i].found or not self.outcomes[i].done]
+            if not waited:
+                return
+            healths = [self._health[i] for i in waited if not self._sources[i][1].asks_nobody]
+            due = hedge(discovery.stage, self._health[index], healths, fixed=discovery.stage_is_fixed)
+            try:
+                async with asyncio.timeout(due - self.elapsed):
+                    await self.moved()
+            except TimeoutError:
+                return
+
+    def _is_ready(self, index: int) -> bool:
+        name, discovery = self._sources[index]
         try:
-            async with asyncio.timeout(hedge(discovery.stage, usual, fixed=discovery.stage_is_fixed)):
-                for event in self._ended_each[:index]:
-                    await event.wait()
-                if any(outcome.found for outcome in self.outcomes[:index]):
-                    await asyncio.Event().wait()
-        except TimeoutError:
-            pass
+            return discovery.ready
+        except Exception as exc:  # a plugin may raise anything, and the others go on
+            self._report(name, exc)
+            return False
 
     def _take(self, index: int, found: FoundAddr) -> bool:
         """Pass an answer on; True once there have been enough."""

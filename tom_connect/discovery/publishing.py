@@ -16,6 +16,9 @@ FIRST_RETRY = 1.0
 """Seconds before a failed attempt is repeated: about one more look-up of a cold DHT."""
 LAST_RETRY = 60.0
 """Seconds at most between two attempts: a network that comes back is used within a minute without any notice."""
+FEW_RETRY = 15.0
+"""Seconds after which a record that too few have stored is published again, doubled each time: a DHT node that has just
+joined knows few of those who should have it."""
 SETTLE = 0.05
 """Seconds that an address must stand before it is published, so that a burst of changes is one record."""
 
@@ -53,7 +56,7 @@ class PublishService:
                 group.create_task(self._publish_on(name, publisher), name=f"publishing by {name}")
 
     async def _publish_on(self, name: str, publisher: Publisher) -> None:
-        failures = 0
+        failures = few = 0
         while True:
             addr = self._addr.value
             if addr.is_empty():
@@ -61,28 +64,32 @@ class PublishService:
                 continue
             if await self._changed(addr, SETTLE):
                 continue
-            if await self._attempt(name, publisher, addr):
+            report = await self._attempt(name, publisher, addr)
+            if report is not None:
                 failures = 0
+                few = 0 if report.enough else few + 1
                 wait = publisher.republish_after
+                if few:
+                    wait = min(wait, FEW_RETRY * 2 ** min(few - 1, 20) * random.uniform(0.5, 1.0))
             else:
                 wait = min(LAST_RETRY, FIRST_RETRY * 2**failures) * random.uniform(0.5, 1.0)
                 failures = min(failures + 1, 10)
             await self._changed(addr, wait)
 
-    async def _attempt(self, name: str, publisher: Publisher, addr: NodeAddr) -> bool:
+    async def _attempt(self, name: str, publisher: Publisher, addr: NodeAddr) -> PublishReport | None:
         record = self._signer.sign_record(addr, self._timestamp())
         try:
             async with asyncio.timeout(publisher.timeout):
                 report = await publisher.publish(record)
         except (NetworkError, TimeoutError) as exc:
             self._logger.info("publishing by %s failed: %s", name, str(exc) or f"no answer in {publisher.timeout:g} s")
-            return False
+            return None
         except Exception as exc:  # a plugin may raise anything, and the others go on
             self._report(name, exc)
-            return False
+            return None
         others = tuple(r for r in self.published.value if r.by != report.by)
         self.published.set((*others, report))
-        return True
+        return report
 
     def _timestamp(self) -> int:
         # Stores keep the highest timestamp: one that does not rise would be refused.

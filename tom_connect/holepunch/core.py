@@ -23,23 +23,22 @@ from tom_connect.holepunch.addrfilter import (
     AddressFilter,
     normal,
 )
+from tom_connect.holepunch.asked import Asked, Outstanding
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Mapping, Message, Ping, Pong, PortProbing
 from tom_connect.holepunch.events import PathEvent, PathForgotten, PathLost, PathProven, PathSelected
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
+from tom_connect.holepunch.meetings import Meetings
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.pathrules import STALE
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.holepunch.pathstate import PathState
 from tom_connect.holepunch.ports import PortProber
 from tom_connect.holepunch.portslink import PortsLink
-from tom_connect.holepunch.puncher import NOTHING, Offer, Puncher, beyond_nat
+from tom_connect.holepunch.puncher import BEHIND_CARRIER, NOTHING, Offer, Puncher, beyond_nat
 from tom_connect.holepunch.sealing import COOKIE_LIFE, Sealer
 from tom_connect.holepunch.whyrelayed import why_relayed
 from tom_connect.keys import NodeId, SecretKey
 
-PONG_TIME: Final = 10.0
-"""Seconds for which a ping waits for its pong; longer than any path that is worth using takes."""
-MAX_OUTSTANDING: Final = 8192
 PEER_RATE: Final = 10.0
 """Pings a second to unproven addresses of one node, after `PEER_BURST` at once."""
 PEER_BURST: Final = 40.0
@@ -60,17 +59,6 @@ HELD_FOR: Final = 10.0
 IDLE_KEPT: Final = 60.0
 """Seconds that a node's paths are remembered after its last user: a reconnection then needs no discovery."""
 MAX_IDLE: Final = 256
-
-
-@attrs.define(eq=False)
-class _Asked:
-    """A ping or call-me-maybe that waits for its pong."""
-
-    remote: RemotePaths
-    state: PathState
-    tx: bytes
-    stamp: bytes
-    at: float
 
 
 @attrs.define(eq=False)
@@ -111,21 +99,23 @@ class DiscoCore:
         self.filter = address_filter or AddressFilter(allow_local)
         self.sealer = Sealer(secret_key, random)
         self.outbox: list[tuple[Path, bytes]] = []
-        self.openers: list[tuple[SocketAddr, bytes]] | None = None
-        """Datagrams that must die soon after our own router, to go out before `outbox`: see `puncher`. None, where such
-        can't be sent: then everything travels in full."""
+        self.openers: list[tuple[SocketAddr, bytes, int]] | None = None
+        """Datagrams that must die soon after our own router, each with its TTL, to go out before `outbox`: see
+        `puncher`. None, where such can't be sent: then everything travels in full."""
         self.events: list[PathEvent | Observed] = []
         self.counters: Counter[str] = Counter()
         self.relays_told: Callable[[RemotePaths, list[RelayUrl]], None] = lambda _paths, _urls: None
         """Called with relays that a peer has named and that will be used."""
+        self.outage_told: Callable[[NodeId], None] = lambda _node_id: None
+        """Called when traffic to a node finds no path any more."""
         self.selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None = None
         self.ports_link = PortsLink(self, random)
         self.ports = PortProber(self.ports_link, random)
+        self.meetings = Meetings(self)
         self._random = random
         self._known: dict[NodeId, _Known] = {}
         self._idle: OrderedDict[NodeId, float] = OrderedDict()
-        self._asked: OrderedDict[bytes, _Asked] = OrderedDict()
-        self._stamps: dict[bytes, _Asked] = {}
+        self._asked = Outstanding()
         self._heap: list[tuple[float, int, RemotePaths]] = []
         self._order = itertools.count()
         self._addresses: KeyedBuckets[Path] = KeyedBuckets(ADDRESS_RATE, ADDRESS_BURST, ADDRESS_TABLE)
@@ -164,6 +154,7 @@ class DiscoCore:
         remote.release()
         if remote.holders == 0:
             self.ports.released(remote.node_id)
+            self.meetings.end(remote.node_id)
         if remote.holders == 0 and remote.node_id in self._known:
             self._idle[remote.node_id] = now
             self._idle.move_to_end(remote.node_id)
@@ -246,12 +237,21 @@ class DiscoCore:
             self.arm(known.paths, now)
 
     def set_own_nat(
-        self, mapping: Mapping, addr: SocketAddr | None, now: float, *, filtered: bool = True, blocked: bool = False
+        self,
+        mapping: Mapping,
+        addr: SocketAddr | None,
+        now: float,
+        *,
+        filtered: bool = True,
+        blocked: bool = False,
+        carrier: bool = False,
     ) -> None:
         """Say what is before us in IPv4: how it maps, and where others see our socket.
 
-        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all; `carrier`:
+        there is a carrier's NAT behind our router's.
         """
+        self.ports.further_hops = BEHIND_CARRIER if carrier else 0
         self._unfiltered = not filtered
         self.udp_blocked = blocked
         self.ports.mapping, self.ports.addr = mapping, addr
@@ -281,7 +281,7 @@ class DiscoCore:
             known = self._known.get(remote.node_id)
             if known is not None and known.paths is remote and remote.holders:
                 self._punch(known, now)
-        self._expire(now)
+        self._asked.expire(now)
         self._sweep(now)
 
     def arm(self, remote: RemotePaths, due: float) -> None:
@@ -289,17 +289,6 @@ class DiscoCore:
         if due < remote.due:
             remote.due = due
             heapq.heappush(self._heap, (due, next(self._order), remote))
-
-    def _expire(self, now: float) -> None:
-        while self._asked:
-            asked = next(iter(self._asked.values()))
-            if now - asked.at < PONG_TIME and len(self._asked) <= MAX_OUTSTANDING:
-                return
-            self._done(asked)
-
-    def _done(self, asked: _Asked) -> None:
-        self._asked.pop(asked.tx, None)
-        self._stamps.pop(asked.stamp, None)
 
     def network_changed(self, now: float) -> None:
         """The network is another one: every path must show again that it works."""
@@ -312,6 +301,7 @@ class DiscoCore:
     def outage(self, remote: RemotePaths, now: float) -> None:
         """Part of `PathsOwner`: a node that is reachable nowhere else may have gone to a relay of ours."""
         self.add_relays(remote, self._own[1], SOURCE_OWN_RELAY, now, trusted=True)
+        self.outage_told(remote.node_id)
 
     def emit(self, event: PathEvent) -> None:
         """Part of `PathsOwner`."""
@@ -327,6 +317,7 @@ class DiscoCore:
             return
         if not isinstance(event.path, RelayPath):
             known.puncher.stop()
+            self.meetings.end(event.node_id)
         elif not isinstance(event.old, RelayPath) and (event.old is not None or known.puncher.started == -inf):
             known.puncher.begin(event.at, fresh=True)
             known.paths.punch(event.at)
@@ -339,18 +330,21 @@ class DiscoCore:
             if known is not None and not known.pings.take(now):
                 self.counters["ping beyond the limit of a node"] += 1
                 return False
-            if not state.given and not state.ever_proven and not self._addresses.take(state.path, now):
+            buckets = self.meetings.buckets if self.meetings.on(remote) else self._addresses
+            if not state.given and not state.ever_proven and not buckets.take(state.path, now):
                 self.counters["ping beyond the limit of an address"] += 1
                 return False
             if known is not None and self._opens(known, state, now):
-                self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now, opener=True)
+                ttl = known.puncher.opening_ttl + self.ports.further_hops
+                self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now, ttl=ttl)
                 return False
         self._ask(remote, state, Ping(self._random(disco.TX_SIZE)), now)
         return True
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered or not known.paths.can_be_called:
+        can_be_called = known.paths.can_be_called
+        if self.openers is None or self._unfiltered or not (can_be_called or self.meetings.on(known.paths)):
             return False
         # What came from there lately passed both NATs.
         passed = max(state.heard or -inf, state.added if state.source in (SOURCE_PEER, SOURCE_QUIC) else -inf)
@@ -358,6 +352,10 @@ class DiscoCore:
             return False
         if state.given and known.paths.active is None:
             return False
+        if not can_be_called:
+            # Who gets another port for each destination hears no knock, and what it opens nobody can use.
+            hears = self.ports.mapping is not Mapping.DEPENDENT
+            return hears and beyond_nat(state.path) and self.meetings.opening(known.paths, now)
         return beyond_nat(state.path) and known.puncher.opening(now, heard=_heard(known.paths))
 
     def _ask(
@@ -367,14 +365,13 @@ class DiscoCore:
         message: Ping | CallMeMaybe,
         now: float,
         *,
-        opener: bool = False,
+        ttl: int | None = None,
     ) -> None:
         cookie = state.cookie if now < state.cookie_until else None
         packet, stamp = self.sealer.seal(remote.node_id, disco.encode_message(message), cookie)
-        asked = _Asked(remote, state, message.tx, stamp, now)
-        self._asked[asked.tx] = self._stamps[stamp] = asked
-        if opener and self.openers is not None and not isinstance(state.path, RelayPath):
-            self.openers.append((state.path, packet))
+        self._asked.add(Asked(remote, state, message.tx, stamp, now))
+        if ttl is not None and self.openers is not None and not isinstance(state.path, RelayPath):
+            self.openers.append((state.path, packet, ttl))
         else:
             self.outbox.append((state.path, packet))
 
@@ -382,6 +379,7 @@ class DiscoCore:
         """What is due in the rounds of punching."""
         remote, puncher = known.paths, known.puncher
         heard = _heard(remote)
+        self.meetings.tick(remote, now)
         if remote.relayed:
             if puncher.opening_over(now, heard=heard):
                 remote.punch(now)
@@ -412,6 +410,11 @@ class DiscoCore:
     def _may_probe_ports(self, host: str) -> bool:
         return self.filter.probeable(SocketAddr(host, 1), SOURCE_CALL, trusted=False)
 
+    def call_for(self, node_id: NodeId) -> bytes:
+        """A call-me-maybe of ours, sealed, for whatever can carry it to a node."""
+        message = CallMeMaybe(self._random(disco.TX_SIZE), *self._own)
+        return self.sealer.seal(node_id, disco.encode_message(message))[0]
+
     def _call(self, known: _Known, now: float) -> None:
         """Tell a node our candidates, if it does not know them."""
         state = self._call_path(known.paths)
@@ -438,6 +441,9 @@ class DiscoCore:
             self.counters["disco: source refused by the address filter"] += 1
             return
         try:
+            if data[0] == disco.KIND_KNOCK:
+                self.meetings.knocked(data, source, now)
+                return
             if data[0] == disco.KIND_CHALLENGE:
                 self._challenged(data, source, now)
                 return
@@ -501,6 +507,10 @@ class DiscoCore:
         if len(self._held) > HELD_CALLS:
             self._held.popitem(last=False)
 
+    def called(self, remote: RemotePaths, call: CallMeMaybe, now: float) -> None:
+        """A node that we hold has called by other means than a path."""
+        self._called(self._known[remote.node_id], call, now)
+
     def _called(self, known: _Known, call: CallMeMaybe, now: float) -> None:
         """Act upon a call: the node probes now, so do we."""
         remote, puncher = known.paths, known.puncher
@@ -509,6 +519,9 @@ class DiscoCore:
         if remote.relayed:
             puncher.called(now)
             remote.punch(now)
+            if self.ports.hard(call.mapping) or self.ports.easy(call.mapping):
+                # An offer then need not wait for it.
+                self.ports_link.ask_attestation(remote.node_id)
         remote.called_from({normal(addr) for addr in call.candidates}, now)
         self.add_candidates(remote, call.candidates, SOURCE_CALL, now, trusted=False)
         self.relays_told(remote, self.add_relays(remote, call.relays, SOURCE_CALL, now, trusted=False))
@@ -526,12 +539,14 @@ class DiscoCore:
             if asked.remote.holders:
                 asked.remote.ping_received(source, now)
             return
-        self._done(asked)
+        self._asked.done(asked)
         known = self._known.get(sender)
         if known is None or known.paths is not asked.remote or not asked.remote.holders:
             return
-        if known.puncher.confirmed(pong.tx, now) and asked.remote.relayed:
+        if known.puncher.confirmed(pong.tx, now, now - asked.at) and asked.remote.relayed:
             asked.remote.punch(now)
+            if self.ports.hard(known.puncher.their_mapping):
+                self.arm(asked.remote, known.puncher.ports_due)
         if isinstance(source, SocketAddr):
             # A pong shows that its sender receives there; the source of a ping alone can be made up.
             self.ports.attested(sender, source.host, now)
@@ -550,10 +565,10 @@ class DiscoCore:
 
     def _challenged(self, data: bytes, source: Path, now: float) -> None:
         challenge = disco.decode_challenge(data)
-        asked = self._stamps.get(challenge.stamp)
+        asked = self._asked.stamped(challenge.stamp)
         if asked is None or asked.state.path != source or not disco.challenge_is_from(data, asked.remote.node_id.raw):
             raise DiscoError("challenge for no packet")
-        self._done(asked)
+        self._asked.done(asked)
         state = asked.state
         if state.cookie_until > now + COOKIE_LIFE - 1.0:
             # That was the answer to what we sent before the cookie came.

@@ -14,9 +14,9 @@ def ping_interval(state: PathState, *, speaks_disco: bool | None, doubted: bool,
     """
     if speaks_disco is not False:
         if silent and (state.given or state.ever_proven):
-            return RETRY
+            return max(RETRY, state.rtt or 0.0)
         if doubted and state.proven:
-            return DOUBT_PING
+            return max(DOUBT_PING, (state.rtt or 0.0) / 2)
     if state.proven and speaks_disco:
         return max(RETRY, 3 * (state.rtt or 0.0))
     if state.attempts <= len(PROBES):

@@ -26,16 +26,21 @@ UNPROVEN_PINGS: Final = 10
 """Pings that an address which others named and which never answered gets in all."""
 ACTIVE_TICK: Final = 0.5
 """Seconds between looks at a path under traffic."""
-DOUBT_AFTER: Final = (0.4, 1.2)
-"""Bounds of the silence after which a path under traffic is doubted; between them, 1.25 RTT. With a tick the relay is
-asked within half a second of silence wherever answers take no longer."""
+DOUBT_AFTER: Final = 0.4
+"""Seconds of silence at least after which a path under traffic is doubted, or 1.25 RTT: who doubts before an answer can
+come does so all the time, and what is sent for it makes answers take longer still. With a tick the relay is asked
+within half a second of silence wherever answers take no longer."""
 MOST_PATIENCE: Final = 8
 """Times as long that silence may last, at most, where pings are answered and QUIC's packets are not."""
 DOUBT_PING: Final = 0.25
-"""Seconds between pings of a doubted path: three or four before the verdict, so that loss does not decide it."""
+"""Seconds between pings of a doubted path, half a round trip at least: three or four before the verdict, so that loss
+does not decide it."""
 LEAVE_AFTER: Final = (0.35, 0.8)
-"""Bounds of the doubt after which a path is left for one that answers; between them, 1.5 RTT. With `DOUBT_AFTER`
-and a tick this stays under 2 s."""
+"""Bounds of the doubt after which a path is left for one that answers; between them, 1.5 RTT, and never less than 1.1.
+With `DOUBT_AFTER` and a tick this stays under 2 s, up to 0.8 s of RTT."""
+STALL: Final = 0.1
+"""Seconds by which a tick may be late. Beyond that it was we who stood still: what has arrived meanwhile is not read
+yet, and to blame all paths at once would keep us as busy as we were."""
 STALE: Final = 20.0
 """Seconds without a word from the peer after which traffic begins in doubt: many NATs forget after 30 s."""
 AT_EASE: Final = 0.5
@@ -62,13 +67,15 @@ MAX_PEER_REFLEXIVE: Final = 8
 
 def doubt_after(state: PathState) -> float:
     """Seconds of silence after which a path under traffic is doubted."""
-    return _clamp(1.25 * (state.rtt or 0.2), DOUBT_AFTER)
+    return max(1.25 * (state.rtt or 0.2), DOUBT_AFTER)
 
 
 def leave_after(state: PathState) -> float:
     """Seconds of doubt after which a path is left for one that answers."""
-    return _clamp(1.5 * (state.rtt or 0.2), LEAVE_AFTER)
+    rtt = state.rtt or 0.2
+    return max(min(max(1.5 * rtt, LEAVE_AFTER[0]), LEAVE_AFTER[1]), 1.1 * rtt)
 
 
-def _clamp(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
+def outage_after(state: PathState) -> float:
+    """Seconds of doubt after which, if no path answers, there is none that does."""
+    return max(LEAVE_AFTER[1], leave_after(state))

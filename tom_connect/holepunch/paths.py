@@ -157,7 +157,7 @@ class RemotePaths:
         state.credit = None
         self._prove(state, "quic", now)
         active = self.active
-        silent = active is None or active.heard is None or now - active.heard > rules.DOUBT_AFTER[0]
+        silent = active is None or active.heard is None or now - active.heard > rules.DOUBT_AFTER
         if active is not state and silent:
             self._doubt(now, "the peer may have started anew elsewhere")
         self._choose(now)
@@ -273,9 +273,11 @@ class RemotePaths:
 
     def tick(self, now: float) -> None:
         """Do what is due, and arm for what comes next."""
-        self.due = inf
+        late, self.due = now - self.due, inf
         if not self.holders:
             return
+        if late > rules.STALL:
+            self._forgive(late)
         traffic = self._traffic(now)
         if traffic:
             self._judge(now)
@@ -288,6 +290,13 @@ class RemotePaths:
             due = min(due, now + rules.ACTIVE_TICK, self._next_verdict(now))
         if due < inf:
             self._owner.arm(self, max(due, now + 0.001))
+
+    def _forgive(self, seconds: float) -> None:
+        """We stood still for so long ourselves."""
+        if self._unanswered_since is not None:
+            self._unanswered_since += seconds
+        if self._doubt_since is not None:
+            self._doubt_since += seconds
 
     def _traffic(self, now: float) -> bool:
         if self._outage_since is not None:
@@ -312,7 +321,10 @@ class RemotePaths:
                 return inf
             times: tuple[float, ...] = (self._unanswered_since + self._patience * rules.doubt_after(self.active),)
         else:
-            times = (self._doubt_since + rules.leave_after(self.active), self._doubt_since + rules.LEAVE_AFTER[1])
+            times = (
+                self._doubt_since + rules.leave_after(self.active),
+                self._doubt_since + rules.outage_after(self.active),
+            )
         return min((time for time in times if time > now), default=inf)
 
     # --- pings ------------------------------------------------------------------------------------------------
@@ -490,7 +502,7 @@ class RemotePaths:
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
             silent = now >= self._unanswered_since + self._patience * rules.doubt_after(active) and self._traffic(now)
-            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= rules.DOUBT_AFTER[0]):
+            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= rules.DOUBT_AFTER):
                 self._doubt(now, "silent under traffic")
             return
         since = self._doubt_since
@@ -508,7 +520,7 @@ class RemotePaths:
             self._owner.arm(self, active.next_ping)
             if outage is not None:
                 self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
-        elif self._outage_since is None and now >= since + rules.LEAVE_AFTER[1]:
+        elif self._outage_since is None and now >= since + rules.outage_after(active):
             unanswered = self._unanswered_since
             self._outage_since = since if unanswered is None else min(unanswered, since)
             self.outages += 1

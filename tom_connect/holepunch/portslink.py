@@ -48,12 +48,12 @@ class PortsLink:
             packet, _stamp = self._core.sealer.seal(node_id, disco.encode_message(message))
             self._core.outbox.append((active.path, packet))
 
-    def probe(self, node_id: NodeId, path: SocketAddr, *, opener: bool) -> None:
+    def probe(self, node_id: NodeId, path: SocketAddr, *, ttl: int | None = None) -> None:
         """Send a ping that nobody waits for."""
         ping = Ping(self._random(disco.TX_SIZE))
         packet, _stamp = self._core.sealer.seal(node_id, disco.encode_message(ping))
-        if opener and self._core.openers is not None:
-            self._core.openers.append((path, packet))
+        if ttl is not None and self._core.openers is not None:
+            self._core.openers.append((path, packet, ttl))
         else:
             self._core.outbox.append((path, packet))
 

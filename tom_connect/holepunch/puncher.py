@@ -39,8 +39,11 @@ OPENING: Final = 2.5
 """Seconds after which pings travel in full although no pong to our call has come; before the last of `paths.PROBES`."""
 DEAF_OPENING: Final = 0.5
 """The same where nothing at all has come from the node yet: the relay may be dead, and the address a public one."""
-OPENING_TTL: Final = 2
-"""One hop to our router, one more so that it sends the packet on: what lies behind sees it expire."""
+OPENING_TTLS: Final = (2, 3, 2, 4)
+"""By rounds. One hop to our router, one more so that it sends the packet on: what lies behind sees it expire. Where
+that is a carrier's NAT, it has to be opened too; where it is the other's router, opening further spoils the round."""
+BEHIND_CARRIER: Final = 1
+"""Hops more where a carrier's NAT is known to stand behind our router."""
 ROUND: Final = 7.0
 """Seconds that a round takes, to its last ping and a little more."""
 ROUNDS: Final = (40.0, 60.0, 120.0, 300.0)
@@ -48,11 +51,11 @@ ROUNDS: Final = (40.0, 60.0, 120.0, 300.0)
 JITTER: Final = 0.1
 """Part of such a time that is random, so that many nodes do not keep step."""
 
-PORTS_AFTER: Final = 0.4
-"""Seconds after a confirmed call in which ordinary punching either succeeds or is not going to, on most paths; a port
-probing that it makes needless ends by itself."""
-PORTS_AGAIN: Final = (10.0, 60.0, 300.0)
-"""Seconds between attempts at port probing; an attempt takes up to 9."""
+PORTS_AFTER: Final = (0.1, 0.4)
+"""Bounds of the seconds after a confirmed call in which ordinary punching either succeeds or is not going to: one and a
+half times as long as the call and its pong took through the relay. A port probing that is needless ends by itself."""
+PORTS_AGAIN: Final = (8.0, 60.0, 300.0)
+"""Seconds between attempts at port probing; an attempt takes up to 6, and is worth another within 15 s."""
 
 Offer = tuple[tuple[SocketAddr, ...], tuple[RelayUrl, ...], Mapping]
 """What a call-me-maybe tells: candidates, relays and how our NAT maps."""
@@ -119,6 +122,11 @@ class Puncher:
         """Whether the present round may still succeed."""
         return now - self.started < ROUND
 
+    @property
+    def opening_ttl(self) -> int:
+        """How many hops an opening of the present round goes."""
+        return OPENING_TTLS[self._rounds % len(OPENING_TTLS)]
+
     def opening(self, now: float, *, heard: bool) -> bool:
         """Whether pings to addresses beyond a NAT must not reach the other's router yet.
 
@@ -170,8 +178,8 @@ class Puncher:
         self._called = now
         return CallMeMaybe(self._tx, *own)
 
-    def confirmed(self, tx: bytes, now: float) -> bool:
-        """A pong came: whether it confirms the last call."""
+    def confirmed(self, tx: bytes, now: float, rtt: float) -> bool:
+        """A pong came, `rtt` seconds after what it answers: whether it confirms the last call."""
         if tx != self._tx:
             return False
         self._told, self._tx = self._telling, None
@@ -179,7 +187,7 @@ class Puncher:
         self.confirmed_at = now
         self._opening = False
         if not self._attempts:
-            self.ports_due = now + PORTS_AFTER
+            self.ports_due = now + min(max(1.5 * rtt, PORTS_AFTER[0]), PORTS_AFTER[1])
         return True
 
     def ports_tried(self, now: float) -> None:

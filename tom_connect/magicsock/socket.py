@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
-import sys
 import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 from tom_connect.abc import DatagramProtocol, PathInfo, PathSelector, SharedSocket
 from tom_connect.addr import RelayUrl, SocketAddr
@@ -23,25 +20,19 @@ from tom_connect.holepunch.disco import DiscoError, Mapping
 from tom_connect.holepunch.events import PathEvent
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
-from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress, SinglePath
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
 from tom_connect.magicsock.directpeers import DirectPeers
-from tom_connect.magicsock.portsockets import PortSockets
+from tom_connect.magicsock.doorstep import Doorstep
 from tom_connect.magicsock.provisional import ProvisionalTable
-from tom_connect.magicsock.rebinding import Rebinding
 from tom_connect.magicsock.relays import Relays
 from tom_connect.magicsock.remote import Remote, Route
 from tom_connect.magicsock.shared import SharedUdp
-from tom_connect.magicsock.udp import BatchReceiver, UdpSocket, bind_error, open_socket, sockaddr
+from tom_connect.magicsock.sockets import FamilySockets
+from tom_connect.magicsock.udp import UdpSocket
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
-
-_NO_FAMILY: Final = frozenset(
-    getattr(errno, name, -1) for name in ("EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EPFNOSUPPORT")
-)
-_ANY_OR_SELF: Final = frozenset({"::", "::1", "0.0.0.0", "127.0.0.1"})  # noqa: S104 - names to compare with
 
 
 class MagicSocket:
@@ -95,9 +86,15 @@ class MagicSocket:
         )
         """The relay transports, which plugins bring."""
         self.relays.attested = self._attested
-        self._sockets: dict[int, UdpSocket] = {}
-        self._port_sockets: PortSockets | None = None
-        self._rebinding = Rebinding(rebound=self._socket_rebound, counters=self.counters, logger=self._logger)
+        self._sockets = FamilySockets(
+            receive=self._demux.received,
+            turn_end=self._turn_end,
+            writable=self._socket_writable,
+            rebound=self._socket_rebound,
+            clock=clock,
+            counters=self.counters,
+            logger=self._logger,
+        )
         self._rebound: Callable[[], None] | None = None
         self._remotes: weakref.WeakValueDictionary[NodeId, Remote] = weakref.WeakValueDictionary()
         self._provisional = ProvisionalTable()
@@ -110,6 +107,8 @@ class MagicSocket:
         self._writable: Callable[[], None] | None = None
         self._observed: Callable[[SocketAddr, NodeId], None] | None = None
         self._selector: PathSelector | None = None
+        self.doorstep = Doorstep(self._core, clock=clock, pump=self._pump, route=self._direct_route)
+        """Where those meet who have no path to each other yet."""
         self.shared: SharedSocket = SharedUdp(self.send, lambda: self.local_addrs)
         """What plugins get of this socket."""
         self.direct_peers = DirectPeers()
@@ -128,64 +127,11 @@ class MagicSocket:
         """
         if self.closed or self._sockets:
             raise LocalError("a magic socket is bound once")
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        missing: list[str] = []
-        try:
-            for addr in addrs:
-                if addr.family in self._sockets:
-                    raise LocalError(f"two addresses of one family to bind to: {addr} is the second; give one each")
-                udp = self._open(addr)
-                if udp is None:
-                    missing.append(str(addr))
-                else:
-                    self._sockets[addr.family] = udp
-                    if udp.limits_ttl:
-                        self._core.openers = []
-                    await udp.start(loop)
-                    if udp.family == socket.AF_INET:
-                        self._core.ports_link.sockets = self._port_sockets = PortSockets(
-                            udp.local.host, loop=loop, make=self._whole_socket, counters=self.counters
-                        )
-        except BaseException:
-            self._close_sockets()
-            raise
-        if not self._sockets:
-            what = f"this machine has no network for {', '.join(missing)}" if missing else "no address to bind to"
-            raise LocalError(f"{what}; give an IPv4 or IPv6 address that it has, such as 0.0.0.0:0")
-
-    def _open(self, addr: SocketAddr) -> UdpSocket | None:
-        try:
-            sock = open_socket(addr)
-        except OverflowError:
-            raise LocalError(f"can't bind UDP {addr}: a port is 0 to 65535") from None
-        except OSError as exc:
-            absent = exc.errno == errno.EADDRNOTAVAIL and addr.host in _ANY_OR_SELF
-            if exc.errno in _NO_FAMILY or absent:
-                family = "IPv6" if addr.family == socket.AF_INET6 else "IPv4"
-                self._logger.info("no %s on this machine: going on without %s", family, addr)
-                return None
-            raise bind_error(addr, exc) from exc
-        return self._udp_socket(sock, self._demux.received, self._rebinding.request)
-
-    def _udp_socket(
-        self, sock: socket.socket, receive: BatchReceiver, broken: Callable[[UdpSocket], None]
-    ) -> UdpSocket:
-        return UdpSocket(
-            sock,
-            receive=receive,
-            turn_end=self._turn_end,
-            writable=self._socket_writable,
-            clock=self._clock,
-            counters=self.counters,
-            broken=broken,
-        )
-
-    def _whole_socket(self, sock: socket.socket, via: int) -> UdpSocket:
-        def receive(source: SocketAddr, datagrams: list[bytes], now: float) -> None:
-            self._demux.received(ViaSocket.of(source, via), datagrams, now)
-
-        # If it breaks, its path is lost as if the network had failed.
-        return self._udp_socket(sock, receive, lambda _udp: None)
+        self._loop = self._loop or asyncio.get_running_loop()
+        await self._sockets.bind(addrs, self._loop)
+        if self._sockets.limits_ttl:
+            self._core.openers = []
+        self._core.ports_link.sockets = self._sockets.further
 
     async def aclose(self) -> None:
         """Close the sockets and stop every timer; what waits to be sent is tried once more. Idempotent."""
@@ -197,34 +143,20 @@ class MagicSocket:
             self._timer = None
         self._demux.close()
         self.relays.close()
-        await self._rebinding.aclose()
-        self._close_sockets()
+        self._core.ports_link.sockets = None
+        await self._sockets.aclose()
         self._provisional.clear()
         for remote in list(self.waiting):
             remote.wake()
         # asyncio's transports close their sockets in the loop's next turn.
         await asyncio.sleep(0)
 
-    def _close_sockets(self) -> None:
-        for udp in self._sockets.values():
-            udp.close()
-        self._sockets.clear()
-        if self._port_sockets is not None:
-            self._port_sockets.close_all()
-            self._core.ports_link.sockets = self._port_sockets = None
-
     def rebind(self, hosts: Collection[str]) -> None:
         """Open those sockets anew that the network has made useless. `hosts`: the addresses that this machine has now.
 
-        Those bound to an address that is gone are tried until it is back. macOS and iOS take sockets away when they
-        sleep or change networks, without a word where nothing is received, so there all are opened anew.
+        Those bound to an address that is gone are tried until it is back.
         """
-        for udp in self._sockets.values():
-            ip = udp.local.ip
-            # Loopback and link-local addresses need not be on any list to be there.
-            gone = not (ip.is_unspecified or ip.is_loopback or ip.is_link_local) and str(ip) not in hosts
-            if gone or sys.platform in ("darwin", "ios"):
-                self._rebinding.request(udp)
+        self._sockets.rebind(hosts)
 
     def set_rebound(self, callback: Callable[[], None]) -> None:
         """Call `callback()` when a socket has been opened anew; `local_addrs` may have another port."""
@@ -239,12 +171,12 @@ class MagicSocket:
     @property
     def local_addrs(self) -> tuple[SocketAddr, ...]:
         """Where the sockets are bound, with real ports; hosts may be wildcards."""
-        return tuple(udp.local for udp in self._sockets.values())
+        return self._sockets.local_addrs
 
     @property
     def udp_sockets(self) -> tuple[UdpSocket, ...]:
         """The sockets themselves, for diagnostics."""
-        return tuple(self._sockets.values())
+        return self._sockets.all
 
     # --- QUIC -------------------------------------------------------------------------------------------------
 
@@ -263,7 +195,7 @@ class MagicSocket:
     @property
     def congested(self) -> bool:
         """Whether socket buffers are full and datagrams wait; a sender does well to wait for `set_writable`."""
-        return any(udp.congested for udp in self._sockets.values())
+        return any(udp.congested for udp in self._sockets.all)
 
     def send_quic(
         self,
@@ -319,19 +251,10 @@ class MagicSocket:
         """What sends to a path, and the address that it wants; None if this machine has none for it."""
         if isinstance(path, RelayPath):
             return (self.relays, path) if self.relays.carries(path.url) else None
-        return self._udp_route(path) if self._direct else None
+        return self._direct_route(path)
 
-    def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
-        if isinstance(path, ViaSocket):
-            udp = self._port_sockets.get(path.via) if self._port_sockets is not None else None
-        else:
-            udp = self._sockets.get(path.family)
-        if udp is None or not 0 < path.port < 65536:
-            return None
-        try:
-            return udp, sockaddr(path)
-        except OSError:
-            return None
+    def _direct_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
+        return self._sockets.route(path) if self._direct else None
 
     def provisional(self, path: Path, dcid: bytes) -> ProvisionalAddress:
         """The address for an incoming handshake: the same object for the same path and connection id.
@@ -445,13 +368,20 @@ class MagicSocket:
         self._pump()
 
     def set_own_nat(
-        self, mapping: Mapping, addr: SocketAddr | None, *, filtered: bool = True, blocked: bool = False
+        self,
+        mapping: Mapping,
+        addr: SocketAddr | None,
+        *,
+        filtered: bool = True,
+        blocked: bool = False,
+        carrier: bool = False,
     ) -> None:
         """Say what is before us in IPv4: how it maps, and where others see our socket (None if that is not known).
 
-        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all.
+        `filtered`: False, if anyone may send to that address unasked; `blocked`: no UDP gets through at all; `carrier`:
+        there is a carrier's NAT behind our router's.
         """
-        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked)
+        self._core.set_own_nat(mapping, addr, self._clock(), filtered=filtered, blocked=blocked, carrier=carrier)
         self._pump()
 
     def why_relayed(self, remote: Remote) -> str | None:
@@ -506,21 +436,14 @@ class MagicSocket:
     def _flush_outbox(self) -> None:
         if self._core.openers:
             openers, self._core.openers = self._core.openers, []
-            for addr, packet in openers:
-                if isinstance(addr, ViaSocket):
-                    self._send_via(addr, packet, OPENING_TTL)
-                elif (opened := self._udp_route(addr)) is not None:
-                    opened[0].send_opener(packet, opened[1], OPENING_TTL)
+            for addr, packet, ttl in openers:
+                self._sockets.send_opener(packet, addr, ttl)
         outbox, self._core.outbox = self._core.outbox, []
         for path, packet in outbox:
             if isinstance(path, ViaSocket):
-                self._send_via(path, packet)
+                self._sockets.send_via(packet, path)
             else:
                 self._send_to_path(path, (packet,))
-
-    def _send_via(self, path: ViaSocket, packet: bytes, ttl: int | None = None) -> None:
-        if self._port_sockets is not None:
-            self._port_sockets.send(path.via, packet, sockaddr(path), ttl)
 
     def _pump(self) -> None:
         """Carry out what the core wants: send, report, set the timer."""
@@ -579,7 +502,7 @@ class MagicSocket:
     def send(self, data: bytes, addr: SocketAddr) -> bool:
         """Send one datagram now, for plugins (`tom_connect.abc.SharedSocket`); False if it was dropped."""
         try:
-            route = self._udp_route(normal(addr))
+            route = self._sockets.route(normal(addr))
         except ValueError:
             route = None
         if route is None:

@@ -52,6 +52,8 @@ class Verdict:
     mapping: Mapping = Mapping.UNKNOWN
     nat: bool | None = None
     port_preserved: bool | None = None
+    shifting: str | None = None
+    """The IP address at which others see us where no two of them saw the same port."""
 
 
 @attrs.define
@@ -127,16 +129,27 @@ class Observations:
         until = min((word.until for word in self._words.values()), default=float("inf"))
         return None if until == float("inf") else until
 
-    def verdict(self, version: Version, local: Sequence[SocketAddr]) -> Verdict:
-        """What follows for one family. `local`: our socket's addresses on this machine."""
+    def verdict(self, version: Version, local: Sequence[SocketAddr], behaviour: Mapping = Mapping.UNKNOWN) -> Verdict:
+        """What follows for one family. `local`: our socket's addresses on this machine.
+
+        `behaviour`: how the NAT maps another socket of ours; it counts where nothing is known of this one.
+        """
+        verdict = self._verdict(version, local)
+        if verdict.mapping is not Mapping.UNKNOWN or not verdict.reflexive or verdict.nat is False:
+            return verdict
+        confirmed = () if behaviour is Mapping.ENDPOINT_DEPENDENT else verdict.confirmed
+        return attrs.evolve(verdict, mapping=behaviour, confirmed=confirmed)
+
+    def _verdict(self, version: Version, local: Sequence[SocketAddr]) -> Verdict:
         words = self._believed(version)
         shifting = {word.addr.host for word in words if word.addr.port == 0}
         support = _support(word for word in words if word.addr.port)
         alone = {word.addr for word in words if word.kind is Kind.PEER} - set(support)
         if not support:
             # Peers that don't agree, or one alone: better than nothing for other peers, not fit to be published.
-            few = sorted(alone)[:MAX_REFLEXIVE] if not shifting else []
-            return self._with_local(Verdict(tuple(few)), local)
+            if shifting:
+                return Verdict(mapping=Mapping.ENDPOINT_DEPENDENT, shifting=min(shifting))
+            return self._with_local(Verdict(tuple(sorted(alone)[:MAX_REFLEXIVE])), local)
         ranked = sorted(support, key=lambda addr: (-len(support[addr]), addr))[:MAX_REFLEXIVE]
         agreed = [addr for addr in ranked if len(support[addr]) > 1]
         mapping = Mapping.UNKNOWN

@@ -19,10 +19,10 @@ import attrs
 
 from tom_connect.abc import ProbeServer
 from tom_connect.addr import SocketAddr
-from tom_connect.netreport.checks import Check, HairpinCheck, OtherPortCheck
+from tom_connect.netreport.checks import Check, HairpinCheck, MappingCheck, OtherPortCheck
 from tom_connect.netreport.observations import Kind, Observations
 from tom_connect.netreport.qad import QadClient
-from tom_connect.netreport.report import Version
+from tom_connect.netreport.report import Mapping, Version
 from tom_connect.netreport.stun import BindingTransaction
 
 REFRESH: Final = (20.0, 25.0)
@@ -53,11 +53,6 @@ class Target:
     kind: Kind
     server: ProbeServer = attrs.field(eq=False)
     addr: SocketAddr
-
-    @property
-    def is_other_port(self) -> bool:
-        """Whether it is the STUN server's second port."""
-        return self.kind is Kind.STUN and self.addr.port not in (self.server.stun_port, self.server.qad_port)
 
     @property
     def witness(self) -> str:
@@ -110,7 +105,9 @@ class Prober:
         self._by_cid: dict[bytes, Target] = {}
         self._hairpins: dict[Version, Check] = {}
         self._filters: dict[Version, Check] = {}
-        self._filters_before: dict[Version, Check] = {}
+        self._mappings: dict[Version, MappingCheck] = {}
+        self._mapped_before: dict[Version, Mapping] = {}
+        self._asked_how: set[Target] = set()
         self._outbox: list[tuple[bytes, SocketAddr]] = []
         self._refresh_at: float | None = None
         self._round_at = float("-inf")
@@ -150,8 +147,7 @@ class Prober:
         """The network is another one: what is known is doubtful, everybody is asked."""
         self._observations.suspect(now)
         self._asking.clear()
-        self._hairpins.clear()
-        self._doubt_filtering(now)
+        self._doubt_nat()
         self.answered.clear()
         self.silent.clear()
         self.refusals.clear()
@@ -182,32 +178,51 @@ class Prober:
         return None if check is None else check.result
 
     def check_filtering(self, version: Version, addr: SocketAddr, now: float) -> None:
-        """Find out for our reflexive IP address, if that has not been done for it and a server can help.
-
-        Its other port must not have been asked before, or the answer tells nothing: ask it after this is known.
-        """
+        """Find out for our reflexive IP address, if that has not been done for it and a server can help."""
         if version in self._filters:
             return
-        before = self._filters_before.get(version)
-        if before is not None and before.subject.host == addr.host:
-            self._filters[version] = before
-            return
-        helpers = (
-            target
-            for target in self._targets
-            if target.kind is Kind.STUN and target.addr.ip.version == version and target in self.answered
-            if target.server.stun_other_port is not None and not target.is_other_port
-        )
-        target = next(helpers, None)
+        target = next((target for target in self._helpers(version) if target in self.answered), None)
         if target is not None:
             check = OtherPortCheck(addr, target.addr, self._random_bytes(12), self.rtts.get(target))
             self._filters[version] = self._check(check, now)
 
-    def _doubt_filtering(self, now: float) -> None:
-        """Ask no other port, so that the question can be put anew if it turns out that we are elsewhere."""
-        self._filters_before |= {v: check for v, check in self._filters.items() if check.result is not None}
-        self._filters.clear()
-        self.set_targets([target for target in self._targets if not target.is_other_port], now)
+    def mapping(self, version: Version) -> Mapping:
+        """How the NAT maps a socket that is not ours; UNKNOWN if no server helped to find out (yet).
+
+        While that is found out anew, what was known before stands.
+        """
+        check = self._mappings.get(version)
+        if check is not None and check.done:
+            return check.result
+        return self._mapped_before.get(version, Mapping.UNKNOWN) if self._helpers(version) else Mapping.UNKNOWN
+
+    def check_mapping(self, version: Version) -> MappingCheck | None:
+        """What is to be carried out now over a socket of its own; None if that is done, under way or impossible."""
+        known = self._mappings.get(version)
+        if known is not None and (not known.done or known.result is not Mapping.UNKNOWN):
+            return None
+        target = next((target for target in self._helpers(version) if target not in self._asked_how), None)
+        if target is None or target.server.stun_other_port is None:
+            return None
+        self._asked_how.add(target)
+        dests = target.addr, SocketAddr(target.addr.host, target.server.stun_other_port)
+        check = self._mappings[version] = MappingCheck(dests, self._random_bytes)
+        return check
+
+    def _helpers(self, version: Version) -> list[Target]:
+        """STUN servers with a second port."""
+        return [
+            target
+            for target in self._targets
+            if target.kind is Kind.STUN and target.addr.ip.version == version
+            if target.server.stun_other_port is not None
+        ]
+
+    def _doubt_nat(self) -> None:
+        """We may be elsewhere: every question about the NAT is to be put anew."""
+        self._mapped_before |= {version: check.result for version, check in self._mappings.items() if check.done}
+        for known in (self._hairpins, self._filters, self._mappings, self._asked_how):
+            known.clear()
 
     def _check(self, check: Check, now: float) -> Check:
         self._outbox.append((check.start(now), check.dest))
@@ -399,8 +414,7 @@ class Prober:
         )
         if changed and now - self._round_at > ROUND_GAP:
             self._observations.suspect(now, except_for=target.witness)
-            self._hairpins.clear()
-            self._doubt_filtering(now)
+            self._doubt_nat()
             self._round(now)
 
 

@@ -14,6 +14,7 @@ from tom_connect.addr import SocketAddr, is_local
 from tom_connect.holepunch.path import Path
 from tom_connect.keys import NodeId
 from tom_connect.netreport import captive
+from tom_connect.netreport.aside import AsideSockets
 from tom_connect.netreport.observations import Kind, Observations, Verdict
 from tom_connect.netreport.prober import Prober, Target
 from tom_connect.netreport.report import FamilyReport, Filtering, NetReport, RelayReport, Version
@@ -80,6 +81,7 @@ class NetReporter(DatagramProtocol):
         self._report_failure = report_failure
         self._observations = Observations()
         self._prober = Prober(self._observations, in_use=self._in_use)
+        self._aside = AsideSockets(clock, local=lambda: socket.local_addrs, on_end=self._pump)
         self._resolved: dict[str, tuple[SocketAddr, ...]] = {}
         self._doubtful: set[str] = set()
         self._failed: set[str] = set()
@@ -174,6 +176,12 @@ class NetReporter(DatagramProtocol):
 
     async def run(self) -> None:
         """Ask until cancelled."""
+        try:
+            await self._ask()
+        finally:
+            await self._aside.aclose()
+
+    async def _ask(self) -> None:
         while True:
             self._wake.clear()
             now = self._now()
@@ -239,19 +247,17 @@ class NetReporter(DatagramProtocol):
             for rank, server in enumerate(servers)
             for addr in self._resolved.get(server.host, ())
             if addr.family in families
-            for kind, port in self._services(server, addr, rank)
+            for kind, port in self._services(server, rank)
             if port is not None
         ]
         self._prober.set_targets(targets, self._now())
         self._pump()
 
-    def _services(self, server: ProbeServer, addr: SocketAddr, rank: int) -> list[tuple[Kind, int | None]]:
+    @staticmethod
+    def _services(server: ProbeServer, rank: int) -> list[tuple[Kind, int | None]]:
         services = [(Kind.STUN, server.stun_port)]
         if rank < MAX_QAD_SERVERS:
             services.append((Kind.QAD, server.qad_port))
-        if self._prober.lets_in(6 if ":" in addr.host else 4) is not None:
-            # A second destination, from which the kind of mapping can be seen with one relay.
-            services.append((Kind.STUN, server.stun_other_port))
         return services
 
     def _pump(self) -> None:
@@ -263,8 +269,6 @@ class NetReporter(DatagramProtocol):
             self._wake.set()
         old = self.report.value
         self.report.set(report)
-        if any(new.filtering != old.family(new.version).filtering for new in (report.ipv4, report.ipv6)):
-            self._look.set()
         if _acted_on(report) != _acted_on(old):
             self._on_change()
 
@@ -283,7 +287,9 @@ class NetReporter(DatagramProtocol):
 
     def _family(self, version: Version, local: Sequence[SocketAddr]) -> FamilyReport:
         own = tuple(addr for addr in local if addr.ip.version == version)
-        verdict: Verdict = self._observations.verdict(version, own)
+        if self._probing and (check := self._prober.check_mapping(version)) is not None:
+            self._aside.examine(version, check)
+        verdict: Verdict = self._observations.verdict(version, own, self._prober.mapping(version))
         if self._probing and verdict.nat and verdict.confirmed:
             self._prober.check_hairpin(version, verdict.confirmed[0], self._now())
         if self._probing and verdict.reflexive:
@@ -306,6 +312,7 @@ class NetReporter(DatagramProtocol):
             hairpin=self._prober.hairpin(version),
             answers=answers,
             carrier_nat=version == 4 and self._behind_carrier(own),
+            shifting=verdict.shifting,
         )
 
     def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
@@ -342,7 +349,11 @@ class NetReporter(DatagramProtocol):
 
 def _acted_on(report: NetReport) -> tuple[object, ...]:
     families = (report.ipv4, report.ipv6)
-    return (report.udp_blocked, *((each.reflexive, each.confirmed, each.mapping, each.filtering) for each in families))
+    told = (
+        (each.reflexive, each.confirmed, each.mapping, each.filtering, each.carrier_nat, each.shifting)
+        for each in families
+    )
+    return (report.udp_blocked, *told)
 
 
 async def _addresses(host: str) -> tuple[SocketAddr, ...]:

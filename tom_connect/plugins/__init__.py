@@ -6,6 +6,7 @@ For plugin authors: `API_VERSION`, and the registries that two hooks are given. 
 from __future__ import annotations
 
 from tom_connect.plugins.catalog import ENTRY_POINT_GROUP, InstalledPlugin, PluginCatalog, process_catalog
+from tom_connect.plugins.checks import SERVED_API
 from tom_connect.plugins.context import Facilities, PluginContexts, plugin_data_dir
 from tom_connect.plugins.host import PluginHost
 from tom_connect.plugins.info import API_VERSION, OLDEST_API_VERSION, PluginInfo, PluginState
@@ -15,6 +16,7 @@ __all__ = [
     "API_VERSION",
     "ENTRY_POINT_GROUP",
     "OLDEST_API_VERSION",
+    "SERVED_API",
     "CliRegistry",
     "ConfigRegistry",
     "Facilities",

@@ -6,12 +6,14 @@ import difflib
 import functools
 import inspect
 import re
+from typing import TypeGuard
 
 import pluggy
 
 from tom_connect.hookspecs import PROJECT, TomHookSpecs
 from tom_connect.plugins.info import API_VERSION, OLDEST_API_VERSION
 
+_Version = tuple[int, int]
 API_ATTRIBUTE = "TOM_CONNECT_API"
 # A name becomes a directory, a logger and a word in lists separated by commas.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -27,27 +29,61 @@ def name_problem(name: str) -> str | None:
 def api_problem(plugin: object, *, required: bool) -> str | None:
     """Why the plugin's API version does not fit; `required`: whether it must declare one at all."""
     declared = getattr(plugin, API_ATTRIBUTE, None)
-    core = _dotted(API_VERSION)
     if declared is None:
         if not required:
             return None
+        core = _dotted(API_VERSION)
         return f"declares no plugin API version; it must set {API_ATTRIBUTE} = {API_VERSION} (this core has {core})"
-    if (
-        not isinstance(declared, tuple)
-        or len(declared) != 2
-        or not all(isinstance(part, int) and not isinstance(part, bool) for part in declared)
-    ):
-        return f"{API_ATTRIBUTE} is {declared!r}; expected two numbers such as {API_VERSION}"
-    if declared > API_VERSION:
-        return f"too new: written for plugin API {_dotted(declared)}, this core has {core}; upgrade tom-connect"
-    if declared < OLDEST_API_VERSION:
-        oldest = _dotted(OLDEST_API_VERSION)
-        return f"too old: written for plugin API {_dotted(declared)}, this core serves {oldest} to {core}; upgrade it"
+    versions = _api_range(declared)
+    if versions is None:
+        return f"{API_ATTRIBUTE} is {declared!r}; expected two numbers such as {API_VERSION}, or two such versions"
+    oldest, newest = versions
+    if oldest > API_VERSION:
+        return (
+            f"too new: written for plugin API {_dotted(oldest)}, this core has {_dotted(API_VERSION)}; "
+            "upgrade tom-connect"
+        )
+    if newest < OLDEST_API_VERSION:
+        return f"too old: written for plugin API {_dotted(newest)}, this core serves {SERVED_API}; upgrade it"
     return None
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def declared_api(plugin: object) -> str:
+    """The plugin API that a plugin says it works with, such as `1.0` or `1.2 to 2.0`; empty if it says none."""
+    versions = _api_range(getattr(plugin, API_ATTRIBUTE, None))
+    if versions is None:
+        return ""
+    return _dotted(versions[0]) if versions[0] == versions[1] else _range(*versions)
+
+
+def _api_range(declared: object) -> tuple[_Version, _Version] | None:
+    """The oldest and the newest version that are declared: one version, or two of them; None for anything else."""
+    if not isinstance(declared, tuple) or len(declared) != 2:
+        return None
+    if _is_version(declared):
+        return declared, declared
+    oldest, newest = declared
+    return (oldest, newest) if _is_version(oldest) and _is_version(newest) and oldest <= newest else None
+
+
+def _is_version(value: object) -> TypeGuard[_Version]:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(part, int) and not isinstance(part, bool) for part in value)
+    )
+
+
+def _dotted(version: _Version) -> str:
     return f"{version[0]}.{version[1]}"
+
+
+def _range(oldest: _Version, newest: _Version) -> str:
+    return f"{_dotted(oldest)} to {_dotted(newest)}"
+
+
+SERVED_API = _range(OLDEST_API_VERSION, API_VERSION)
+"""The plugin API that this core serves, in words."""
 
 
 @functools.cache

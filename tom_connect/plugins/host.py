@@ -33,7 +33,7 @@ from tom_connect.config import EndpointConfig
 from tom_connect.exceptions import ConfigError
 from tom_connect.hookspecs import PROJECT, TomHookSpecs
 from tom_connect.plugins.catalog import InstalledPlugin, PluginCatalog, process_catalog
-from tom_connect.plugins.checks import api_problem, hooks_problem, name_problem
+from tom_connect.plugins.checks import api_problem, declared_api, hooks_problem, name_problem
 from tom_connect.plugins.context import Facilities, PluginContexts
 from tom_connect.plugins.info import PluginInfo, PluginState
 from tom_connect.plugins.registries import CliRegistry, ConfigRegistry, core_env_names
@@ -315,6 +315,7 @@ class PluginHost:
     def _import(self, entry: _Entry, installed: InstalledPlugin, *, extra: bool) -> None:
         try:
             plugin = installed.load()
+            entry.info = attrs.evolve(entry.info, api=declared_api(plugin))
             incompatible = api_problem(plugin, required=not extra)
             problem = None if incompatible else hooks_problem(plugin)
         except (Exception, SystemExit) as exc:

@@ -34,13 +34,15 @@ class PluginInfo:
     """One plugin as `tom-connect plugins` shows it.
 
     `package` and `version` are those of the distribution that brought it, None for an object given by the
-    application; `hooks` the names of the hooks it implements; `reason` one line, empty while it is loaded (unless
+    application; `api` the plugin API that it says it works with, such as `1.0` or `1.2 to 2.0`, empty if that is not
+    known; `hooks` the names of the hooks it implements; `reason` one line, empty while it is loaded (unless
     `tom-connect plugins` adds why it is deprecated).
     """
 
     name: str
     package: str | None = None
     version: str | None = None
+    api: str = ""
     hooks: tuple[str, ...] = ()
     state: PluginState = PluginState.LOADED
     reason: str = ""

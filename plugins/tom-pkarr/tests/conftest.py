@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -13,10 +12,9 @@ import pytest
 import pytest_asyncio
 
 from tom_connect.abc import PluginContext
-from tom_connect.addr import NodeAddr, SocketAddr
+from tom_connect.addr import SocketAddr
 from tom_connect.keys import SecretKey
-from tom_connect.signing import NodeSigner
-from tom_connect.watch import Watch
+from tom_connect.testing.plugincontext import plugin_context
 from tom_pkarr.server import PkarrRelay, PkarrServerConfig
 
 WAIT = 20.0
@@ -52,25 +50,7 @@ def lend() -> Lend:
     """Lends a plugin what an endpoint would: `lend(config, key=..., clock=...)`."""
 
     def make(config: Any, *, key: SecretKey | None = None, clock: FakeClock | None = None) -> PluginContext:
-        key = key or SecretKey.generate()
-
-        def create_task(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-            return asyncio.get_running_loop().create_task(coroutine, name=name)
-
-        return PluginContext(
-            node_id=key.node_id,
-            signer=NodeSigner(key),
-            config=config,
-            clock=clock or FakeClock(),
-            logger=logging.getLogger("tom_connect.plugin.pkarr"),
-            local_addrs=Watch(NodeAddr(key.node_id)),
-            socket=NoSocket(),
-            data_dir=None,
-            allow_local=True,
-            create_task=create_task,
-            report_external_addr=lambda addr: None,
-            shared={},
-        )
+        return plugin_context(config, key=key, clock=clock or FakeClock(), socket=NoSocket(), name="pkarr")
 
     return make
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,23 +14,12 @@ import pytest
 import pytest_asyncio
 
 from tom_connect.abc import PluginContext
-from tom_connect.addr import NodeAddr, SocketAddr
+from tom_connect.addr import SocketAddr
 from tom_connect.keys import SecretKey
-from tom_connect.signing import NodeSigner
-from tom_connect.watch import Watch
+from tom_connect.testing.plugincontext import plugin_context
 from tom_signaling_legacy.server import SignalingServer, SignalingServerConfig
 
 WAIT = 30.0
-
-
-class SystemClock:
-    """Time as it is."""
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
 
 
 class NoSocket:
@@ -52,25 +39,7 @@ def lend() -> Lend:
     """Lends a plugin what an endpoint would: `lend(config, key=...)`."""
 
     def make(config: Any, *, key: SecretKey | None = None) -> PluginContext:
-        key = key or SecretKey.generate()
-
-        def create_task(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-            return asyncio.get_running_loop().create_task(coroutine, name=name)
-
-        return PluginContext(
-            node_id=key.node_id,
-            signer=NodeSigner(key),
-            config=config,
-            clock=SystemClock(),
-            logger=logging.getLogger("tom_connect.plugin.signaling"),
-            local_addrs=Watch(NodeAddr(key.node_id)),
-            socket=NoSocket(),
-            data_dir=None,
-            allow_local=True,
-            create_task=create_task,
-            report_external_addr=lambda addr: None,
-            shared={},
-        )
+        return plugin_context(config, key=key, socket=NoSocket(), name="signaling")
 
     return make
 

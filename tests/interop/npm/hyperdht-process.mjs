@@ -74,6 +74,11 @@ const commands = {
       socket.destroy()
     }
   },
+  // Seconds of CPU that this process has used, and the clock.
+  async costs () {
+    const { user, system } = process.cpuUsage()
+    return { cpu: (user + system) / 1e6, at: now() }
+  },
   async unbind () {
     sockets.forEach(socket => socket.destroy())
     sockets = []

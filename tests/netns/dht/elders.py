@@ -39,14 +39,22 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
+def _checksum(host: str, last: int) -> int:
+    masked = int.from_bytes(bytes(map(int, host.split(".")))) & _MASK | (last & 7) << 29
+    return crc32c(masked.to_bytes(4))
+
+
 def node_id(host: str, chooser: random.Random) -> bytes:
     """A 20-byte id that belongs to an IPv4 address (BEP 42)."""
     last = chooser.getrandbits(8)
-    masked = int.from_bytes(bytes(map(int, host.split(".")))) & _MASK | (last & 7) << 29
-    crc = crc32c(masked.to_bytes(4))
-    return (
-        crc.to_bytes(4)[:2] + bytes([crc >> 8 & 0xF8 | chooser.getrandbits(3)]) + chooser.randbytes(16) + bytes([last])
-    )
+    crc = _checksum(host, last)
+    third = crc >> 8 & 0xF8 | chooser.getrandbits(3)
+    return crc.to_bytes(4)[:2] + bytes([third]) + chooser.randbytes(16) + bytes([last])
+
+
+def belongs(node_id: bytes, host: str) -> bool:
+    """Whether an id is one for an IPv4 address (BEP 42)."""
+    return int.from_bytes(node_id[:3]) >> 3 == _checksum(host, node_id[19]) >> 11
 
 
 @attrs.define(eq=False)

@@ -22,7 +22,7 @@ import attrs
 from benchmarks.dht.krpc import Address, Contact
 from tests.interop.peers.libtorrent_process import Node as Session
 from tests.interop.peers.lines import serve
-from tests.netns.dht.elders import Elder, acquaintances
+from tests.netns.dht.elders import Elder, acquaintances, belongs
 
 SETTINGS: Final[Mapping[str, Any]] = {"dht_upload_rate_limit": 10_000_000, "alert_mask": 0}
 #: Nodes outside its own neighbourhood that a node is told of at the start.
@@ -54,6 +54,11 @@ class Net:
             for session in await asyncio.gather(*opening):
                 self.sessions[session.address] = session
         asker = next(iter(self.elders.values()))
+        everybody = [*self.sessions, *self.elders]
+        for address in modern:
+            # By what these say libtorrent learns its address, and takes its id for good.
+            for other in self.chooser.sample(everybody, min(FAR, len(everybody))):
+                self.sessions[address].add(other)
         ids = await asyncio.gather(*(self._id(asker, address) for address in modern))
         for address, node_id in zip(modern, ids, strict=True):
             self.contacts[address] = Contact(node_id, address)
@@ -70,9 +75,10 @@ class Net:
         deadline = time.monotonic() + READY_TIMEOUT
         while time.monotonic() < deadline:
             node_id = await asker.ping_address(address, 1.0)
-            if node_id is not None:
+            if node_id is not None and belongs(node_id, address[0]):
                 return node_id
-        raise TimeoutError(f"libtorrent's node on {address} answers no ping")
+            await asyncio.sleep(0.05)
+        raise TimeoutError(f"libtorrent's node on {address} has no id of its address")
 
     def introduce(self, newcomers: list[Contact]) -> None:
         """Tell nodes of those whom they would have met by now."""

@@ -130,6 +130,23 @@ def test_without_anybody_to_ask_that_is_said() -> None:
     assert "forbids" in texts(diagnose(report, relays_wanted=False, probing=False))
 
 
+def test_nobody_is_told_to_install_what_is_there() -> None:
+    """With a plugin that asks others, time is what may help; the advice to install one is for those who have none."""
+    report = NetReport(BEHIND, complete=True)
+    assert "pip install" in advice(diagnose(report, relays_wanted=False))
+    said = diagnose(report, relays_wanted=False, others_asked=True)
+    assert "pip install" not in advice(said)
+    assert "--wait" in advice(said) and "--relay" in advice(said)
+
+
+@pytest.mark.parametrize("others_asked", [True, False])
+def test_without_a_network_that_alone_is_said(others_asked: bool) -> None:
+    """Nobody can be asked then, so nobody is blamed for not answering, and no plugin is missing."""
+    said = diagnose(NetReport(complete=True), relays_wanted=False, others_asked=others_asked)
+    assert "Is the network up?" in advice(said)
+    assert "told us" not in texts(said) and "pip install" not in advice(said)
+
+
 def test_every_report_gets_sentences() -> None:
     """Whatever is known or unknown, findings are whole sentences, and nothing is said twice."""
     families4 = [

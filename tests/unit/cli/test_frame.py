@@ -16,7 +16,7 @@ from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.cli.main import COMMANDS, run
 from tom_connect.cli.output import Output, one_line
 from tom_connect.keys import SecretKey
-from tom_connect.plugins import InstalledPlugin, PluginState
+from tom_connect.plugins import SERVED_API, InstalledPlugin, PluginState
 
 Capture = pytest.CaptureFixture[str]
 
@@ -205,14 +205,17 @@ def test_plain_command_of_a_plugin(capsys: Capture) -> None:
 
 
 def test_plugins_for_people(capsys: Capture) -> None:
-    """`plugins` shows name, package, version, hooks, state and reason, without cutting anything in a pipe."""
+    """`plugins` shows name, package, version, API, hooks, state and reason, without cutting anything in a pipe, and
+    beside the table the API that the core serves."""
     assert run(["plugins"], surroundings(BROKEN)) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["name", "package", "version", "hooks", "state", "reason"]
+    shown = capsys.readouterr()
+    out = shown.out.splitlines()
+    assert f"This core serves plugin API {SERVED_API}." in shown.err.splitlines()
+    assert out[0].split() == ["name", "package", "version", "api", "hooks", "state", "reason"]
     assert re.fullmatch(
         r"broken +tom-broken +3\.2 +failed +can't be imported: ImportError: no module named 'gone' *", out[1]
     )
-    assert re.fullmatch(r"test +tom-test +0\.1 +tom_cli_commands, tom_register_config +loaded *", out[2])
+    assert re.fullmatch(r"test +tom-test +0\.1 +1\.0 +tom_cli_commands, tom_register_config +loaded *", out[2])
 
 
 def test_plugins_that_are_wanted_and_missing(capsys: Capture) -> None:
@@ -233,6 +236,7 @@ def test_plugins_for_machines(capsys: Capture) -> None:
         "name": "broken",
         "package": "tom-broken",
         "version": "3.2",
+        "api": "",
         "hooks": [],
         "state": "blocked",
         "reason": "blocked by TOM_CONNECT_DISABLE_PLUGINS",

@@ -65,14 +65,47 @@ def test_the_usual_latency_is_that_of_the_slower_answers_of_late() -> None:
     assert (health.counts.found, health.counts.first) == (72, 40)
 
 
+def taking(*seconds: float) -> SourceHealth:
+    health = SourceHealth()
+    for each in seconds:
+        health.answered(each, first=False)
+    return health
+
+
 def test_a_hedge_follows_what_earlier_sources_take() -> None:
     """It waits a little longer than they usually do, within bounds; a fixed one and one without experience stay."""
-    assert hedge(0.5, None, fixed=False) == 0.5
-    assert hedge(0.5, 0.2, fixed=False) == pytest.approx(MARGIN * 0.2)
-    assert hedge(0.5, 0.001, fixed=False) == SHORTEST_HEDGE
-    assert hedge(0.5, 60.0, fixed=False) == LONGEST_HEDGE * 0.5
-    assert hedge(5.0, 0.2, fixed=True) == 5.0
-    assert hedge(0.0, 0.2, fixed=False) == 0.0
+    new = SourceHealth()
+    assert hedge(0.5, new, [], fixed=False) == 0.5
+    assert hedge(0.5, new, [SourceHealth()], fixed=False) == 0.5
+    assert hedge(0.5, new, [taking(0.2), taking(0.3)], fixed=False) == pytest.approx(MARGIN * 0.2)
+    assert hedge(0.5, new, [taking(0.001)], fixed=False) == SHORTEST_HEDGE
+    assert hedge(0.5, new, [taking(60.0)], fixed=False) == LONGEST_HEDGE * 0.5
+    assert hedge(5.0, new, [taking(0.2)], fixed=True) == 5.0
+    assert hedge(0.0, new, [taking(0.2)], fixed=False) == 0.0
+
+
+def test_a_source_that_is_quicker_waits_for_nobody() -> None:
+    """Half of the time counts, not one outlier; one that is about as quick waits, and a fixed one always does."""
+    quick = taking(0.03, 0.03, 9.0)
+    assert hedge(0.5, quick, [taking(0.3)], fixed=False) == 0.0
+    assert hedge(0.5, quick, [SourceHealth()], fixed=False) == 0.0, "the earlier one has never answered"
+    assert hedge(0.5, quick, [taking(0.3), taking(0.032)], fixed=False) == SHORTEST_HEDGE
+    assert hedge(5.0, quick, [taking(0.3)], fixed=True) == 5.0
+
+
+@pytest.mark.parametrize("works", ["answered", "had_nothing", "forgive"])
+def test_one_that_was_silent_in_its_time_may_be_dead(works: str) -> None:
+    """A look-up that others ended before its usual time says nothing of it; it is so until it says something."""
+    health = taking(0.2)
+    health.outrun(0.1)
+    assert not health.silent
+    health.outrun(0.3)
+    assert health.silent
+    if works == "answered":
+        health.answered(0.1, first=False)
+    else:
+        getattr(health, works)()
+    assert not health.silent
 
 
 def test_counts_add_up() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tom_connect.abc import Discovery, FoundAddr
 from tom_connect.addr import NodeAddr
 from tom_connect.discovery import Lookup
+from tom_connect.discovery.health import SourceHealth
 from tom_connect.discovery.lookup import MAX_FOUND
 from tom_connect.exceptions import NetworkError
 from tom_connect.keys import NodeId, SecretKey
@@ -33,12 +34,20 @@ class Script(Discovery):
         stage: float = 0.0,
         error: Exception | None = None,
         endless: bool = False,
+        ready: bool | Exception = True,
     ) -> None:
         self.name = name
         self.stage = stage
+        self._ready = ready
         self.asked_at: float | None = None
         self.closed = False
         self._answers, self._delay, self._error, self._endless = answers, delay, error, endless
+
+    @property
+    def ready(self) -> bool:
+        if isinstance(self._ready, Exception):
+            raise self._ready
+        return self._ready
 
     async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
         self.asked_at = asyncio.get_running_loop().time()
@@ -116,6 +125,48 @@ async def test_later_stage_begins_at_once_when_the_earlier_found_nothing() -> No
     answers, _, _ = await look(Script("first"), Script("second", found("second", "2.2.2.2:2"), stage=60.0))
     assert [answer.source for answer in answers] == ["second"]
     assert asyncio.get_running_loop().time() - start < 5
+
+
+@pytest.mark.parametrize("ready", [False, ZeroDivisionError("oops")])
+async def test_a_source_that_is_not_ready_is_asked_but_not_waited_for(ready: bool | Exception) -> None:
+    """A later source goes ahead of one that is still joining; one that can't even say so is reported."""
+    joining = Script("joining", found("joining", "1.1.1.1:1"), delay=0.05, ready=ready)
+    start = asyncio.get_running_loop().time()
+    answers, _, reports = await look(joining, Script("later", found("later", "2.2.2.2:2"), stage=60.0))
+    assert [answer.source for answer in answers] == ["later", "joining"]
+    assert asyncio.get_running_loop().time() - start < 5
+    assert [name for name, _ in reports] == (["joining"] if isinstance(ready, Exception) else [])
+
+
+async def test_sources_of_one_stage_do_not_wait_for_each_other() -> None:
+    """Of two hedges of the same length none is behind the other, however their names sort."""
+    silent = Script("one", stage=60.0, endless=True)
+    pairs = [(s.name, s) for s in (Script("first"), silent, Script("two", found("two", "2.2.2.2:2"), stage=60.0))]
+    async with asyncio.timeout(5), Lookup(NODE, pairs, report=lambda *_: None) as lookup:
+        assert (await anext(aiter(lookup))).source == "two"
+        assert silent.asked_at is not None
+
+
+async def test_a_silent_source_costs_a_hedge_once() -> None:
+    """A later source that has answered while an earlier one was silent is asked at once from then on."""
+    health = {"silent": SourceHealth(), "later": SourceHealth()}
+    for stage in (0.05, 60.0, 60.0):
+        sources = (Script("silent", endless=True), Script("later", found("later", "2.2.2.2:2"), stage=stage))
+        pairs = [(source.name, source) for source in sources]
+        async with asyncio.timeout(5), Lookup(NODE, pairs, report=lambda *_: None, health=health) as lookup:
+            assert (await anext(aiter(lookup))).source == "later"
+
+
+async def test_a_source_that_falls_silent_is_not_waited_for() -> None:
+    """One that was the quicker one until now holds up the later one once, and no more when that one has answered."""
+    health = {"dying": SourceHealth(), "later": SourceHealth()}
+    health["dying"].answered(0.01, first=True)
+    health["later"].answered(0.5, first=True)
+    for stage in (0.05, 60.0):
+        sources = (Script("dying", endless=True), Script("later", found("later", "2.2.2.2:2"), delay=0.05, stage=stage))
+        pairs = [(source.name, source) for source in sources]
+        async with asyncio.timeout(5), Lookup(NODE, pairs, report=lambda *_: None, health=health) as lookup:
+            assert (await anext(aiter(lookup))).source == "later"
 
 
 async def test_leaving_cancels_what_runs() -> None:

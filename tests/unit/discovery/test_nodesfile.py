@@ -13,6 +13,8 @@ from tom_connect.addr import NodeAddr
 from tom_connect.discovery import NodesFile
 from tom_connect.exceptions import ConfigError, TomError
 from tom_connect.keys import SecretKey
+from tom_connect.record import SignedRecord
+from tom_connect.testing.conformance import check_discovery
 from tom_connect.tickets import encode_ticket
 
 NODE = SecretKey(bytes(32)).node_id
@@ -75,3 +77,14 @@ async def test_a_node_of_the_file_is_dialed_by_its_key(tmp_path: Path) -> None:
                 assert client.discovery_counts()["file"].found == 1
                 with pytest.raises(TomError, match="file: nothing found"):
                     await client.connect(plain.node_id, "test/1")
+
+
+async def test_discovery_keeps_its_contract(tmp_path: Path) -> None:
+    """With a file of tickets, which are not signed, everything that the core relies on holds."""
+    path = tmp_path / "nodes"
+
+    async def publish(record: SignedRecord) -> None:
+        with path.open("a") as file:
+            file.write(encode_ticket(record.addr) + "\n")
+
+    await check_discovery(lambda ctx: NodesFile(path), publish=publish, signed=False)

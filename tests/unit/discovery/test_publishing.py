@@ -43,6 +43,7 @@ class Script(Publisher):
         self.records: list[SignedRecord] = []
         self.attempts = 0
         self.stored = asyncio.Event()
+        self.enough = True
         self._errors = list(errors)
 
     async def publish(self, record: SignedRecord) -> PublishReport:
@@ -51,7 +52,7 @@ class Script(Publisher):
             raise error
         self.records.append(record)
         self.stored.set()
-        return PublishReport(self.name, 8)
+        return PublishReport(self.name, 8, self.enough)
 
 
 @attrs.define
@@ -125,6 +126,21 @@ async def test_it_is_published_again_before_it_expires() -> None:
     publisher = Script()
     async with publishing_through(publisher):
         await stored(publisher, 3)
+
+
+async def test_what_too_few_took_is_published_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher that reached fewer than it wants is asked again long before its time, until it has enough."""
+    monkeypatch.setattr(publishing, "FEW_RETRY", 0.01)
+    publisher = Script()
+    publisher.republish_after, publisher.enough = 3600, False
+    async with publishing_through(publisher) as running:
+        await stored(publisher, 3)
+        publisher.enough = True
+        await running.service.published.other_than((PublishReport("script", 8, enough=False),))
+        assert running.service.published.value == (PublishReport("script", 8),)
+        before = publisher.attempts
+        await asyncio.sleep(0.1)
+        assert publisher.attempts == before
 
 
 async def test_failures_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,13 +59,13 @@ async def test_a_rebound_socket_keeps_its_connections(
 
     endpoint: Endpoint = getattr(pair, side)
     magic = endpoint._magic
-    monkeypatch.setattr(magic._rebinding, "_opened", taken)
+    monkeypatch.setattr(magic._sockets.rebinding, "_opened", taken)
     udp = magic.udp_sockets[0]
     first = endpoint.local_addrs
     for times in range(1, 4):
         talking = asyncio.create_task(both_ways(pair))
         await asyncio.sleep(0)
-        magic._rebinding.request(udp)
+        magic._sockets.rebinding.request(udp)
         await talking
         await until(lambda times=times: magic.counters["socket rebound"] == times)  # type: ignore[misc]
     await both_ways(pair, 20)

@@ -27,6 +27,7 @@ class Server(asyncio.DatagramProtocol):
     def __init__(self, told: SocketAddr) -> None:
         self.told = told
         self.asked = 0
+        self.asked_from: set[int] = set()
         self.silent = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -34,6 +35,7 @@ class Server(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.asked += 1
+        self.asked_from.add(addr[1])
         if self.silent:
             return
         request = BindingRequest.decode(data)
@@ -63,6 +65,7 @@ class Transport(RelayTransport):
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self.servers = list(servers)
+        self.other_port: int | None = None
         self.broken = False
         self.home: Watch[RelayUrl | None] = Watch(None)
 
@@ -90,6 +93,7 @@ class Transport(RelayTransport):
                 stun_port=server.transport.get_extra_info("sockname")[1],
                 qad_port=None,
                 certain=True,
+                stun_other_port=self.other_port,
             )
             for number, server in enumerate(self.servers)
         ]
@@ -223,10 +227,41 @@ async def test_a_dht_whose_nodes_see_different_ports_and_a_server_tell_a_hard_na
         plugin = Plugin(servers)
         async with asking(plugin) as endpoint:
             plugin.ctx.report_external_addr(SocketAddr(SEEN.host, 0))
-            report = await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent)
+            report = await report_that(
+                endpoint, lambda report: report.ipv4.endpoint_dependent and bool(report.ipv4.reflexive)
+            )
             assert report.ipv4.public_ip == SEEN.ip
             assert endpoint.node_addr().direct_addrs == endpoint.local_addrs
             assert plugin.ctx.local_addrs.value.direct_addrs == (*endpoint.local_addrs, SEEN)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+async def test_one_relay_with_two_ports_tells_a_hard_nat_at_once(hard: bool) -> None:
+    """Both ports are asked over a socket that is closed again; the endpoint's own asks the first one alone."""
+    second = SocketAddr(SEEN.host, SEEN.port + hard)
+    async with serving(SEEN, second) as (server, other):
+        plugin = Plugin([server])
+        plugin.transport.other_port = other.transport.get_extra_info("sockname")[1]
+        async with asking(plugin) as endpoint:
+            report = await report_that(endpoint, lambda report: report.ipv4.mapping is not Mapping.UNKNOWN)
+            assert report.ipv4.endpoint_dependent is hard
+            assert report.ipv4.confirmed == (() if hard else (SEEN,))
+            asked_us = endpoint.local_addrs[0].port
+            assert asked_us not in other.asked_from and asked_us in server.asked_from
+            endpoint.network_changed()
+            other.told = SEEN if hard else SocketAddr(SEEN.host, 9)
+            await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent is not hard)
+
+
+async def test_a_dht_alone_tells_a_hard_nat() -> None:
+    """Without any server, nodes that see different ports show the kind of NAT and the IP, and no address to tell."""
+    plugin = Plugin([])
+    async with asking(plugin) as endpoint:
+        plugin.ctx.report_external_addr(SocketAddr(SEEN.host, 0))
+        report = await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent)
+        assert report.ipv4.public_ip == SEEN.ip
+        assert report.ipv4.reflexive == ()
+        assert endpoint.node_addr().direct_addrs == endpoint.local_addrs
 
 
 @pytest.mark.parametrize(("outside", "carrier"), [("100.64.3.4", True), ("192.168.7.1", True), ("203.0.113.1", False)])

@@ -75,12 +75,12 @@ async def test_an_opener_dies_early_and_what_follows_does_not(make: Make, catche
     assert udp.limits_ttl
     dest = catcher.getsockname()
     udp.send_one(b"before", dest)
-    udp.send_opener(b"opener", dest, puncher.OPENING_TTL)
+    udp.send_opener(b"opener", dest, puncher.OPENING_TTLS[0])
     udp.send((b"after", b"after"), dest)
     (first, usual), opener, *rest = (received(catcher) for _ in range(4))
     assert first == b"before"
     assert usual > 30
-    assert opener == (b"opener", puncher.OPENING_TTL)
+    assert opener == (b"opener", puncher.OPENING_TTLS[0])
     assert rest == [(b"after", usual)] * 2
 
 
@@ -89,7 +89,7 @@ async def test_a_socket_that_is_sent_from_stays_bare_until_something_arrives(cat
     made = Made()
     assert all(made.sockets.open(via) for via in range(8))
     for via in range(8):
-        made.sockets.send(via, b"%d" % via, catcher.getsockname(), puncher.OPENING_TTL if via % 2 else None)
+        made.sockets.send(via, b"%d" % via, catcher.getsockname(), puncher.OPENING_TTLS[0] if via % 2 else None)
     seen = {}
     for _ in range(8):
         data, _ancillary, _flags, source = catcher.recvmsg(2048, 64)
@@ -146,7 +146,7 @@ async def test_quic_and_disco_go_through_the_socket_that_won(make: Make) -> None
 
 def through_further_socket(a: MagicSocket, b: MagicSocket) -> ViaSocket:
     """A path to `b` through a further socket of `a`."""
-    sockets = a._port_sockets
+    sockets = a._sockets.further
     assert sockets is not None
     assert sockets.open(7)
     return ViaSocket.of(b.local_addrs[0], 7)

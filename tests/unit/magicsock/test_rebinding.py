@@ -207,7 +207,7 @@ async def test_only_sockets_whose_address_is_gone() -> None:
         await until(lambda: magic.counters["rebind: EADDRNOTAVAIL"] >= 2)
         udp.local = SocketAddr("127.0.0.1", udp.local.port)
         magic.rebind(())
-        magic._rebinding.request(udp)
+        magic._sockets.rebinding.request(udp)
         await until(lambda: bool(told))
         assert told == list(magic.local_addrs)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

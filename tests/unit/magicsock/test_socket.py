@@ -22,7 +22,7 @@ from tom_connect.holepunch.events import PathEvent, PathSelected
 from tom_connect.holepunch.path import RelayPath
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock import provisional as provisional_module
-from tom_connect.magicsock import socket as magic_module
+from tom_connect.magicsock import sockets as sockets_module
 from tom_connect.magicsock.remote import Remote
 from tom_connect.magicsock.socket import MagicSocket
 
@@ -216,14 +216,14 @@ async def test_a_missing_family_is_left_out(
     make: Make, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without IPv6 the IPv4 socket works alone, and a log line says so; without any, binding fails."""
-    real = magic_module.open_socket
+    real = sockets_module.open_socket
 
     def no_ipv6(addr: SocketAddr) -> socket.socket:
         if addr.family == socket.AF_INET6:
             raise OSError(number, "no IPv6 here")
         return real(addr)
 
-    monkeypatch.setattr(magic_module, "open_socket", no_ipv6)
+    monkeypatch.setattr(sockets_module, "open_socket", no_ipv6)
     caplog.set_level(logging.INFO)
     a, b = await make(SocketAddr("0.0.0.0", 0), SocketAddr("::", 0)), await make(V4, V6)
     assert [addr.family for addr in a.local_addrs] == [socket.AF_INET]

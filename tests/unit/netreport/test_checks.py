@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tom_connect.addr import SocketAddr
-from tom_connect.netreport.checks import PATIENCE, SENDS, Check, HairpinCheck, OtherPortCheck
+from tom_connect.netreport.checks import PATIENCE, SENDS, Check, HairpinCheck, MappingCheck, OtherPortCheck
+from tom_connect.netreport.report import Mapping
 from tom_connect.netreport.stun import BindingRequest, binding_error, binding_request, binding_success
 
 US = SocketAddr("203.0.113.1", 4000)
@@ -93,3 +94,8 @@ def test_noise_decides_nothing(noise: bytes) -> None:
         check.receive(noise, OTHER)
         check.receive(b"\x01\x01\x00\x00\x21\x12\xa4\x42" + ID + noise, OTHER)
         assert check.result is None
+    mapping = MappingCheck((SERVER, OTHER), lambda size: ID[:size])
+    mapping.start(0.0)
+    assert not mapping.receive(noise, OTHER, 0.0)
+    mapping.receive(b"\x01\x01\x00\x00\x21\x12\xa4\x42" + ID + noise, OTHER, 0.0)
+    assert mapping.result is Mapping.UNKNOWN

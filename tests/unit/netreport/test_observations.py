@@ -201,3 +201,20 @@ def test_impossible_addresses_are_not_noted(host: str) -> None:
     seen = Observations()
     seen.told(Kind.STUN, "a:3478", SocketAddr(host, 1), 0.0)
     assert seen.verdict(4, LOCAL) == seen.verdict(6, LOCAL)
+
+
+@pytest.mark.parametrize("behaviour", list(Mapping))
+def test_how_another_socket_is_mapped_counts_where_nothing_better_is_known(behaviour: Mapping) -> None:
+    """One witness says nothing about the NAT, so the other socket decides; two that agree know better, and so does an
+    address of our own."""
+    seen = Observations()
+    assert seen.verdict(4, LOCAL, behaviour).mapping is Mapping.UNKNOWN
+    seen.told(Kind.STUN, "a:3478", SEEN, 0.0, origin="a")
+    verdict = seen.verdict(4, LOCAL, behaviour)
+    assert verdict.mapping is behaviour
+    assert verdict.reflexive == (SEEN,)
+    assert verdict.confirmed == (() if behaviour is Mapping.ENDPOINT_DEPENDENT else (SEEN,))
+    assert seen.verdict(4, [SEEN], behaviour).mapping is Mapping.ENDPOINT_INDEPENDENT
+    seen.told(Kind.STUN, "b:3478", SEEN, 0.0, origin="b")
+    assert seen.verdict(4, LOCAL, behaviour).mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert seen.verdict(4, LOCAL, behaviour).confirmed == (SEEN,)

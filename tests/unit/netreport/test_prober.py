@@ -9,9 +9,12 @@ from tom_connect.addr import SocketAddr
 from tom_connect.netreport.observations import SERVER_TRUST, SUSPECT_TRUST
 from tom_connect.netreport.prober import FIRST_RTO, MAX_TARGETS, REFRESH, REQUESTS
 from tom_connect.netreport.report import Mapping
+from tom_connect.netreport.stun import BindingRequest, binding_success
 
 A, B, C = stun("a", 1), stun("b", 2), stun("c", 3)
 LOCAL = [INSIDE]
+OUTSIDE = SocketAddr(PUBLIC, 50_000)
+ANOTHER_PORT, ELSEWHERE = SocketAddr(PUBLIC, 50_001), SocketAddr("203.0.113.2", 50_000)
 GIVEN_UP = 5.0
 
 
@@ -194,18 +197,65 @@ def test_a_server_shows_whether_the_nat_filters_by_port(filtered: bool) -> None:
         world.prober.check_filtering(4, cone(A.addr), world.now)
         world.run(2.0)
         assert world.prober.lets_in(4) is not filtered
-    count = len(world.sent)
-    world.prober.set_targets(
-        [server, type(server)(server.kind, server.server, SocketAddr("192.0.2.9", 3479))], world.now
-    )
-    world.run(1.0)
-    assert world.observations.verdict(4, LOCAL).mapping is Mapping.ENDPOINT_INDEPENDENT
     world.prober.network_changed(world.now)
     assert world.prober.lets_in(4) is None
-    assert world.prober.targets == (server,)
+    world.run(0.2)
     world.prober.check_filtering(4, cone(A.addr), world.now)
+    world.run(2.0)
     assert world.prober.lets_in(4) is not filtered
-    assert len(world.sent) - count <= 2
+
+
+@pytest.mark.parametrize(
+    ("seen", "mapping"),
+    [
+        ((OUTSIDE, OUTSIDE), Mapping.ENDPOINT_INDEPENDENT),
+        ((OUTSIDE, ANOTHER_PORT), Mapping.ENDPOINT_DEPENDENT),
+        ((OUTSIDE, ELSEWHERE), Mapping.UNKNOWN),
+    ],
+    ids=["easy", "hard", "two addresses"],
+)
+def test_one_server_with_two_ports_tells_how_a_nat_maps(seen: tuple[SocketAddr, SocketAddr], mapping: Mapping) -> None:
+    """Both ports are asked at once and over another socket than ours, which is enough for the verdict on ours."""
+    server = stun("o", 9, other=3479)
+    world = World()
+    world.prober.set_targets([server], world.now)
+    check = world.prober.check_mapping(4)
+    assert check is not None and world.prober.check_mapping(4) is None
+    asked = [(BindingRequest.decode(data), dest) for data, dest in check.start(world.now)]
+    assert [dest for _request, dest in asked] == [server.addr, SocketAddr(server.addr.host, 3479)]
+    for (request, dest), addr in zip(asked, seen, strict=True):
+        assert world.prober.mapping(4) is Mapping.UNKNOWN
+        assert check.receive(binding_success(request.transaction_id, addr), dest, world.now + 0.1)
+    assert check.done and check.get_timer() is None
+    assert world.prober.mapping(4) is mapping
+    world.run(0.2)
+    assert {dest for _at, dest in world.sent} == {server.addr}
+    verdict = world.observations.verdict(4, LOCAL, world.prober.mapping(4))
+    assert verdict.mapping is mapping
+    assert bool(verdict.confirmed) is (mapping is not Mapping.ENDPOINT_DEPENDENT)
+    world.prober.network_changed(world.now)
+    again = world.prober.check_mapping(4)
+    assert again is not None and world.prober.mapping(4) is mapping
+    again.start(world.now)
+    while (at := again.get_timer()) is not None:
+        again.handle_timer(at)
+    assert world.prober.mapping(4) is Mapping.UNKNOWN
+
+
+def test_how_a_nat_maps_is_asked_of_the_next_server_if_one_is_silent() -> None:
+    """Each is asked three times and given up; nobody is asked twice before the network changes."""
+    world = World()
+    world.prober.set_targets([stun("o", 8, other=3479), A, stun("p", 9, other=3479)], world.now)
+    asked = []
+    while (check := world.prober.check_mapping(4)) is not None:
+        sends = list(check.start(0.0))
+        while (at := check.get_timer()) is not None:
+            assert not check.done and at < 2.0
+            sends += check.handle_timer(at)
+        assert check.done and check.result is Mapping.UNKNOWN
+        asked.append([dest for _data, dest in sends])
+    assert asked == [3 * [SocketAddr(f"192.0.2.{n}", 3478), SocketAddr(f"192.0.2.{n}", 3479)] for n in (8, 9)]
+    assert world.prober.check_mapping(6) is None
 
 
 def test_a_server_without_a_second_port_is_not_asked_for_it() -> None:

@@ -64,6 +64,12 @@ MAJOR, MINOR = API_VERSION
         ((1,), "incompatible", "expected two numbers"),
         ((True, False), "incompatible", "expected two numbers"),
         (None, "incompatible", "declares no plugin API version"),
+        (((MAJOR - 1, 3), API_VERSION), "loaded", ""),
+        ((API_VERSION, (MAJOR + 3, 0)), "loaded", ""),
+        (((MAJOR, MINOR + 1), (MAJOR + 3, 0)), "incompatible", f"too new: written for plugin API {MAJOR}.{MINOR + 1}"),
+        (((MAJOR - 1, 0), (MAJOR - 1, 4)), "incompatible", f"too old: written for plugin API {MAJOR - 1}.4, this core"),
+        (((MAJOR + 1, 0), API_VERSION), "incompatible", "or two such versions"),
+        ((API_VERSION, 2), "incompatible", "expected two numbers"),
     ],
 )
 def test_api_versions(declared: object, state: str, words: str) -> None:
@@ -73,6 +79,17 @@ def test_api_versions(declared: object, state: str, words: str) -> None:
     host = load(installed("p", plugin))
     assert states(host) == {"p": state}
     assert words in host.infos[0].reason
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [((1, 0), "1.0"), (((1, 0), (2, 3)), "1.0 to 2.3"), ((9, 0), "9.0"), (None, ""), ("1.0", ""), (((1, 0),), "")],
+)
+def test_the_declared_api_is_shown(declared: object, shown: str) -> None:
+    """What a plugin says of its API is known of it, also where that is why it is left out."""
+    plugin = Plugin()
+    plugin.TOM_CONNECT_API = declared
+    assert load(installed("p", plugin)).infos[0].api == shown
 
 
 def test_application_needs_no_api_version() -> None:

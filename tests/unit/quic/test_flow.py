@@ -15,6 +15,8 @@ from tom_connect.exceptions import DatagramTooLargeError
 from tom_connect.quic.engine import Engine
 from tom_connect.quic.settings import MIB, TransportSettings
 
+pytestmark = pytest.mark.costly
+
 SMALL = TransportSettings(
     max_data=128 * 1024, max_data_limit=128 * 1024, max_stream_data=64 * 1024, max_stream_data_limit=64 * 1024
 )

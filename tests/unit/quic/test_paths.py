@@ -9,6 +9,8 @@ from tom_connect.quic.engine import Engine
 from tom_connect.quic.recovery import MAX_PROBE_INTERVAL
 from tom_connect.quic.settings import TransportSettings
 
+pytestmark = pytest.mark.costly
+
 
 def loaded(seed: int = 1, total: int = 20_000_000) -> tuple[Network, int]:
     """A transfer from client to server in full flow."""

@@ -10,6 +10,8 @@ from tests.unit.quic.pair import Network
 from tom_connect.quic.pmtu import HOLE_DELAY, MAX_PROBES, RAISE_DELAY, SEARCH_STEP, PathMtu
 from tom_connect.quic.settings import TransportSettings
 
+pytestmark = pytest.mark.costly
+
 
 def search(pmtu: PathMtu, carries: int, now: float = 0.0) -> float:
     """Answer probes as a path that carries `carries` bytes would, until none is due; the time then."""

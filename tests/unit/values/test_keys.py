@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tom_connect.exceptions import InvalidKeyError, TomError
-from tom_connect.keys import NodeId, SecretKey
+from tom_connect.keys import _LOW_ORDER_Y, NodeId, SecretKey, signature_of
 
 VECTORS = json.loads((pathlib.Path(__file__).parents[2] / "vectors" / "pkarr.json").read_text())["vectors"]
 P = 2**255 - 19
@@ -145,15 +145,38 @@ def test_any_bytes_are_a_key_or_refused(data: bytes) -> None:
         pass
 
 
+@given(st.binary(max_size=40) | st.integers(0, P + 18).map(lambda y: y.to_bytes(32, "little")), st.booleans())
+def test_a_signature_is_judged_without_a_node_id_as_with_one(key: bytes, zeros: bool) -> None:
+    """Bytes that are no key have no signatures: not on the curve, not canonical, or of low order."""
+    signature = bytes(64) if zeros else KEY.sign(b"m")
+    try:
+        expected = NodeId(key).verify(signature, b"m")
+    except InvalidKeyError:
+        expected = False
+    assert signature_of(key, signature, b"m") is expected
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("y", sorted(_LOW_ORDER_Y))
+def test_a_key_of_low_order_signs_nothing(y: int, sign: int) -> None:
+    """The signature that holds for any message under such a key (R the neutral element, S zero) is refused."""
+    key = bytearray(y.to_bytes(32, "little"))
+    key[31] |= sign
+    neutral = bytes([1]) + bytes(31)
+    assert not signature_of(bytes(key), neutral + bytes(32), b"anything")
+
+
 @given(seeds, st.binary(max_size=200), st.integers(0, 63), st.integers(1, 255))
 def test_signatures_bind_key_and_message(seed: bytes, message: bytes, at: int, flip: int) -> None:
     """A signature verifies; with one byte changed, another message, another key or length it does not."""
     key = SecretKey(seed)
     signature = key.sign(message)
     assert key.node_id.verify(signature, message)
+    assert signature_of(key.node_id.raw, signature, message)
     forged = bytearray(signature)
     forged[at] ^= flip
     assert not key.node_id.verify(bytes(forged), message)
+    assert not signature_of(key.node_id.raw, bytes(forged), message)
     assert not key.node_id.verify(signature, message + b"x")
     assert not key.node_id.verify(signature[:-1], message)
     other = SecretKey(bytes(b ^ 1 for b in seed))

@@ -22,6 +22,9 @@ MAX_AHEAD = 2 * 3600.0
 """Seconds that a record's timestamp may lie in the future, for wrong clocks; it prolongs a replay by as much."""
 LEGACY_DELAY = 0.3
 """Seconds by which the look-up of the legacy item comes later: the record is mostly there by then."""
+COLD = 16
+"""Nodes in the table with which a look-up or put may start far from its target and end there: it is done again once
+more are known."""
 _MAX_SEQ = 2**63 - 1
 
 
@@ -42,6 +45,11 @@ class DhtDiscovery(Discovery):
         """Close the node if nobody else uses it."""
         await self._service.release(self)
 
+    @property
+    def ready(self) -> bool:
+        """Whether we have joined the DHT: a look-up before that takes as long as joining does, or finds nobody."""
+        return self._service.is_running and self._service.node.knows_nodes()
+
     async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
         """Addresses from the node's signed record, and from the legacy item of older programs.
 
@@ -50,6 +58,7 @@ class DhtDiscovery(Discovery):
         node = self._service.node
         newest = -1
         refused: list[str] = []
+        known = node.table_size()
         async with await node.values() as stream:
             record = stream.add(node_id.raw)
             legacy_due = time.monotonic() + LEGACY_DELAY if self._service.config.read_legacy_item else None
@@ -59,7 +68,11 @@ class DhtDiscovery(Discovery):
                         item = await anext(stream)
                 except (TimeoutError, StopAsyncIteration):
                     if legacy_due is None:
-                        break
+                        if newest >= 0 or not await self._knows_more(known):
+                            break
+                        known = COLD
+                        record = stream.add(node_id.raw)
+                        continue
                     legacy_due = None
                     stream.add(node_id.raw, LEGACY_SALT)
                     continue
@@ -71,11 +84,20 @@ class DhtDiscovery(Discovery):
                 assert found.timestamp_us is not None
                 if found.timestamp_us > newest:
                     newest = found.timestamp_us
+                    for addr in found.addr.direct_addrs:
+                        self._service.exclude((addr.host, addr.port))
                     yield found
             if newest < 0 and refused:
                 raise DiscoveryError(f"the DHT holds no usable record: {refused[-1]}")
             if newest < 0 and not any(operation.replies for operation in stream.operations):
                 raise DiscoveryError(str(node.unreachable(record)))
+
+    async def _knows_more(self, known: int) -> bool:
+        """Whether a look-up that began with few nodes has more to begin with now, once the node has joined."""
+        if known >= COLD:
+            return False
+        await self._service.node.bootstrap()
+        return self._service.node.table_size() > known
 
     def _read(self, node_id: NodeId, item: MutableItem) -> FoundAddr:
         """Raises RecordError for what is unreadable, too old or too far in the future."""
@@ -132,7 +154,7 @@ class DhtPublisher(Publisher):
                 await self._publish_legacy(record)
             except (NetworkError, DhtError) as exc:
                 self._service.ctx.logger.warning("the legacy item was not published: %s", exc)
-        return PublishReport(self.name, stored)
+        return PublishReport(self.name, stored, enough=stored >= self._service.config.quorum)
 
     async def _publish_record(self, record: SignedRecord) -> int:
         try:
@@ -155,7 +177,14 @@ class DhtPublisher(Publisher):
             seq=record.timestamp_us,
             signature=record.signature,
         )
-        return (await self._service.node.put(item)).acknowledged
+        node = self._service.node
+        known = node.table_size()
+        stored = (await node.put(item)).acknowledged
+        if stored < self._service.config.quorum:
+            await node.bootstrap()
+            if node.table_size() > known:
+                stored = max(stored, (await node.put(item)).acknowledged)
+        return stored
 
     async def _publish_legacy(self, record: SignedRecord) -> None:
         seq = max(record.timestamp_us // 1000, self._service.last_published(LEGACY_SALT) + 1)

@@ -8,13 +8,15 @@ import re
 import socket
 import threading
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 
-from .core import Address
+if TYPE_CHECKING:
+    from .core import Address
 
 DEFAULT_BOOTSTRAP = (
     "router.bittorrent.com:6881",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
 from tom_connect.addr import SocketAddr
-from tom_connect.config import as_tuple, is_flag
+from tom_connect.config import as_tuple, is_flag, seconds_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 
 from .bootstrap import DEFAULT_BOOTSTRAP, BootstrapNode, parse_bootstrap
-from .core import DhtConfig as CoreConfig
-from .core import Mode
+
+if TYPE_CHECKING:
+    from .core import DhtConfig as CoreConfig
 
 Server = Literal["auto", "on", "off"]
-SERVER_MODES: dict[str, Mode] = {"auto": Mode.ADAPTIVE, "on": Mode.SERVER, "off": Mode.CLIENT}
+MAX_QUORUM = 8
+"""Nodes that an item is stored at (BEP 44), as the core has it."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -33,8 +35,8 @@ def _bootstrap(_self: object, field: attrs.Attribute[Any], value: object) -> Non
 
 
 def _server(_self: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value not in SERVER_MODES:
-        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected one of {', '.join(SERVER_MODES)}")
+    if value not in get_args(Server):
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected one of {', '.join(get_args(Server))}")
 
 
 def _range(low: int, high: int) -> Any:
@@ -89,7 +91,7 @@ class DhtConfig:
     )
     quorum: int = attrs.field(
         default=6,
-        validator=_range(1, CoreConfig().replicas),
+        validator=_range(1, MAX_QUORUM),
         metadata=_help("nodes that must have stored a record before it counts as published"),
     )
     read_legacy_item: bool = attrs.field(
@@ -101,6 +103,16 @@ class DhtConfig:
         default=False,
         validator=is_flag,
         metadata=_help("also publish the JSON item that older ToM programs read"),
+    )
+    rendezvous: bool = attrs.field(
+        default=True,
+        validator=is_flag,
+        metadata=_help("be called, and call others, through the DHT where no path leads yet"),
+    )
+    rendezvous_poll: float = attrs.field(
+        default=1.1,
+        validator=seconds_between(0.1, 600.0),
+        metadata=_help("seconds between two polls for calls: callers wait half as long, each poll is two packets"),
     )
     ipv4: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv4 DHT"))
     ipv6: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv6 DHT"))
@@ -127,5 +139,8 @@ class DhtConfig:
 
     def core_config(self, server: Server | None = None) -> CoreConfig:
         """The settings of the node's core; `server` overrides the option."""
-        mode = SERVER_MODES[server or self.server]
-        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=mode, quorum=self.quorum)
+        from .core import DhtConfig as CoreConfig  # whoever reads options needs no DHT
+        from .core import Mode
+
+        modes: dict[Server, Mode] = {"auto": Mode.ADAPTIVE, "on": Mode.SERVER, "off": Mode.CLIENT}
+        return CoreConfig(ipv4=self.ipv4, ipv6=self.ipv6, mode=modes[server or self.server], quorum=self.quorum)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import pathlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -14,10 +13,9 @@ import pytest
 import pytest_asyncio
 
 from tom_connect.abc import PluginContext
-from tom_connect.addr import NodeAddr, SocketAddr
+from tom_connect.addr import SocketAddr
 from tom_connect.keys import SecretKey
-from tom_connect.signing import NodeSigner
-from tom_connect.watch import Watch
+from tom_connect.testing.plugincontext import plugin_context
 from tom_dht_mainline import CoreConfig, DhtNode, UdpTransport
 from tom_dht_mainline.config import DhtConfig
 from tom_dht_mainline.testing import Testnet
@@ -104,25 +102,10 @@ class Lender:
         data_dir: pathlib.Path | None = None,
         clock: FakeClock | None = None,
     ) -> PluginContext:
-        key = key or SecretKey.generate()
-
-        def create_task(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-            return asyncio.get_running_loop().create_task(coroutine, name=name)
-
-        return PluginContext(
-            node_id=key.node_id,
-            signer=NodeSigner(key),
-            config=config,
-            clock=clock or FakeClock(),
-            logger=logging.getLogger("tom_connect.plugin.dht"),
-            local_addrs=Watch(NodeAddr(key.node_id)),
-            socket=self.socket,
-            data_dir=data_dir,
-            allow_local=True,
-            create_task=create_task,
-            report_external_addr=self.external.append,
-            shared={},
+        ctx = plugin_context(
+            config, key=key, clock=clock or FakeClock(), socket=self.socket, data_dir=data_dir, name="dht"
         )
+        return attrs.evolve(ctx, report_external_addr=self.external.append)
 
 
 @pytest_asyncio.fixture

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from tom_connect import SecretKey
 from tom_dht_mainline import DhtNode
 from tom_dht_mainline.core import Family
 from tom_dht_mainline.testing import Testnet
+
+pytestmark = pytest.mark.costly
 
 
 async def test_put_of_a_node_that_has_just_joined_reaches_the_closest_nodes() -> None:

@@ -8,20 +8,21 @@ import pathlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from tom_connect.abc import Discovery, FoundAddr, PluginContext, PluginObject, Publisher
+from tom_connect.abc import Discovery, FoundAddr, PluginContext, Publisher
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.exceptions import DiscoveryError
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.plugins import InstalledPlugin, PluginCatalog, PluginHost
 from tom_connect.record import LEGACY_SALT, LegacyItem, sign_record
-from tom_dht_mainline import DhtNode, DhtUnreachableError, plugin
-from tom_dht_mainline.config import DhtConfig
-from tom_dht_mainline.plugin import DhtDatagrams
+from tom_connect.testing.plugincontext import LentContext
+from tom_dht_mainline import CoreConfig, DhtNode, DhtUnreachableError, plugin
+from tom_dht_mainline.config import MAX_QUORUM, DhtConfig
+from tom_dht_mainline.deferred import DeferredDatagrams, DeferredDiscovery, DeferredPublisher
 from tom_dht_mainline.service import DhtService
 from tom_dht_mainline.testing import Testnet
 
@@ -31,17 +32,18 @@ Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class Running:
-    """The plugin's objects of one endpoint, started, as the endpoint would hold them."""
+    """The plugin's objects of one endpoint, started, as the endpoint would hold them; `wait`: and loaded."""
 
-    def __init__(self, ctx: PluginContext) -> None:
+    def __init__(self, ctx: PluginContext, *, wait: bool = True) -> None:
         self.ctx = ctx
-        self.discovery = plugin.tom_discovery(ctx)
-        self.publisher = plugin.tom_publisher(ctx)
-        self.datagrams = plugin.tom_datagram_protocol(ctx)
+        self._wait = wait
+        self.discovery = cast(DeferredDiscovery, plugin.tom_discovery(ctx))
+        self.publisher = cast(DeferredPublisher, plugin.tom_publisher(ctx))
+        self.datagrams = cast(DeferredDatagrams | None, plugin.tom_datagram_protocol(ctx))
         self.service = DhtService.of(ctx)
 
     @property
-    def objects(self) -> list[PluginObject]:
+    def objects(self) -> list[DeferredDiscovery | DeferredPublisher | DeferredDatagrams]:
         return [obj for obj in (self.discovery, self.publisher, self.datagrams) if obj is not None]
 
     async def __aenter__(self) -> Running:
@@ -49,6 +51,8 @@ class Running:
             self.ctx.socket.protocols.append(self.datagrams)  # type: ignore[attr-defined]
         for obj in self.objects:
             await obj.start()
+        for obj in self.objects if self._wait else ():
+            await obj.deferred.loaded()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -88,6 +92,18 @@ async def test_a_published_record_is_found(net: Testnet, lend: Lend, own_socket:
     async with Running(lend(_config(net))) as bob:
         assert await _resolve(bob.discovery, key.node_id) == found
         assert await _resolve(bob.discovery, SecretKey.generate().node_id) == []
+
+
+async def test_it_is_ready_once_it_has_joined(net: Testnet, lend: Lend) -> None:
+    """While nobody is in the routing table, later sources are not to wait for the DHT; from joining on they are."""
+    running = Running(lend(_config(net)))
+    assert not running.discovery.ready
+    async with running as alice:
+        await alice.service.node.bootstrap()
+        assert alice.discovery.ready
+    assert not running.discovery.ready
+    async with Running(lend(_config(net, bootstrap=("none",)))) as alone:
+        assert not alone.discovery.ready
 
 
 async def test_the_shared_socket_carries_the_dht_and_learns_its_address(
@@ -131,6 +147,49 @@ async def test_one_node_serves_all_objects_of_an_endpoint(net: Testnet, lend: Le
     await running.discovery.aclose()
     assert not service.is_running
     await running.discovery.aclose()
+
+
+async def test_with_the_endpoints_socket_nobody_waits_for_the_dht(net: Testnet, lend: Any) -> None:
+    """Starting the objects loads nothing; they work when it is done, and what comes before is dropped."""
+    async with Running(lend(_config(net, own_socket=False)), wait=False) as alice:
+        assert not alice.service.is_running
+        assert alice.datagrams is not None
+        alice.datagrams.datagrams_received([(b"d1:", SocketAddr("127.0.0.1", 1))])
+        assert await _resolve(alice.discovery, SecretKey.generate().node_id) == []
+        assert alice.service.is_running
+    assert not alice.service.is_running
+
+
+async def test_one_that_is_closed_while_it_loads_leaves_nothing(net: Testnet, lend: Lend) -> None:
+    """Closing in the same moment as starting: no node is left running, and asking is an error, not a hang."""
+    async with Running(lend(_config(net, own_socket=False)), wait=False) as alice:
+        pass
+    assert not alice.service.is_running
+    with pytest.raises(asyncio.CancelledError):
+        await alice.discovery.deferred.loaded()
+
+
+async def test_a_dht_that_can_not_be_loaded_is_reported(
+    net: Testnet, lend: Lend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged installation: the endpoint's task fails with the reason, and so does whoever asks."""
+
+    def damaged() -> None:
+        raise ImportError("no module named 'gone'")
+
+    monkeypatch.setattr("tom_dht_mainline.deferred._import", damaged)
+    ctx = lend(_config(net, own_socket=False))
+    assert isinstance(ctx, LentContext)
+    async with Running(ctx, wait=False) as alice:
+        with pytest.raises(ImportError, match="gone"):
+            await _resolve(alice.discovery, SecretKey.generate().node_id)
+        await asyncio.gather(*ctx.tasks)
+    assert [str(error) for error in ctx.failures] == 3 * ["no module named 'gone'"]
+
+
+def test_the_quorum_is_bounded_as_the_core_has_it() -> None:
+    """The options know the core's number of replicas without importing it."""
+    assert CoreConfig().replicas == MAX_QUORUM
 
 
 async def test_a_failed_start_is_told_to_each_object_and_leaves_nothing(net: Testnet, lend: Lend) -> None:
@@ -286,9 +345,7 @@ async def test_damaged_state_does_not_stop_the_start(
 
 def test_only_krpc_is_claimed(lend: Lend) -> None:
     """The DHT takes `d`, a digit, `:`; QUIC, STUN, disco and fragments of KRPC stay with others (RFC 7983)."""
-    service = DhtService.of(lend(DhtConfig()))
-    assert service.shared_transport is not None
-    datagrams = DhtDatagrams(service, service.shared_transport)
+    datagrams = DeferredDatagrams(lend(DhtConfig()))
     for head in (b"d1:ad2:id", b"d2:ip6:ab", b"d1:"):
         assert datagrams.claims(head)
     for head in (b"", b"d", b"d1", b"de", b"dx:", b"d12:", b"l1:a", b"\x00\x01\x00\x00", b"\x40abc", b"\xc3\x00\x00"):
@@ -318,7 +375,7 @@ def test_the_host_accepts_the_plugin() -> None:
     assert (info.state, info.reason) == ("loaded", "")
     assert set(info.hooks) == {
         "tom_cli_commands", "tom_datagram_protocol", "tom_diagnostics", "tom_discovery", "tom_publisher",
-        "tom_register_config",
+        "tom_register_config", "tom_rendezvous", "tom_topic_directory",
     }  # fmt: skip
     assert host.config_classes == {"dht": DhtConfig}
     assert list(host.commands(reserved={})) == ["dht"]

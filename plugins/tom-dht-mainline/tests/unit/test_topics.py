@@ -14,17 +14,17 @@ from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import NetworkError
 from tom_dht_mainline import plugin
 from tom_dht_mainline.config import DhtConfig
+from tom_dht_mainline.deferred import DeferredTopics
 from tom_dht_mainline.testing import Testnet
-from tom_dht_mainline.topics import DhtTopics
 
 Lend = Callable[..., PluginContext]
 TOPIC = hashlib.sha1(b"a topic").digest()
 
 
-def _topics(lend: Lend, *bootstrap: str, **options: Any) -> DhtTopics:
+def _topics(lend: Lend, *bootstrap: str, **options: Any) -> DeferredTopics:
     config = DhtConfig(**{"bootstrap": bootstrap, "ipv6": False, "own_socket": True, "host": "127.0.0.1"} | options)
     made = plugin.tom_topic_directory(lend(config))
-    assert isinstance(made, DhtTopics)
+    assert isinstance(made, DeferredTopics)
     return made
 
 
@@ -36,7 +36,7 @@ async def test_who_announces_is_found(net: Testnet, lend: Lend) -> None:
         await directory.start()
         try:
             assert await directory.announce(TOPIC, port) >= 6
-            own = directory._service.node.local_addrs[0]
+            own = (await directory.deferred.loaded())._service.node.local_addrs[0]
             announced.append(SocketAddr("127.0.0.1", port or own.port))
             found = [addr async for addr in directory.find(TOPIC)]
             assert sorted(found) == sorted(announced)

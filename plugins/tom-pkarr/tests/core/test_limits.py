@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tom_pkarr.core.limits import RateLimit, client_host, source_prefix
+from tom_pkarr.core.limits import RateLimit, client_host
 
 
 def test_a_burst_then_the_rate() -> None:
@@ -38,21 +37,6 @@ def test_the_table_is_bounded() -> None:
     for number in range(1000):
         limit.take(str(number), 0.0)
     assert len(limit) == 100
-
-
-@pytest.mark.parametrize(
-    ("host", "prefix"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:23ff::1", "2001:db8:1:2300::/56"),
-        ("fe80::1%eth0", "fe80::/56"),
-        ("nonsense", ""),
-    ],
-)
-def test_sources(host: str, prefix: str) -> None:
-    """An IPv4 address and an IPv6 /56 are one source each."""
-    assert source_prefix(host) == prefix
 
 
 def test_who_is_behind_a_proxy() -> None:

@@ -26,9 +26,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tom_connect.abc import FoundAddr
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.exceptions import DiscoveryError
 from tom_connect.keys import SecretKey
+from tom_connect.record import SignedRecord
+from tom_connect.testing.conformance import check_discovery
+from tom_connect.testing.plugincontext import LentContext, plugin_context
+from tom_pkarr.dns import plugin
 from tom_pkarr.dns.config import DnsConfig
 from tom_pkarr.dns.discovery import DnsDiscovery
 
@@ -394,3 +398,28 @@ async def test_dns_over_https(lend: Any, clock: Any, tmp_path: Path) -> None:
                 assert words in await failure(discovery)
     finally:
         await runner.cleanup()
+
+
+async def test_discovery_keeps_its_contract(name_server: Any) -> None:
+    """With a name server that holds a zone, everything that the core relies on holds; what it gives is not signed."""
+    zone: dict[str, NodeAddr] = {}
+
+    async def publish(record: SignedRecord) -> None:
+        zone[record.node_id.z32()] = record.addr
+
+    def respond(query: dns.message.Message) -> list[bytes]:
+        addr = zone.get(query.question[0].name.labels[1].decode())
+        return [answered(query, *(f"addr={direct}" for direct in addr.direct_addrs) if addr else ())]
+
+    server = await name_server(respond)
+
+    def context(servers: tuple[str, ...], timeout: float = 10.0) -> LentContext:
+        return plugin_context(DnsConfig(origins=(ORIGIN,), servers=servers, timeout=timeout), name="dns")
+
+    await check_discovery(
+        plugin.tom_discovery,
+        publish=publish,
+        context=lambda: context((str(server.addr),)),
+        unreachable=lambda: context(("127.0.0.1:9",), 0.5),
+        signed=False,
+    )

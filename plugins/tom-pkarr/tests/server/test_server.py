@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import aiohttp
@@ -187,13 +189,13 @@ def test_wrong_options(fields: dict[str, Any]) -> None:
 def test_options_of_the_command_line() -> None:
     """The command line counts over the configuration; `--dev` over defaults alone; errors name the option."""
     base = PkarrServerConfig(max_packets=7, keep=100.0)
-    given = {"pkarr_keep": "3600", "pkarr_listen": ("127.0.0.1:1",), "pkarr_store": "/tmp/x"}
+    given = {"pkarr_server_keep": "3600", "pkarr_server_listen": ("127.0.0.1:1",), "pkarr_server_store": "/tmp/x"}
     config = configured(base, given, dev=False, is_default=lambda name: False)
     assert (config.max_packets, config.keep, config.listen, config.dht) == (7, 3600.0, ("127.0.0.1:1",), "auto")
     config = configured(base, {}, dev=True, is_default=lambda name: True)
     assert (config.listen, config.dht) == (("127.0.0.1:6882",), "off")
     with pytest.raises(ConfigError, match="--keep"):
-        configured(base, {"pkarr_keep": "long"}, dev=False, is_default=lambda name: True)
+        configured(base, {"pkarr_server_keep": "long"}, dev=False, is_default=lambda name: True)
 
 
 @pytest.mark.slow
@@ -216,3 +218,36 @@ def test_the_command_serves_until_interrupted(tmp_path: pathlib.Path) -> None:
             _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
     assert (tmp_path / "packets").exists()
+
+
+@pytest.mark.slow
+async def test_what_was_answered_for_outlives_a_killed_process(run: Any, tmp_path: pathlib.Path) -> None:
+    """A relay that is killed in the moment of its 204 answers has every packet that it answered for in its file."""
+    environ = {**os.environ, "HOME": str(tmp_path), "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "tom_connect", "pkarr", "serve", "--json", "--dev", "--listen", "127.0.0.1:0"]
+    command += ["--store", str(tmp_path / "packets"), "--put-rate", "0"]
+    keys = [SecretKey.generate() for _ in range(200)]
+    stored: list[str] = []
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=nothing, env=environ)
+    try:
+        assert process.stdout is not None
+        url = json.loads(await process.stdout.readline())["url"]
+
+        async def put(http: aiohttp.ClientSession, key: SecretKey) -> None:
+            body = sign_record(key, NodeAddr(key.node_id, direct_addrs=("192.0.2.1:1",)), time.time_ns() // 1000)
+            async with http.put(f"{url}/{key.node_id.z32()}", data=body.relay_payload()) as response:
+                assert response.status == 204
+                stored.append(key.node_id.z32())
+                if len(stored) == len(keys) // 2:
+                    process.kill()
+
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WAIT)) as http:
+            await asyncio.gather(*(put(http, key) for key in keys), return_exceptions=True)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    assert len(stored) >= len(keys) // 2
+    async with run(store=tmp_path / "packets") as relay:
+        assert [await status(relay, z32) for z32 in stored] == [200] * len(stored)

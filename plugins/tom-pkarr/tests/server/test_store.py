@@ -16,9 +16,9 @@ from tom_connect.addr import NodeAddr
 from tom_connect.keys import SecretKey
 from tom_connect.record import sign_record
 from tom_pkarr.core.rules import Conditions, Packet, Verdict, judge
-from tom_pkarr.errors import PkarrServerError, StoreBusyError, StoreError
+from tom_pkarr.errors import PkarrServerError, PutError, StoreBusyError, StoreError
 from tom_pkarr.server import PkarrRelay
-from tom_pkarr.server.shelf import MAX_WAITING, HotPackets
+from tom_pkarr.server.shelf import MAX_WAITING, HotPackets, Submission
 from tom_pkarr.server.store import ROW_OVERHEAD, Kept, PacketStore, PutOrder
 
 NOW = 1_700_000_000.0
@@ -223,6 +223,26 @@ async def test_memory_follows_the_store_when_nobody_waits(relay: PkarrRelay) -> 
     assert held is not None and held.packet == new
     kept = relay.hot.get(z32, 0.0)
     assert kept is not None and kept.packet == new
+
+
+async def test_bad_packets_among_good_ones_take_nothing_with_them(relay: PkarrRelay) -> None:
+    """Those that come together are verified together; each good one is stored and each bad one has its own reason."""
+    keys = [SecretKey.generate() for _ in range(40)]
+    packets = [packet(key, relay.wall()) for key in keys]
+    bodies = [p.payload if n % 3 else bytes([p.payload[0] ^ 1]) + p.payload[1:] for n, p in enumerate(packets)]
+    orders = [
+        Submission(p.key, key.node_id.z32(), body, Conditions(), False)
+        for key, p, body in zip(keys, packets, bodies, strict=True)
+    ]
+    outcomes = await asyncio.gather(*map(relay.shelf.put, orders), return_exceptions=True)
+    for number, (each, outcome) in enumerate(zip(packets, outcomes, strict=True)):
+        if number % 3:
+            assert isinstance(outcome, tuple)
+            assert (outcome[0], outcome[1] and outcome[1].packet) == (Verdict.STORED, each)
+        else:
+            assert isinstance(outcome, PutError)
+            assert (outcome.status, outcome.kind) == (400, "signature")
+    assert relay.store.packets == sum(1 for number in range(40) if number % 3)
 
 
 def test_renewing_takes_no_newer_packet_away() -> None:

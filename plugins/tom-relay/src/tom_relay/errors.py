@@ -40,5 +40,9 @@ class RelayDeniedError(RelayError, NetworkError):
         self.reason = reason
 
 
+class RelayUnreachableError(RelayError):
+    """No connection to a relay could be opened; the message says why."""
+
+
 class RelayServerError(RelayError, LocalError):
     """The server can't run as it is configured: a taken port, an unreadable certificate, a broken statistics file."""

@@ -15,6 +15,8 @@ import pytest
 from .meeting import at_relay, meet
 from .test_endpoints import SLACK, Flow
 
+pytestmark = pytest.mark.costly
+
 
 @contextlib.asynccontextmanager
 async def relay_process(port: int = 0) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:

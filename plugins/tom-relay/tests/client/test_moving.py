@@ -24,15 +24,17 @@ async def test_a_connection_from_an_address_that_is_gone(relay: RelayServer, mon
     long; one whose address is still there stays."""
     async with at_relay(relay.url) as endpoint:
         connection = connection_of(endpoint)
-        carrier = connection._carrier
-        assert carrier is not None and not carrier.address_is_gone()
+        assert connection._leg is not None
+        carrier = connection._leg.carrier
+        assert not carrier.address_is_gone()
         endpoint.network_changed()
         await asyncio.sleep(0)
-        assert connection._carrier is carrier
+        assert connection._leg.carrier is carrier
         monkeypatch.setattr(carrier, "address_is_gone", lambda: True)
         connection._backoff.next = lambda *, wanted: 1000.0  # type: ignore[method-assign]
         endpoint.network_changed()
-        await until(lambda: connection.connected and connection._carrier is not carrier)
+        await until(lambda: connection._leg is not None and connection._leg.carrier is not carrier)
+        await until(lambda: connection.connected)
 
 
 async def test_an_attempt_of_the_old_network_is_begun_anew() -> None:

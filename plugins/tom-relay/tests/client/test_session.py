@@ -7,7 +7,19 @@ import ipaddress
 import pytest
 
 from tom_connect import SecretKey
-from tom_relay.client.session import MAX_QUESTIONS, Attested, Gone, Registered, RelayLostError, RelaySession, Told
+from tom_relay.client.session import (
+    ASK_AFTER,
+    DOUBT_AFTER,
+    MAX_QUESTIONS,
+    TRAFFIC_TIMEOUT,
+    USUAL,
+    Attested,
+    Gone,
+    Registered,
+    RelayLostError,
+    RelaySession,
+    Told,
+)
 from tom_relay.errors import RelayDeniedError, WireError
 from tom_relay.wire import (
     AskAddress,
@@ -178,3 +190,58 @@ def test_check_asks_at_once() -> None:
     session = registered()
     session.check(5.0)
     assert lost_at(session, 5.0) <= 6.0
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_late_answer_raises_doubt_before_the_relay_is_given_up(idle: bool) -> None:
+    """Soon under traffic, later where nothing is sent; anything that comes ends the doubt."""
+    session = registered()
+    if not idle:
+        session.sent(5.0)
+    asked = 5.0 + ASK_AFTER if not idle else 0.03 + USUAL.every
+    session.tick(asked)
+    assert session.outbox and not session.doubtful
+    due = session.next_due()
+    assert due == pytest.approx(asked + DOUBT_AFTER[idle])
+    session.tick(due)
+    assert session.doubtful
+    assert session.next_due() == pytest.approx(asked + (USUAL.timeout if idle else TRAFFIC_TIMEOUT))
+    session.receive(encode(ReceivedDatagrams(bytes(32), b"x"), session.dialect), due + 0.1)
+    assert not session.doubtful
+    assert session.next_due() > due + 10
+
+
+def test_a_far_relay_is_given_three_round_trips_before_it_is_doubted() -> None:
+    """What takes long each time is no sign of death."""
+    session = RelaySession(Dialect.IROH_V2, KEY.node_id, KEY.sign, 0.0)
+    server = ServerHandshake(Dialect.IROH_V2, bytes(16))
+    session.receive(server.challenge(), 0.0)
+    assert server.authenticate(session.outbox.pop()) == KEY.node_id
+    session.receive(server.confirm(), 0.0)
+    answer(session, 0.2)
+    session.sent(1.0)
+    session.tick(1.0 + ASK_AFTER)
+    assert session.next_due() == pytest.approx(1.0 + ASK_AFTER + 0.6)
+
+
+def test_doubt_is_not_raised_by_a_stall_of_our_own() -> None:
+    """A timer that is seconds late lets what has arrived be read first, once."""
+    session = registered()
+    session.sent(1.0)
+    session.tick(1.0 + ASK_AFTER)
+    session.tick(30.0)
+    assert not session.doubtful
+    session.tick(session.next_due())
+    assert session.doubtful
+
+
+def test_a_change_of_network_raises_doubt_at_once() -> None:
+    """Until the relay answers; before the handshake is done there is nothing to doubt."""
+    session = RelaySession(Dialect.IROH_V2, KEY.node_id, KEY.sign, 0.0)
+    session.check(0.0)
+    assert not session.doubtful
+    session = registered()
+    session.check(5.0)
+    assert session.doubtful
+    answer(session, 5.05)
+    assert not session.doubtful

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tom_signaling_legacy.core.hub import HubLimits, SignalingClient, SignalingHub
+from tom_signaling_legacy.core.hub import SignalingClient, SignalingHub
+from tom_signaling_legacy.core.limits import HubLimits
 
 ALICE, BOB, CAROL = "a" * 64, "b" * 64, "c" * 64
 FREE = HubLimits(message_rate=0, broadcast_rate=0)

@@ -18,7 +18,8 @@ from tom_connect.keys import SecretKey
 from tom_connect.record import SignedRecord, sign_packet, sign_record
 from tom_signaling_legacy.core.backoff import LONGEST, Backoff
 from tom_signaling_legacy.core.exchange import Answer, Request, read_payload
-from tom_signaling_legacy.core.hub import HubLimits, SignalingClient, SignalingHub
+from tom_signaling_legacy.core.hub import SignalingClient, SignalingHub
+from tom_signaling_legacy.core.limits import HubLimits
 from tom_signaling_legacy.core.session import MAX_OUTGOING, ClientSession, Event, Resolved, Unusable
 
 WALL = 1_700_000_000.0

@@ -37,6 +37,41 @@ async def test_health_and_unknown_paths(server: SignalingServer) -> None:
             assert response.status == 404
 
 
+async def test_metrics_count_and_name_nobody(server: SignalingServer, connect: Any) -> None:
+    """GET /metrics tells Prometheus who is there, what was said and what became of it, without any node's id."""
+    alice, bob = await connect(server.url), await connect(server.url)
+    await alice.register(ALICE)
+    await bob.register(BOB)
+    for payload in ("sdp", {"type": "tom-record-request", "id": "7"}):
+        await alice.say({"type": "signal", "from": ALICE, "to": BOB, "payload": payload})
+        await bob.hear("signal")
+    await alice.say("null")
+    await alice.say("{")
+    await alice.hear("error")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WAIT)) as http:
+        async with http.get(http_url(server) + "/metrics") as response:
+            assert (response.status, response.content_type) == (200, "text/plain")
+            text = await response.text()
+        async with http.post(http_url(server) + "/metrics") as response:
+            assert response.status == 404
+    told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    for name, value in {
+        "nodes": 2,
+        "clients": 2,
+        "connections": 3,
+        'messages_total{type="register"}': 2,
+        'messages_total{type="signal"}': 2,
+        'messages_total{type="ignored"}': 1,
+        'messages_total{type="invalid"}': 1,
+        'passed_on_total{payload="other"}': 1,
+        'passed_on_total{payload="record"}': 1,
+        'seen_connections_total{outcome="accepted"}': 3,
+    }.items():
+        assert float(told[f"tom_signaling_{name}"]) == value, name
+    assert float(told["tom_signaling_start_time_seconds"]) > 1.7e9
+    assert ALICE not in text
+
+
 async def test_any_path_takes_websockets(server: SignalingServer, connect: Any) -> None:
     """Clients connect at any path, hear of each other, and pass signals on, as text or as binary messages."""
     alice, bob = await connect(server.url), await connect(server.url + "/any/path?and=query")
@@ -98,7 +133,7 @@ async def test_a_slow_reader_is_ended_and_others_are_served(run: Any, connect: A
         await alice.register(ALICE)
         signal_to_bob = {"type": "signal", "from": ALICE, "to": BOB, "payload": "x" * 60_000}
         async with asyncio.timeout(WAIT):
-            while not server.hub.counts["ended: slow"]:
+            while not server.hub.ended["slow"]:
                 await alice.say(signal_to_bob)
         assert (await alice.hear("presence"))["action"] == "leave"
         assert len((await alice.register(ALICE))["participants"]) == 1
@@ -198,7 +233,7 @@ def test_port_is_kept_beside_our_options() -> None:
     assert listening("8080") == ("0.0.0.0:8080", "[::]:8080")
     assert listening("8080", dev=True) == ("127.0.0.1:3001",)
     assert listening("8080", is_default=False) == base.listen
-    assert listening("8080", signaling_listen=("127.0.0.1:1",)) == ("127.0.0.1:1",)
+    assert listening("8080", signaling_server_listen=("127.0.0.1:1",)) == ("127.0.0.1:1",)
     for wrong in ("x", "-1", "70000", "80 ", "٣"):
         with pytest.raises(ConfigError, match="environment PORT"):
             listening(wrong)

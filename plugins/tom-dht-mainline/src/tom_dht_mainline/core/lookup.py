@@ -200,7 +200,7 @@ class Lookup:
         distance = as_int(node_id) ^ self._target
         if len(self._order) >= _MAX_CANDIDATES and distance >= self._order[-1].distance:
             return None
-        if self._items and len(self._order) >= self.width and context.lacks_items(address, now):
+        if self._items and context.lacks_items(address, now) and not self._leads_on(distance):
             return None
         if not context.may_query(self.state, address, named_by):
             return None
@@ -220,6 +220,11 @@ class Lookup:
         if len(self._order) > _MAX_CANDIDATES and self._order[-1].progress is Progress.NEW:
             del self._by_id[self._order.pop().node_id]
         return candidate
+
+    def _leads_on(self, distance: int) -> bool:
+        """Whether a node that can't do what we look for may still name nodes that count: none of ours is so near."""
+        answered = self.answered()
+        return len(answered) < self.width or distance < answered[self.width - 1].distance
 
     @property
     def is_starving(self) -> bool:
@@ -402,7 +407,7 @@ class Lookup:
                 # A bootstrap node that can't do this may still name others.
                 self._seeds_in_flight += 1
                 self._send_plain_seed(query.address, now)
-        elif error.code == METHOD_UNKNOWN and not candidate.plain and len(self.answered()) < 3:
+        elif error.code == METHOD_UNKNOWN and not candidate.plain and self._leads_on(candidate.distance):
             candidate.plain = True
             self._ask(candidate, now)
         else:

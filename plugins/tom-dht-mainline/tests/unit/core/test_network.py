@@ -25,6 +25,8 @@ from tom_dht_mainline.core import (
 
 from .fakenet import FakeNet, Host, Link, swarm
 
+pytestmark = pytest.mark.costly
+
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tom_dht_mainline.core import Family, Finished, MutableItem, PutOutcome, Stored
 
 from .fakenet import FakeNet, swarm
+
+pytestmark = pytest.mark.costly
 
 
 def test_silent_nodes_are_replaced_behind_the_quorum() -> None:

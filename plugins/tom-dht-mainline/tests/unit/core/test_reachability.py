@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tom_dht_mainline.core import DhtConfig, ExternalAddressChanged, Family, Mode, ModeChanged, NodeIdChanged
 from tom_dht_mainline.core.nodeid import matches_ip
 
 from .fakenet import FakeNet, Host, swarm
+
+pytestmark = pytest.mark.costly
 
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 

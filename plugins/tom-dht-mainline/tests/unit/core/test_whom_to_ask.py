@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tom_dht_mainline.core import Address, DhtConfig, MutableItem, PutOperation
 
 from .fakenet import FakeNet, Host, Link, swarm
 from .test_network import join, new_item
+
+pytestmark = pytest.mark.costly
 
 
 def _warm_get(net: FakeNet, hosts: list[Host]) -> tuple[int, float]:

@@ -6,7 +6,6 @@ from tom_connect.abc import Diagnostics, Discovery, PluginContext, Publisher
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import ConfigRegistry
 from tom_pkarr.client.config import SECTION, PkarrConfig
-from tom_pkarr.client.service import LiveDiagnostics, PkarrService
 
 TOM_CONNECT_API = (1, 0)
 
@@ -20,27 +19,34 @@ def tom_register_config(registry: ConfigRegistry) -> None:
 @hookimpl
 def tom_discovery(ctx: PluginContext) -> Discovery | None:
     """Find nodes at Pkarr relays, if any is configured."""
-    service = PkarrService.of(ctx)
-    if not service.config.relays:
+    if not _config(ctx).relays:
         return None
     from tom_pkarr.client.discovery import PkarrDiscovery
+    from tom_pkarr.client.service import PkarrService
 
-    return PkarrDiscovery(service)
+    return PkarrDiscovery(PkarrService.of(ctx))
 
 
 @hookimpl
 def tom_publisher(ctx: PluginContext) -> Publisher | None:
     """Publish our address at Pkarr relays, if any is configured."""
-    service = PkarrService.of(ctx)
-    if not service.config.relays or not service.config.publish:
+    if not _config(ctx).relays or not _config(ctx).publish:
         return None
     from tom_pkarr.client.publisher import PkarrPublisher
+    from tom_pkarr.client.service import PkarrService
 
-    return PkarrPublisher(service)
+    return PkarrPublisher(PkarrService.of(ctx))
 
 
 @hookimpl
 def tom_diagnostics(ctx: PluginContext) -> Diagnostics | None:
     """How each relay does."""
-    service = PkarrService.of(ctx)
-    return LiveDiagnostics(service) if service.config.relays else None
+    if not _config(ctx).relays:
+        return None
+    from tom_pkarr.client.service import LiveDiagnostics, PkarrService
+
+    return LiveDiagnostics(PkarrService.of(ctx))
+
+
+def _config(ctx: PluginContext) -> PkarrConfig:
+    return ctx.config if isinstance(ctx.config, PkarrConfig) else PkarrConfig()

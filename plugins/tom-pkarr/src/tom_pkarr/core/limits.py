@@ -10,21 +10,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PREFIXES = 65_536
 """Prefixes of which the rate is known: about 16 MiB. The least recently seen is forgotten."""
-IPV6_PREFIX = 56
-"""Bits of an IPv6 address that count as one source: what a household is given."""
-
-
-def source_prefix(host: str) -> str:
-    """What limits go by: an IPv4 address, or the /56 of an IPv6 address; "" for what is neither."""
-    try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))
-    return str(ip)
 
 
 def client_host(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from tom_connect.exceptions import RecordError
-from tom_connect.keys import NodeId
-from tom_connect.record import SignedRecord
+from tom_connect.record import SignedRecord, check_relay_payload
 from tom_pkarr.core import http
 from tom_pkarr.core.freshness import check_ahead
 from tom_pkarr.core.packet import minimum_ttl
@@ -81,26 +80,26 @@ class Conditions:
         return True
 
 
-def read_put(node_id: NodeId, body: bytes, *, wall: float, max_ahead: float) -> Packet:
-    """The packet in the body of a PUT; raises PutError with the HTTP status.
+def read_put(key: bytes, body: bytes, *, wall: float, max_ahead: float) -> Packet:
+    """The packet in the body of a PUT for the 32 bytes of a key; raises PutError with the HTTP status.
 
-    It must be signed by the node, hold a DNS packet, and be dated at most `max_ahead` seconds after `wall`.
+    It must be signed by that key, hold a DNS packet, and be dated at most `max_ahead` seconds after `wall`.
     """
     if len(body) > http.MAX_PAYLOAD:
         raise PutError(413, "size", f"a packet has at most {http.MAX_PAYLOAD} bytes without its key")
     try:
-        record = SignedRecord.from_relay_payload(node_id, body)
+        timestamp_us, dns_packet = check_relay_payload(key, body)
     except RecordError as exc:
         raise PutError(400, "signature" if "signature" in str(exc) else "packet", str(exc)) from None
     try:
-        packet = Packet.of(record)
+        ttl = minimum_ttl(dns_packet)
     except RecordError as exc:
         raise PutError(400, "packet", str(exc)) from None
     try:
-        check_ahead(record.timestamp_us, wall, max_ahead)
+        check_ahead(timestamp_us, wall, max_ahead)
     except RecordError as exc:
         raise PutError(400, "time", str(exc)) from None
-    return packet
+    return Packet(key, timestamp_us, body, 0 if ttl is None else ttl)
 
 
 def judge(new: Packet, held: Packet | None, conditions: Conditions, *, publishing: bool) -> Verdict:

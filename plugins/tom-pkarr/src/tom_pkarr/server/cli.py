@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import attrs
 import click
 
 from tom_connect.cli.options import Invocation, tom_command
-from tom_connect.config import OptionSpec
-from tom_connect.config.schema import section_options
-from tom_connect.exceptions import ConfigError
+from tom_connect.serving.commands import ServerOptions
 from tom_pkarr.server.config import SECTION, PkarrServerConfig
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group("pkarr")
@@ -23,28 +19,8 @@ def pkarr() -> None:
     """Host a Pkarr relay: nodes publish their addresses to it, and others find them there."""
 
 
-def _flag(spec: OptionSpec) -> str:
-    return "--" + spec.field.replace("_", "-")
-
-
-def _parameter(spec: OptionSpec) -> str:
-    return f"pkarr_{spec.field}"
-
-
-def _own_options() -> list[OptionSpec]:
-    # `--bootstrap` is one of the options that all commands share.
-    return [spec for spec in section_options(SECTION, PkarrServerConfig) if spec.field != "bootstrap"]
-
-
-def _server_options(function: F) -> F:
-    """An option for each field of the configuration, in its order."""
-    for spec in reversed(_own_options()):
-        shown = spec.help + (f"; one of {', '.join(spec.type.words)}" if spec.type.words else "")
-        text = shown[:1].upper() + shown[1:] + ("; repeatable" if spec.many else "") + "."
-        function = click.option(
-            _flag(spec), _parameter(spec), default=None, multiple=spec.many, type=click.UNPROCESSED, help=text
-        )(function)
-    return function
+# `--bootstrap` is one of the options that all commands share.
+OPTIONS = ServerOptions(SECTION, PkarrServerConfig, frozenset({"bootstrap"}))
 
 
 def configured(
@@ -54,24 +30,14 @@ def configured(
 
     `dev`: bind to 127.0.0.1 alone and use no DHT, where neither is configured; `is_default`: whether a field is not.
     """
-    fields: dict[str, Any] = {}
-    if dev:
-        local = PkarrServerConfig.dev()
-        fields = {name: getattr(local, name) for name in ("listen", "dht") if is_default(name)}
-    for spec in _own_options():
-        value = given.get(_parameter(spec))
-        if value is None or value == ():
-            continue
-        try:
-            fields[spec.field] = spec.from_value(value)
-        except ConfigError as exc:
-            raise ConfigError(f"{_flag(spec)}: {exc}") from None
-    return attrs.evolve(base, **fields)
+    local = PkarrServerConfig.dev()
+    fields = {name: getattr(local, name) for name in ("listen", "dht") if dev and is_default(name)}
+    return OPTIONS.configured(base, given, **fields)
 
 
 @tom_command("serve")
 @click.option("--dev", is_flag=True, help="For development: 127.0.0.1:6882, no DHT.")
-@_server_options
+@OPTIONS.add
 async def serve(run: Invocation, dev: bool, **given: Any) -> None:
     """Run a Pkarr relay until interrupted.
 
@@ -81,13 +47,7 @@ async def serve(run: Invocation, dev: bool, **given: Any) -> None:
     """
     from tom_pkarr.server.server import PkarrRelay
 
-    base = run.config.plugin_configs.get(SECTION)
-    base = base if isinstance(base, PkarrServerConfig) else PkarrServerConfig()
-
-    def is_default(name: str) -> bool:
-        return run.loaded.entry(f"{SECTION}.{name}").origin == "default"
-
-    config = configured(base, given, dev=dev, is_default=is_default)
+    config = configured(OPTIONS.base(run), given, dev=dev, is_default=functools.partial(OPTIONS.is_default, run))
     # The options of the DHT plugin, if there is one, name its first nodes.
     bootstrap = getattr(run.config.plugin_configs.get("dht"), "bootstrap", None)
     async with PkarrRelay(config, bootstrap=bootstrap) as relay:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import attrs
 from aiohttp import web
 
-from tom_pkarr.core.limits import source_prefix
+from tom_connect.serving.sources import source_prefix
 from tom_pkarr.server.config import PkarrServerConfig
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -15,6 +13,7 @@ from aiohttp import web
 
 from tom_connect.addr import SocketAddr
 from tom_connect.record import SignedRecord
+from tom_connect.serving.listening import bound_addrs, listen, url_here
 from tom_pkarr.core.rules import Packet
 from tom_pkarr.errors import PkarrServerError, StoreError
 from tom_pkarr.server.config import PkarrServerConfig
@@ -31,8 +30,6 @@ SWEEP_INTERVAL = 0.5
 """Seconds between two looks at what is late."""
 EXPIRE_INTERVAL = 10.0
 """Seconds between two looks at what is past its time."""
-BACKLOG = 1024
-"""Connections that the kernel holds while a burst comes in."""
 
 
 class _Manager(web.Server):
@@ -95,7 +92,7 @@ class PkarrRelay:
         """Bind and serve; raises PkarrServerError with what is wrong and leaves nothing behind then."""
         loop = asyncio.get_running_loop()
         self.started_at = self.wall()
-        self.shelf = Shelf(self.store, self.hot, self.wall)
+        self.shelf = Shelf(self.store, self.hot, self.config.max_ahead, self.wall)
         await self.shelf.open()
         try:
             self._manager = _Manager(self.site.handle, self.gate)
@@ -108,22 +105,8 @@ class PkarrRelay:
 
     async def _bind(self) -> None:
         assert self._manager is not None
-        loop = asyncio.get_running_loop()
-        addrs = []
-        for addr in self.config.listen_addrs:
-            try:
-                server = await loop.create_server(self._manager, addr.host, addr.port, backlog=BACKLOG)
-            except OSError as exc:
-                if exc.errno == errno.EAFNOSUPPORT and len(self.config.listen) > 1:
-                    continue  # a machine without IPv6 serves IPv4
-                raise PkarrServerError(
-                    f"can't listen on {addr}: {os.strerror(exc.errno) if exc.errno else exc}"
-                ) from None
-            self._servers.append(server)
-            addrs += [SocketAddr(*socket.getsockname()[:2]) for socket in server.sockets]
-        if not addrs:
-            raise PkarrServerError(f"can't listen on any of {', '.join(self.config.listen)}")
-        self.addrs = tuple(addrs)
+        self._servers = await listen(self._manager, self.config.listen_addrs, PkarrServerError)
+        self.addrs = bound_addrs(self._servers)
 
     async def _start_dht(self) -> None:
         if self.config.dht == "off":
@@ -215,9 +198,7 @@ class PkarrRelay:
         """The URL by which clients reach the relay, without a slash at the end: configured, or the first address."""
         if self.config.url is not None:
             return self.config.url.rstrip("/")
-        addr = self.addrs[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addr.host, addr.host)  # noqa: S104 - compared, not bound
-        return f"http://{SocketAddr(host, addr.port)}"
+        return url_here("http", self.addrs[0])
 
     def describe(self) -> dict[str, Any]:
         """What `/healthz` says."""

@@ -1,26 +1,29 @@
-"""The asyncio shell of the store: requests that come together share one transaction in a thread of their own."""
+"""The asyncio shell of the store: requests that come together share one transaction in a thread of their own.
+
+What a client puts is verified there too: that takes longer than all else, and leaves the event loop to others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import attrs
 
-from tom_pkarr.core.rules import Packet, Verdict
-from tom_pkarr.errors import StoreBusyError
+from tom_pkarr.core.rules import Conditions, Packet, Verdict, read_put
+from tom_pkarr.errors import PutError, StoreBusyError
 from tom_pkarr.server.store import Kept, PacketStore, PutOrder
 
 T = TypeVar("T")
 
 MAX_WAITING = 4096
 """Requests that wait for the store; more are refused."""
-MAX_BATCH = 512
-"""Requests in one transaction: a disk that is slow makes no one wait for thousands."""
+MAX_BATCH = 128
+"""Requests in one transaction: verifying so many takes some 20 ms, and a slow disk makes no one wait for thousands."""
 _OVERHEAD = 512
 """Bytes that an entry in memory takes beside its payload, about."""
 
@@ -75,9 +78,24 @@ class HotPackets:
         return used
 
 
+@attrs.frozen
+class Submission:
+    """The body of a PUT for the 32 bytes of a key, not verified; else as in `PutOrder`."""
+
+    key: bytes
+    z32: str
+    body: bytes
+    conditions: Conditions
+    publishing: bool
+
+
+Outcome = tuple[Verdict, Kept | None]
+_Put = PutOrder | Submission
+
+
 @attrs.define(eq=False)
 class _Waiting:
-    puts: list[tuple[PutOrder, asyncio.Future[tuple[Verdict, Kept | None]]]] = attrs.Factory(list)
+    puts: list[tuple[_Put, asyncio.Future[Outcome]]] = attrs.Factory(list)
     gets: list[tuple[tuple[bytes, str], asyncio.Future[Kept | None]]] = attrs.Factory(list)
 
     def __len__(self) -> int:
@@ -85,14 +103,17 @@ class _Waiting:
 
 
 class Shelf:
-    """Reads and writes packets; `open` before, `close` after. `wall` gives seconds since 1970.
+    """Reads and writes packets; `open` before, `close` after.
+
+    `max_ahead`: seconds that a timestamp may lie in the future; `wall` gives seconds since 1970.
 
     What the store says goes into `hot` here and in its order, whether or not somebody still waits for it: the two
     can't come to differ.
     """
 
-    def __init__(self, store: PacketStore, hot: HotPackets, wall: Callable[[], float]) -> None:
+    def __init__(self, store: PacketStore, hot: HotPackets, max_ahead: float, wall: Callable[[], float]) -> None:
         self.store = store
+        self._max_ahead = max_ahead
         self._hot = hot
         self._wall = wall
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pkarr-store")
@@ -135,10 +156,14 @@ class Shelf:
         self._waiting.gets.append(((key, z32), future))
         return await future
 
-    async def put(self, order: PutOrder) -> tuple[Verdict, Kept | None]:
-        """What became of a packet, and what is held now; raises StoreError, StoreBusyError."""
+    async def put(self, order: PutOrder | Submission) -> tuple[Verdict, Kept | None]:
+        """What became of a packet, and what is held now; raises StoreError, StoreBusyError, PutError for a bad one.
+
+        It is in the store when this returns: a program that crashes then loses nothing, a power cut at most what the
+        system had not written yet.
+        """
         self._accept()
-        future: asyncio.Future[tuple[Verdict, Kept | None]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.puts.append((order, future))
         return await future
 
@@ -160,7 +185,7 @@ class Shelf:
         # Who was used matters when packets may have to go, which is when there are new ones.
         used = self._hot.take_used() if puts else ()
         keys = [key for (key, _), _ in gets]
-        call = functools.partial(self.store.work, [order for order, _ in puts], keys, used, self._wall())
+        call = functools.partial(self._work_on, [order for order, _ in puts], keys, used, self._wall())
         futures = _futures(puts, gets)
         try:
             outcomes, found = await self._in_thread(call)
@@ -174,6 +199,10 @@ class Shelf:
                     future.set_exception(exc)
             return
         for (order, put), outcome in zip(puts, outcomes, strict=True):
+            if isinstance(outcome, PutError):
+                if not put.done():
+                    put.set_exception(outcome)
+                continue
             if outcome[1] is not None:
                 self._hot.put(order.z32, outcome[1])
             if not put.done():
@@ -183,6 +212,24 @@ class Shelf:
                 self._hot.put(z32, kept)
             if not get.done():
                 get.set_result(kept)
+
+    def _work_on(
+        self, puts: Sequence[_Put], gets: Sequence[bytes], used: Collection[bytes], now: float
+    ) -> tuple[list[Outcome | PutError], list[Kept | None]]:
+        """See `PacketStore.work`; runs in the thread. A put that is refused has its reason for an outcome."""
+        checked = [self._checked(put, now) for put in puts]
+        stored, found = self.store.work([each for each in checked if isinstance(each, PutOrder)], gets, used, now)
+        kept = iter(stored)
+        return [next(kept) if isinstance(each, PutOrder) else each for each in checked], found
+
+    def _checked(self, put: _Put, now: float) -> PutOrder | PutError:
+        if isinstance(put, PutOrder):
+            return put
+        try:
+            packet = read_put(put.key, put.body, wall=now, max_ahead=self._max_ahead)
+        except PutError as exc:
+            return exc
+        return PutOrder(packet, put.z32, put.conditions, put.publishing)
 
 
 def _futures(

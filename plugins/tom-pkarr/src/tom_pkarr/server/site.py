@@ -13,15 +13,17 @@ from aiohttp import web
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
+from tom_connect.serving.sources import source_prefix
 from tom_pkarr.core import http
-from tom_pkarr.core.limits import RateLimit, client_host, source_prefix
+from tom_pkarr.core.limits import RateLimit, client_host
 from tom_pkarr.core.names import key_bytes
-from tom_pkarr.core.rules import Conditions, Packet, Verdict, get_headers, is_unmodified, read_put
+from tom_pkarr.core.rules import Conditions, Verdict, get_headers, is_unmodified
 from tom_pkarr.errors import PutError, StoreBusyError, StoreError
 from tom_pkarr.server.connection import PkarrConnection
 from tom_pkarr.server.dht import LookupsBusyError
 from tom_pkarr.server.metrics import CONTENT_TYPE
-from tom_pkarr.server.store import Kept, PutOrder
+from tom_pkarr.server.shelf import Submission
+from tom_pkarr.server.store import Kept
 
 if TYPE_CHECKING:
     from tom_pkarr.server.server import PkarrRelay
@@ -176,23 +178,16 @@ class Site:
 
     async def _put(self, request: web.BaseRequest, z32: str, *, is_iroh: bool) -> web.Response:
         try:
-            try:
-                node_id = NodeId.from_z32(z32)
-            except InvalidKeyError as exc:
-                raise PutError(400, "key", str(exc)) from None
-            body = await self._body(request)
-            config = self._config
-            packet = read_put(node_id, body, wall=self._relay.wall(), max_ahead=config.max_ahead)
+            verdict, tag = await self._keep(request, z32)
         except PutError as exc:
             self.counters.bad_puts[exc.kind] += 1
             response = _text(f"{exc}\n", exc.status)
             if not request.content.at_eof():
                 response.force_close()  # the rest of its body is not read
             return response
-        verdict = await self._keep(packet, z32, Conditions.of(request.headers))
         match verdict:
             case Verdict.STORED | Verdict.UNCHANGED:
-                return web.Response(status=204, headers={**_CORS, "ETag": packet.etag})
+                return web.Response(status=204, headers={**_CORS, "ETag": tag})
             case Verdict.OLDER:
                 if is_iroh:
                     # iroh's server answers so, and iroh's clients would repeat what is refused.
@@ -204,13 +199,27 @@ class Site:
                 text = "Another packet of this key is being published; name the one to replace with If-Match.\n"
                 return _text(text, 428)
 
-    async def _keep(self, packet: Packet, z32: str, conditions: Conditions) -> Verdict:
+    async def _keep(self, request: web.BaseRequest, z32: str) -> tuple[Verdict, str]:
+        """What becomes of the packet that is put, and the entity tag of what is held then; raises PutError."""
+        key = key_bytes(z32)
+        if key is None:
+            raise PutError(400, "key", "not a valid z-base-32 node id: expected 52 letters that stand for 32 bytes")
         dht = self._relay.dht
-        publishing = dht is not None and dht.is_publishing(packet.key)
-        verdict, _ = await self._relay.shelf.put(PutOrder(packet, z32, conditions, publishing))
+        try:
+            body = await self._body(request)
+            publishing = dht is not None and dht.is_publishing(key)
+            order = Submission(key, z32, body, Conditions.of(request.headers), publishing)
+            verdict, kept = await self._relay.shelf.put(order)
+        except PutError as exc:
+            # To ask first whether it is a key at all takes a good part of the time of verifying with it.
+            try:
+                NodeId(key)
+            except InvalidKeyError as wrong:
+                raise PutError(400, "key", str(wrong)) from None
+            raise exc from None
         if dht is not None and verdict in (Verdict.STORED, Verdict.UNCHANGED):
-            dht.publish(SignedRecord.from_relay_payload(NodeId(packet.key), packet.payload))
-        return verdict
+            dht.publish(SignedRecord.from_relay_payload(NodeId(key), body))
+        return verdict, "" if kept is None else kept.packet.etag
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """The body, as far as it can be a packet; raises PutError."""

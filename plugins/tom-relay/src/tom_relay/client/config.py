@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 from attrs.validators import optional
@@ -11,6 +11,10 @@ from attrs.validators import optional
 from tom_connect.config import as_path, is_path, option, refused
 from tom_connect.exceptions import ConfigError
 
+SCHEMES: Final = {"http": "ws", "https": "wss"}
+"""Schemes of relay URLs, and what they are as WebSockets."""
+SCHEME: Final = "tom"
+"""The scheme of relays that are nodes, reached over QUIC."""
 SECTION = "relay_client"
 
 

@@ -1,4 +1,9 @@
-"""The connection to one relay: kept up, fed from a bounded queue, given up only by its owner."""
+"""The connection to one relay: kept up, fed from a bounded queue, given up only by its owner.
+
+Where the relay may be dead another connection is opened at once, and whichever answers first is kept: the old one if
+anything comes from the relay, the new one when its WebSocket is open. Nothing is registered at the relay before that is
+decided, so that it never sees two connections take turns. What is queued meanwhile goes down the one that is kept.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,18 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from math import inf
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
 from tom_connect.addr import RelayUrl
 from tom_connect.keys import NodeId
 from tom_relay.client.backoff import Backoff
-from tom_relay.client.carrier import Carrier, CarrierClosedError
+from tom_relay.client.carrier import Carrier
+from tom_relay.client.config import SCHEME
+from tom_relay.client.leg import Leg
 from tom_relay.client.maps import RelayEntry
-from tom_relay.client.quic import SCHEME
-from tom_relay.client.session import USUAL, VOLUNTEER, Attested, Gone, RelayLostError, RelaySession, Told
+from tom_relay.client.session import USUAL, VOLUNTEER, Attested, Registered, RelayLostError, RelaySession, Told
 from tom_relay.client.standing import Standing
 from tom_relay.errors import RelayDeniedError, RelayError
 from tom_relay.wire import ReceivedDatagrams, Restarting, SendDatagrams, batches, encode
@@ -26,12 +32,8 @@ from tom_relay.wire import ReceivedDatagrams, Restarting, SendDatagrams, batches
 QUEUE_PACKETS: Final = 512
 """Datagrams that wait for one relay; further ones are dropped, and QUIC slows down."""
 QUEUE_BYTES: Final = 1 << 20
-WRITE_TIMEOUT: Final = 2.0
-"""Seconds that a relay may take nothing."""
 WANTED_FOR: Final = 15.0
 """Seconds after the last datagram to a relay in which somebody waits for it."""
-TURN_MESSAGES: Final = 32
-"""Messages handled in one turn of the loop, so that timers and other sockets get theirs."""
 STABLE_AFTER: Final = 5.0
 """Seconds of connection after which a loss starts the back-off anew."""
 DENIED_WAIT: Final = 30.0
@@ -101,16 +103,18 @@ class RelayConnection:
     """Bytes of datagrams that came through it."""
     leaves: bool = False
     """Whether the relay has said that it goes away, and we are not connected to it again."""
-    _session: RelaySession | None = None
+    replaced: int = 0
+    """Connections in whose place newer ones came, since those answered first."""
+    _leg: Leg | None = None
+    """The connection that datagrams go to."""
+    _second: asyncio.Task[Carrier] | None = None
+    """A newer one that is being opened."""
     _queue: deque[tuple[NodeId, bytes, int | None, int, int]] = attrs.Factory(deque)
     _packets: int = 0
     _bytes: int = 0
-    _wake: asyncio.Event = attrs.Factory(asyncio.Event)
     _retry: asyncio.Event = attrs.Factory(asyncio.Event)
     _up: asyncio.Event = attrs.Factory(asyncio.Event)
-    _poke: asyncio.Event = attrs.Factory(asyncio.Event)
     _backoff: Backoff = attrs.Factory(Backoff)
-    _carrier: Carrier | None = None
     _attempt: asyncio.Timeout | None = None
     _at_once: bool = False
 
@@ -139,37 +143,42 @@ class RelayConnection:
             self._queue.append((node_id, data, segment, ecn, packets))
             self._packets += packets
             self._bytes += len(data)
-        self._wake.set()
+        if self._leg is not None:
+            self._leg.wake.set()
         if not self.connected:
             self._retry_soon()
         return whole
 
+    def now(self) -> float:
+        """Seconds that only grow."""
+        return self.owner.now()
+
     def ask_address(self, node_id: NodeId) -> None:
         """Ask the relay where a node is connected from; nothing while we are not connected ourselves."""
-        if self._session is not None:
-            self._session.ask_address(node_id.raw)
-            self._wake.set()
+        if self._leg is not None:
+            self._leg.session.ask_address(node_id.raw)
+            self._leg.wake.set()
 
     def network_changed(self) -> None:
-        """See whether the connection lives, and leave it at once if it can't; without one try at once."""
+        """See whether the connection lives, and open another meanwhile; leave it at once if nothing can reach it."""
         self._backoff.reset()
         self._retry.set()
         if self._attempt is not None:
             # What was begun in the old network may hang until it times out.
             self._at_once = True
             self._attempt.reschedule(asyncio.get_running_loop().time())
-        elif self._carrier is not None and self._carrier.address_is_gone():
+        if self._leg is None:
+            return
+        if self._leg.carrier.address_is_gone():
             self._at_once = True
-            self._carrier.abort()
+            self._leg.carrier.abort()
         else:
-            self.ask_for_life()
+            self._leg.check()
 
     def ask_for_life(self) -> None:
         """Have the relay answer at once, or be taken for lost."""
-        if self._session is not None:
-            self._session.check(self.owner.now())
-            self._wake.set()
-            self._poke.set()
+        if self._leg is not None:
+            self._leg.check()
 
     def _retry_soon(self) -> None:
         # Who sends again after a long pause does not wait for a back-off that grew in it.
@@ -179,32 +188,43 @@ class RelayConnection:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
-        while True:
-            wait: float | None = None
-            try:
-                carrier = await self._open()
-                self.services = None if carrier.services is None else dict(carrier.services)
-                self._carrier = carrier
-                try:
-                    wait = await self._serve(carrier)
-                finally:
-                    self._carrier = None
-                    await self._close(carrier)
-            except RelayDeniedError as exc:
-                self.problem, wait = str(exc), DENIED_WAIT
-            except RelayError as exc:
-                self.problem = str(exc)
-            finally:
-                self._lost()
-            if self._at_once:
-                self._at_once, wait = False, 0.0
-            if wait is None:
-                wanted = self.owner.now() - self.last_sent < WANTED_FOR or self.kind == "configured"
-                wait = self._backoff.next(wanted=wanted)
-            self._retry.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._retry.wait()
+        try:
+            while True:
+                wait = await self._once()
+                if wait is not None:
+                    await self._drop_second()
+                if self._at_once or self._second is not None:
+                    self._at_once, wait = False, 0.0
+                if wait is None:
+                    wanted = self.owner.now() - self.last_sent < WANTED_FOR or self.kind == "configured"
+                    wait = self._backoff.next(wanted=wanted)
+                if wait > 0:
+                    self._forget_queue()
+                self._retry.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._retry.wait()
+        finally:
+            await self._drop_second()
+
+    async def _once(self) -> float | None:
+        """Connect and serve until that ends; returns seconds to wait, None for those of the back-off."""
+        try:
+            if self._second is None:
+                self._second = self._opening()
+            await asyncio.wait((self._second,))
+            return await self._serve(self._claim())
+        except RelayDeniedError as exc:
+            self.problem = str(exc)
+            return DENIED_WAIT
+        except RelayError as exc:
+            self.problem = str(exc)
+            return None
+        finally:
+            self._lost()
+
+    def _opening(self) -> asyncio.Task[Carrier]:
+        return asyncio.create_task(self._open(), name=f"connecting to {self.url}")
 
     async def _open(self) -> Carrier:
         try:
@@ -217,32 +237,58 @@ class RelayConnection:
         finally:
             self._attempt = None
 
-    async def _close(self, carrier: Carrier) -> None:
-        try:
-            async with asyncio.timeout(0.3):
-                await carrier.close()
-        except TimeoutError:
-            pass
-        finally:
-            carrier.abort()
+    def _claim(self) -> Carrier:
+        """What was opened; raises RelayError if that failed."""
+        assert self._second is not None
+        second, self._second = self._second, None
+        return second.result()
+
+    async def _drop_second(self) -> None:
+        second, self._second = self._second, None
+        if second is not None:
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+            if not second.cancelled() and second.exception() is None:
+                second.result().abort()
 
     def _lost(self) -> None:
         now = self.owner.now()
-        self._session = None
+        self._leg = None
         self._up.clear()
-        self.dropped += self._packets
-        self._queue.clear()
-        self._packets = self._bytes = 0
         if self.connected_at is not None:
             if now - self.connected_at > STABLE_AFTER:
                 self._backoff.reset()
             self.connected_at, self.lost_at = None, now
         self.owner.changed(self)
 
+    def _forget_queue(self) -> None:
+        """Nobody is connected to soon: QUIC sends again, and old packets are of no use."""
+        self.dropped += self._packets
+        self._queue.clear()
+        self._packets = self._bytes = 0
+
+    # One connection after the other
+
     async def _serve(self, carrier: Carrier) -> float | None:
-        """Run one connection to its end; returns seconds to wait if the relay asked for that. Raises RelayError."""
+        """Run a connection, and those that take its place, to the end; returns seconds to wait if the relay says so."""
+        leg = self._leg = self._start(carrier)
+        standing = None
+        if self.kind == "configured" and self.owner.has_choice and self.url.scheme != SCHEME:
+            standing = asyncio.create_task(self._ask_standing(), name=f"asking for the standing of {self.url}")
+        try:
+            while await self._raced(leg):
+                leg = await self._hand_over(leg, self._claim())
+            return leg.ended.result()
+        finally:
+            if standing is not None:
+                standing.cancel()
+                await asyncio.gather(standing, return_exceptions=True)
+            await leg.aclose()
+
+    def _start(self, carrier: Carrier) -> Leg:
+        self.services = None if carrier.services is None else dict(carrier.services)
         owner = self.owner
-        session = self._session = RelaySession(
+        session = RelaySession(
             carrier.dialect,
             owner.node_id,
             owner.sign,
@@ -250,48 +296,61 @@ class RelayConnection:
             proven=carrier.proven,
             signs_of_life=VOLUNTEER if self.kind == "volunteer" else USUAL,
         )
-        tasks = [
-            asyncio.create_task(self._read(carrier, session), name=f"reading from {self.url}"),
-            asyncio.create_task(self._write(carrier, session), name=f"writing to {self.url}"),
-            asyncio.create_task(self._watch(session), name=f"watching {self.url}"),
-        ]
-        if self.kind == "configured" and self.owner.has_choice and self.url.scheme != SCHEME:
-            tasks.append(asyncio.create_task(self._ask_standing(), name=f"asking for the standing of {self.url}"))
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task in done:
-                    return task.result()
-            return None
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        leg = Leg(carrier, session, self)
+        leg.start()
+        return leg
 
-    async def _read(self, carrier: Carrier, session: RelaySession) -> float | None:
-        handled = 0
+    async def _raced(self, leg: Leg) -> bool:
+        """Open another connection whenever the relay may be dead; True if that answers first, False if the leg ends.
+
+        Where the leg ends first, what is being opened stays under way, for what comes next. A connection that proves
+        our key by itself is not raced: the relay would take the newer one at once, and QUIC finds another path alone.
+        """
+        if leg.carrier.proven:
+            await asyncio.wait((leg.ended,))
+            return False
         while True:
-            try:
-                if session.registered:
-                    message = await carrier.receive()
-                else:
-                    async with asyncio.timeout(8.0):
-                        message = await carrier.receive()
-            except CarrierClosedError as exc:
-                reason = str(exc)
-                raise RelayLostError(f"it closed the connection{f': {reason}' if reason else ''}") from None
-            except (TimeoutError, OSError):
-                raise RelayLostError("it did not answer in the handshake") from None
-            wait = self._received(session.receive(message, self.owner.now()), session)
-            if wait is not None:
-                return wait
-            if session.outbox:
-                self._wake.set()
-            handled += 1
-            if handled % TURN_MESSAGES == 0:
-                await asyncio.sleep(0)
+            await _any_of(leg.ended, leg.doubted)
+            if not leg.ended.done():
+                self._second = self._second or self._opening()
+                await _any_of(leg.ended, leg.calm, self._second)
+            if leg.ended.done():
+                return False
+            if not leg.session.doubtful:
+                await self._drop_second()
+                self._at_once = False
+            elif self._second is not None and self._second.done():
+                error = self._second.exception()
+                if error is None:
+                    return True
+                self._second = None
+                if not isinstance(error, RelayError):
+                    raise error
+                if not self._at_once:
+                    await _any_of(leg.ended, leg.calm)
+                self._at_once = False
 
-    def _received(self, event: object, session: RelaySession) -> float | None:
+    async def _hand_over(self, old: Leg, carrier: Carrier) -> Leg:
+        """Let a newer connection take the place: the relay sends there from when it is registered, and so do we."""
+        old.leaving = True
+        newer = self._start(carrier)
+        try:
+            await _any_of(newer.ended, newer.up)
+            if newer.ended.done():
+                newer.ended.result()
+                raise RelayLostError("it restarts")
+            self._leg = newer
+        except BaseException:
+            await newer.aclose()
+            raise
+        newer.wake.set()
+        self.replaced += 1
+        self._backoff.reset()
+        await old.aclose()
+        return newer
+
+    def took(self, leg: Leg, event: object) -> float | None:
+        """See `LegOwner`."""
         if isinstance(event, ReceivedDatagrams):
             self.last_used = self.owner.now()
             self.received += len(event.data)
@@ -303,47 +362,31 @@ class RelayConnection:
         elif isinstance(event, Attested):
             self.owner.attested(self, event.key, event.address)
         elif isinstance(event, Told):
-            self.problem = event.problem
+            if not leg.leaving:
+                self.problem = event.problem
+                self.owner.changed(self)
+        elif isinstance(event, Registered):
+            self.problem, self.leaves = None, False
+            if self.connected_at is None:
+                self.connected_at = self.owner.now()
+                self._up.set()
             self.owner.changed(self)
-        elif not isinstance(event, Gone) and event is not None:
-            self.connected_at, self.problem, self.leaves = self.owner.now(), None, False
-            self._wake.set()
-            self._poke.set()
-            self._up.set()
-            self.owner.changed(self)
-        if session.rtt is not None and session.rtt != self.rtt:
-            self.rtt = session.rtt
+        rtt = leg.session.rtt
+        if rtt is not None and rtt != self.rtt and not leg.leaving:
+            self.rtt = rtt
             self.owner.changed(self)
         return None
 
-    async def _write(self, carrier: Carrier, session: RelaySession) -> float | None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while session.outbox or (self._queue and session.registered):
-                    async with asyncio.timeout(WRITE_TIMEOUT):
-                        await carrier.send(self._next(session))
-        except (CarrierClosedError, OSError):
-            # The reader knows better why.
-            await asyncio.sleep(0.2)
-            raise RelayLostError("it closed the connection") from None
-        except TimeoutError:
-            raise RelayLostError(f"it took no data for {WRITE_TIMEOUT:g} s") from None
-
-    def _next(self, session: RelaySession) -> bytes:
-        if session.outbox:
-            return session.outbox.pop(0)
+    def next_message(self, leg: Leg) -> bytes | None:
+        """See `LegOwner`."""
+        if leg is not self._leg or not self._queue:
+            return None
         node_id, data, segment, ecn, packets = self._queue.popleft()
         self._packets -= packets
         self._bytes -= len(data)
-        due = session.next_due()
-        session.sent(self.owner.now())
-        if session.next_due() < due:
-            self._poke.set()
-        return encode(SendDatagrams(node_id.raw, data, ecn, segment), session.dialect)
+        return encode(SendDatagrams(node_id.raw, data, ecn, segment), leg.session.dialect)
 
-    async def _ask_standing(self) -> float | None:
+    async def _ask_standing(self) -> None:
         """Keep the relay's score and role as it counts them itself; while it does not say, what its map says stays."""
         await self._up.wait()
         await asyncio.sleep(STANDING_AFTER)
@@ -354,13 +397,14 @@ class RelayConnection:
                 self.owner.changed(self)
             await asyncio.sleep(STANDING_EVERY * random.uniform(0.5, 1.0))
 
-    async def _watch(self, session: RelaySession) -> float | None:
-        while True:
-            due = session.next_due()
-            self._poke.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if due == inf else max(0.0, due - self.owner.now())):
-                    await self._poke.wait()
-            session.tick(self.owner.now())
-            if session.outbox:
-                self._wake.set()
+
+async def _any_of(*what: asyncio.Task[Any] | asyncio.Event) -> None:
+    """Wait until a task has ended or an event is set, whichever comes first."""
+    events = [asyncio.ensure_future(each.wait()) for each in what if isinstance(each, asyncio.Event)]
+    tasks = [each for each in what if not isinstance(each, asyncio.Event)]
+    try:
+        await asyncio.wait((*tasks, *events), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for event in events:
+            event.cancel()
+        await asyncio.gather(*events, return_exceptions=True)

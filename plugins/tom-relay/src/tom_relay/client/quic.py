@@ -13,14 +13,12 @@ from tom_connect.abc import DirectConnection, DirectConnections, DirectStream
 from tom_connect.addr import NodeAddr, RelayUrl
 from tom_connect.exceptions import ConnectionClosedError, DatagramTooLargeError, NetworkError, TomError
 from tom_relay.client.carrier import CarrierClosedError
-from tom_relay.client.websocket import RelayUnreachableError
-from tom_relay.errors import WireError
+from tom_relay.errors import RelayUnreachableError, WireError
 from tom_relay.wire import Ping, encode
 from tom_relay.wire.quic import ALPN, DIALECT, CloseCode, FrameReader, Way, in_datagram, on_stream, way_of
 
 CONNECT_TIMEOUT: Final = 4.0
 """Seconds for a look-up, if the URL has no address, and the handshake."""
-SCHEME: Final = "tom"
 MAX_WAITING: Final = 512
 """Messages that wait to be read; more datagrams are dropped, and the stream is not read on."""
 DATAGRAMS_AHEAD: Final = 64

@@ -45,6 +45,9 @@ ASK_AFTER = 0.9
 """Seconds without a word from the relay after datagrams were sent until it is asked whether it lives."""
 TRAFFIC_TIMEOUT = 0.9
 """Seconds for the answer then: together less than 2 s, longer than any path to a relay worth having."""
+DOUBT_AFTER = (0.3, 1.5)
+"""Seconds without an answer after which the relay may be dead, at least, under traffic and idle; three round trips
+where they take longer. A relay that stalls for a second is not to be connected to anew by all idle clients at once."""
 MAX_QUESTIONS = 32
 """Questions for addresses that may be open: the oldest is forgotten."""
 LATE = 0.2
@@ -118,6 +121,9 @@ class RelaySession:
         self._life = signs_of_life
         self._next_ping = inf
         self._deadline = inf
+        self._doubt_at = inf
+        self.doubtful = False
+        """Whether the relay is late with an answer, or the network has changed since it last gave one."""
         self._pinged: tuple[bytes, float] | None = None
         self._unanswered_since: float | None = None
         self._samples: list[float] = []
@@ -135,7 +141,8 @@ class RelaySession:
             if answer is not None:
                 self.outbox.append(answer)
             return self._registered(now)
-        self._deadline = inf
+        self._deadline = self._doubt_at = inf
+        self.doubtful = False
         self._unanswered_since = None
         self._next_ping = now + self._life.every
         frame = decode_from_server(message, self.dialect)
@@ -191,13 +198,15 @@ class RelaySession:
             self._next_ping = min(self._next_ping, now + ASK_AFTER)
 
     def check(self, now: float) -> None:
-        """Ask for a sign of life at once."""
-        if self._handshake.done and self._deadline > now + TRAFFIC_TIMEOUT:
-            self._ping(now, TRAFFIC_TIMEOUT)
+        """The network has changed: ask for a sign of life at once, and doubt until there is one."""
+        if self._handshake.done:
+            self.doubtful = True
+            if self._deadline > now + TRAFFIC_TIMEOUT:
+                self._ping(now, TRAFFIC_TIMEOUT)
 
     def next_due(self) -> float:
         """When `tick` is wanted next."""
-        return min(self._next_ping, self._deadline)
+        return min(self._next_ping, self._deadline, self._doubt_at)
 
     def tick(self, now: float) -> None:
         """Send a ping that is due; raises RelayLostError if the last one was not answered in time."""
@@ -206,12 +215,18 @@ class RelaySession:
                 self._deadline = now + LATE
                 return
             raise RelayLostError("it does not answer any more")
+        if now >= self._doubt_at:
+            late = now - self._doubt_at > LATE
+            self._doubt_at = now + LATE if late else inf
+            self.doubtful = not late
         if now >= self._next_ping:
             self._ping(now, self._life.timeout if self._unanswered_since is None else TRAFFIC_TIMEOUT)
 
     def _ping(self, now: float, timeout: float) -> None:
         data = self._random(8)
         self._pinged = (data, now)
+        patience = DOUBT_AFTER[self._unanswered_since is None and timeout == self._life.timeout]
         self._deadline = min(self._deadline, now + timeout)
+        self._doubt_at = min(self._doubt_at, now + max(patience, 3 * (self.rtt or 0.0)))
         self._next_ping = now + self._life.every
         self.outbox.append(encode(Ping(data), self.dialect))

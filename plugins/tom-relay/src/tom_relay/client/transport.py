@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tom_connect.abc import PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.addr import RelayUrl
@@ -13,15 +14,16 @@ from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.watch import Watch
 from tom_relay.client.choice import KINDS, Candidate, choose_home, ordered
-from tom_relay.client.config import RelayClientConfig
-from tom_relay.client.connection import Dialer, RelayConnection
+from tom_relay.client.config import SCHEME, SCHEMES, RelayClientConfig
 from tom_relay.client.maps import RelayEntry, public_relays, read_map
-from tom_relay.client.quic import SCHEME, QuicDialer
 from tom_relay.client.standing import Standing
-from tom_relay.client.volunteers.seeker import VolunteerSeeker
-from tom_relay.client.websocket import SCHEMES as WEB_SCHEMES
-from tom_relay.client.websocket import WebSocketDialer
-from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS, ReceivedDatagrams
+
+if TYPE_CHECKING:
+    from tom_relay.client.connection import Dialer, RelayConnection
+    from tom_relay.client.quic import QuicDialer
+    from tom_relay.client.volunteers.seeker import VolunteerSeeker
+    from tom_relay.client.websocket import WebSocketDialer
+    from tom_relay.wire import ReceivedDatagrams
 
 MAX_FOUND: Final = 32
 """Relays of others that we are connected to at once; the least used goes when there are more."""
@@ -48,15 +50,13 @@ class Relays(RelayTransport):
     """
 
     name = "relay"
-    schemes = frozenset((*WEB_SCHEMES, SCHEME))
+    schemes = frozenset((*SCHEMES, SCHEME))
 
     def __init__(self, ctx: PluginContext) -> None:
-        config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
+        self._config = config = ctx.config if isinstance(ctx.config, RelayClientConfig) else RelayClientConfig()
+        self._direct, self._allow_local = ctx.direct, ctx.allow_local
         self.node_id = ctx.node_id
-        # Who takes no direct packets may have reasons to tell nobody where it is.
-        dialects = SUBPROTOCOLS if ctx.direct else WITHOUT_ADDRESS
-        self._websockets = WebSocketDialer(config, ctx.allow_local, dialects)
-        self._quic = QuicDialer(ctx.connections if ctx.direct else None)
+        self._quic_connections = ctx.connections if ctx.direct else None
         self.now = ctx.clock.monotonic
         self.sign = ctx.signer.sign_relay_challenge
         self._logger = ctx.logger
@@ -87,10 +87,31 @@ class Relays(RelayTransport):
             and ctx.connections is not None
             and not (self._own or self._public)
         ):
+            from tom_relay.client.volunteers.seeker import VolunteerSeeker
+
             self.seeker = VolunteerSeeker(ctx, self, always=config.volunteers == "always")
         self._seeking: asyncio.Task[None] | None = None
         self._running = False
         self._without_since = 0.0
+        if config.ca_file is not None:
+            _ = self._websockets  # says now that it can't be read
+
+    # What follows is imported with the first relay that is connected to: many an endpoint has none.
+
+    @functools.cached_property
+    def _websockets(self) -> WebSocketDialer:
+        from tom_relay.client.websocket import WebSocketDialer
+        from tom_relay.wire import SUBPROTOCOLS, WITHOUT_ADDRESS
+
+        # Who takes no direct packets may have reasons to tell nobody where it is.
+        dialects = SUBPROTOCOLS if self._direct else WITHOUT_ADDRESS
+        return WebSocketDialer(self._config, self._allow_local, dialects)
+
+    @functools.cached_property
+    def _quic(self) -> QuicDialer:
+        from tom_relay.client.quic import QuicDialer
+
+        return QuicDialer(self._quic_connections)
 
     # Life
 
@@ -213,7 +234,8 @@ class Relays(RelayTransport):
         if connection is not None:
             if trusted and not connection.trusted:
                 connection.trusted = True
-                connection.network_changed()
+                if not connection.connected:
+                    connection.network_changed()
             return connection
         if not self._running or relay.scheme not in self.schemes or relay.node_id == self.node_id:
             return None
@@ -232,6 +254,8 @@ class Relays(RelayTransport):
         if known is not None:
             known.entry, known.kind = entry, entry.kind
             return known
+        from tom_relay.client.connection import RelayConnection  # as with the dialers
+
         connection = RelayConnection(entry, self, entry.kind, trusted, self.now())
         self._connections[entry.url] = connection
         self._tasks[entry.url] = asyncio.create_task(connection.run(), name=f"relay {entry.url}")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import websockets.asyncio.client as ws
-from websockets.exceptions import InvalidHandshake, InvalidProxyStatus, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxyStatus, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tom_connect.addr import RelayUrl, SocketAddr, is_local
 from tom_connect.exceptions import ConfigError
-from tom_relay.client.carrier import WebSocketCarrier
-from tom_relay.client.config import RelayClientConfig
+from tom_relay.client.carrier import CarrierClosedError
+from tom_relay.client.config import SCHEMES, RelayClientConfig
 from tom_relay.client.standing import Standing, ask_standing
-from tom_relay.errors import RelayError
+from tom_relay.errors import RelayUnreachableError, WireError
 from tom_relay.wire import MAX_MESSAGE, SUBPROTOCOLS, Dialect
 from tom_relay.wire.services import HEADER, decode_services
 
@@ -26,11 +28,55 @@ CONNECT_TIMEOUT: Final = 8.0
 WRITE_BUFFER: Final = 128 << 10
 """Bytes that wait in our process; with as many in the kernel a ping is not delayed for seconds on a slow line."""
 NOT_SENT: Final = 128 << 10
-SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
-class RelayUnreachableError(RelayError):
-    """No WebSocket to a relay could be opened; the message says why."""
+class WebSocketCarrier:
+    """A WebSocket (`Carrier`)."""
+
+    proven = False
+
+    def __init__(self, websocket: ws.ClientConnection, dialect: Dialect, services: Mapping[str, int] | None) -> None:
+        self.dialect = dialect
+        self.services = services
+        self._websocket = websocket
+
+    async def receive(self) -> bytes:
+        """See `Carrier`."""
+        try:
+            message = await self._websocket.recv()
+        except ConnectionClosed as exc:
+            raise CarrierClosedError(exc.rcvd.reason if exc.rcvd is not None else "") from None
+        if isinstance(message, str):
+            raise WireError("malformed", "the relay sent a text message")
+        return message
+
+    async def send(self, message: bytes) -> None:
+        """See `Carrier`."""
+        try:
+            await self._websocket.send(message)
+        except (ConnectionClosed, OSError):
+            raise CarrierClosedError("") from None
+
+    async def close(self) -> None:
+        """See `Carrier`."""
+        try:
+            await self._websocket.close()
+        except (ConnectionClosed, OSError):
+            pass
+
+    def abort(self) -> None:
+        """See `Carrier`."""
+        self._websocket.transport.abort()
+
+    def address_is_gone(self) -> bool:
+        """See `Carrier`."""
+        name = self._websocket.transport.get_extra_info("sockname")
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in name[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((name[0], 0, *name[2:]))
+        except OSError as exc:
+            return exc.errno == errno.EADDRNOTAVAIL
+        return False
 
 
 class _Connect(ws.connect):

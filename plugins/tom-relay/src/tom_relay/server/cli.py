@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import attrs
 import click
 
 from tom_connect.cli.options import Invocation, tom_command
-from tom_connect.config import OptionSpec
-from tom_connect.config.schema import section_options
-from tom_connect.exceptions import ConfigError
+from tom_connect.serving.commands import ServerOptions
 from tom_relay.server.config import SECTION, RelayServerConfig
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _flag(spec: OptionSpec) -> str:
-    return "--" + spec.field.replace("_", "-")
-
-
-def _parameter(spec: OptionSpec) -> str:
-    return f"relay_{spec.field}"
-
-
-def _server_options(function: F) -> F:
-    """An option for each field of the configuration, in its order."""
-    for spec in reversed(section_options(SECTION, RelayServerConfig)):
-        shown = spec.help + (f"; one of {', '.join(spec.type.words)}" if spec.type.words else "")
-        text = shown[:1].upper() + shown[1:] + ("; repeatable" if spec.many else "") + "."
-        function = click.option(
-            _flag(spec), _parameter(spec), default=None, multiple=spec.many, type=click.UNPROCESSED, help=text
-        )(function)
-    return function
+OPTIONS = ServerOptions(SECTION, RelayServerConfig)
 
 
 def configured(
@@ -44,25 +23,16 @@ def configured(
 
     `dev`: bind to 127.0.0.1 alone and serve no UDP, where neither is configured; `is_default`: whether a field is not.
     """
-    fields: dict[str, Any] = {}
-    if dev:
-        local = RelayServerConfig.dev()
-        fields = {name: getattr(local, name) for name in ("listen", "qad_listen", "stun_listen") if is_default(name)}
-    for spec in section_options(SECTION, RelayServerConfig):
-        value = given.get(_parameter(spec))
-        if value is None or value == ():
-            continue
-        try:
-            fields[spec.field] = spec.from_value(value)
-        except ConfigError as exc:
-            raise ConfigError(f"{_flag(spec)}: {exc}") from None
-    return attrs.evolve(base, **fields)
+    local = RelayServerConfig.dev()
+    names = ("listen", "qad_listen", "stun_listen")
+    fields = {name: getattr(local, name) for name in names if dev and is_default(name)}
+    return OPTIONS.configured(base, given, **fields)
 
 
 @tom_command("relay")
 @click.option("--announce", is_flag=True, help="Also serve by QUIC as a node, and let nodes find us through the DHT.")
 @click.option("--dev", is_flag=True, help="For development: plain HTTP on 127.0.0.1:3340, no UDP.")
-@_server_options
+@OPTIONS.add
 async def relay(run: Invocation, dev: bool, announce: bool, **given: Any) -> None:
     """Run a relay until interrupted.
 
@@ -74,13 +44,7 @@ async def relay(run: Invocation, dev: bool, announce: bool, **given: Any) -> Non
     """
     from tom_relay.server.server import RelayServer
 
-    base = run.config.plugin_configs.get(SECTION)
-    base = base if isinstance(base, RelayServerConfig) else RelayServerConfig()
-
-    def is_default(name: str) -> bool:
-        return run.loaded.entry(f"{SECTION}.{name}").origin == "default"
-
-    config = configured(base, given, dev=dev, is_default=is_default)
+    config = configured(OPTIONS.base(run), given, dev=dev, is_default=functools.partial(OPTIONS.is_default, run))
     async with RelayServer(config) as server:
         addrs = [str(addr) for addr in server.addrs]
         run.output.event(

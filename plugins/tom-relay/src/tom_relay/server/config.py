@@ -15,7 +15,7 @@ from tom_connect.addr import SocketAddr
 from tom_connect.config import as_path, as_tuple, is_path, option, refused, seconds_between, whole_number_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError, InvalidKeyError
 from tom_connect.keys import NodeId
-from tom_relay.wire import MAX_MESSAGE
+from tom_relay.limits import MAX_MESSAGE
 
 SECTION = "relay_server"
 DEV_LISTEN = "127.0.0.1:3340"

@@ -3,8 +3,8 @@
 The shell registers each connection whose key is proven, gives every message to `receive`, sends what it finds in
 `RelayClient.queue`, and calls `tick` about once a second. Rules:
 
-- A node has one active connection, the newest. An older one is told, gets and sends no more datagrams, and is active
-  again if the newer one ends first; of older ones, one is kept.
+- A node has one active connection, the newest, which gets what still waited for the one before. An older one is told,
+  gets and sends no more datagrams, and is active again if the newer one ends first; of older ones, one is kept.
 - A datagram for a node that is not connected is dropped, and its sender told EndpointGone, once a second at most.
 - When a node's last connection ends, those to whom it sent (the last 256) are told EndpointGone.
 - Where a node is connected from is told to those to whom it has itself sent datagrams in this session, if it speaks the
@@ -60,6 +60,8 @@ CONTROL_EXTRA = 32
 PEERS_SAMPLED = 8
 """Nodes that one of tom-relay-v1 is told of when it registers, as the old relay did."""
 _SINGLE, _BATCH = 4, 5
+_DATAGRAMS = b"\x06\x07"
+"""Types of the frames in which clients get datagrams, the same in all dialects."""
 _SINGLE_HEAD, _BATCH_HEAD = 1 + KEY_SIZE + 1, 1 + KEY_SIZE + 3
 _REPLACED = "another connection with the same node id has taken over"
 _LIMITED = "rate limited: this client sends more than the relay allows"
@@ -189,12 +191,13 @@ class RelayHub:
         )
         self._connections += 1
         self.counters.registered += 1
-        surplus = None
+        surplus, waiting = None, list[bytes]()
         earlier = self._active.get(client.key)
         if earlier is not None:
             self.counters.replaced += 1
             surplus, earlier.earlier = earlier.earlier, None
             earlier.active = False
+            waiting = [message for message in earlier.queue if message[0] in _DATAGRAMS]
             self._drop_queue(earlier)
             if earlier.dialect.has_status:
                 self._control(earlier, Status(StatusCode.SAME_ID_CONNECTED))
@@ -204,6 +207,8 @@ class RelayHub:
             if surplus is not None:
                 self._forget(surplus)
         self._active[client.key] = client
+        for message in waiting:
+            self._queue(client, message)
         self._introduce(client)
         return client, surplus
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tom_connect.addr import SocketAddr
+from tom_connect.serving.listening import bound_addrs, listen, url_here
 from tom_relay.errors import RelayServerError
 from tom_relay.server.access import AccessPolicy, FileState, access_files, build_access
 from tom_relay.server.accounts import Accounts
@@ -36,8 +35,6 @@ SWEEP_INTERVAL = 0.25
 """Seconds between two looks at what is late: a fraction of the shortest time-out."""
 FILES_INTERVAL = 1.0
 """Seconds between two looks at certificate and list files."""
-BACKLOG = 1024
-"""Connections that the kernel holds while a burst comes in."""
 
 
 class _Manager(web.Server):
@@ -131,26 +128,12 @@ class RelayServer:
 
     async def _bind(self) -> None:
         assert self._manager is not None
-        loop = asyncio.get_running_loop()
-        addrs = []
         context = self._certificate.context if self._certificate is not None else None
         tls: dict[str, Any] = (
             {} if context is None else {"ssl": context, "ssl_handshake_timeout": self.config.handshake_timeout}
         )
-        for addr in self.config.listen_addrs:
-            try:
-                server = await loop.create_server(self._manager, addr.host, addr.port, backlog=BACKLOG, **tls)
-            except OSError as exc:
-                if exc.errno == errno.EAFNOSUPPORT and len(self.config.listen) > 1:
-                    continue  # a machine without IPv6 serves IPv4
-                raise RelayServerError(
-                    f"can't listen on {addr}: {os.strerror(exc.errno) if exc.errno else exc}"
-                ) from None
-            self._servers.append(server)
-            addrs += [SocketAddr(*socket.getsockname()[:2]) for socket in server.sockets]
-        if not addrs:
-            raise RelayServerError(f"can't listen on any of {', '.join(self.config.listen)}")
-        self.addrs = tuple(addrs)
+        self._servers = await listen(self._manager, self.config.listen_addrs, RelayServerError, **tls)
+        self.addrs = bound_addrs(self._servers)
 
     async def stop(self, drain: float | None = None) -> None:
         """Tell clients that the relay restarts, let queues empty for `drain` seconds at most, and close."""
@@ -241,10 +224,7 @@ class RelayServer:
         """The URL by which nodes reach the relay: what was configured, else the first address."""
         if self.config.url is not None:
             return self.config.url
-        addr = self.addrs[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addr.host, addr.host)  # noqa: S104 - compared, not bound
-        scheme = "http" if self._certificate is None else "https"
-        return f"{scheme}://{SocketAddr(host, addr.port)}"
+        return url_here("http" if self._certificate is None else "https", self.addrs[0])
 
     def describe_relays(self) -> list[dict[str, Any]]:
         """What `/relays` says: ourselves with score and role, then the relays that the operator names."""

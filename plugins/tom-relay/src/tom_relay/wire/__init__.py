@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from tom_relay.limits import MAX_MESSAGE
 from tom_relay.wire.dialect import SUBPROTOCOLS, WITHOUT_ADDRESS, Dialect, choose_dialect
 from tom_relay.wire.frames import (
     KEY_SIZE,
     MAX_DATA,
-    MAX_MESSAGE,
     MAX_PAYLOAD,
     AskAddress,
     ClientAuth,

@@ -24,8 +24,6 @@ CHALLENGE_SIZE = 16
 PING_SIZE = 8
 MAX_PAYLOAD = 65_536
 """Bytes of a frame after its type, at most."""
-MAX_MESSAGE = 1 << 20
-"""Bytes of a WebSocket message, at most."""
 MAX_DATA = MAX_PAYLOAD - KEY_SIZE - 3
 """Bytes of datagrams in one batch, at most."""
 MAX_TEXT = 1024

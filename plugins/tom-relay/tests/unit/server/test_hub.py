@@ -160,6 +160,23 @@ def test_the_newest_connection_of_a_key_is_the_one(dialect: Dialect, notice: Ser
     assert not w.hub.is_connected(A)
 
 
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_what_waits_for_an_older_connection_goes_to_the_newer(dialect: Dialect) -> None:
+    """A node that connects anew, since its first connection is dead, loses no datagram that waits at the relay, and is
+    told nothing that was meant for the other connection."""
+    w = world()
+    old, b = w.join(A, dialect), w.join(B)
+    w.read(old)
+    w.send(b, A, b"one")
+    w.hub.receive(old, encode(Ping(bytes(8)), dialect), w.now)
+    w.hub.receive(b, encode(SendDatagrams(A.raw, b"twothree", 0, 4), b.dialect), w.now)
+    new = w.join(A)
+    datagrams = [frame for frame in w.read(new) if not isinstance(frame, PeerPresent)]
+    assert datagrams == [ReceivedDatagrams(B.raw, b"one"), ReceivedDatagrams(B.raw, b"twothree", 0, 4)]
+    assert not any(isinstance(frame, ReceivedDatagrams) for frame in w.read(old))
+    assert w.hub.queued_bytes == 0
+
+
 def test_an_older_connection_is_active_again() -> None:
     """If the newest ends first, the one before it takes over, and is told that it is healthy."""
     w = world()

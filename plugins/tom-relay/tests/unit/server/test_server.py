@@ -229,7 +229,10 @@ def test_options_lie_over_file_and_environment() -> None:
     """What the command line says wins; --dev only sets what nobody configured."""
     base = RelayServerConfig(listen=("127.0.0.1:1",), max_clients=5)
     changed = configured(
-        base, {"relay_max_clients": "7", "relay_tokens": ()}, dev=True, is_default=lambda name: name != "listen"
+        base,
+        {"relay_server_max_clients": "7", "relay_server_tokens": ()},
+        dev=True,
+        is_default=lambda name: name != "listen",
     )
     assert (changed.listen, changed.max_clients, changed.stun_listen) == (("127.0.0.1:1",), 7, ())
     assert configured(RelayServerConfig(), {}, dev=True, is_default=lambda _: True) == RelayServerConfig.dev()

@@ -9,7 +9,7 @@ import attrs
 
 from tom_connect.config import as_tuple, is_flag, option, seconds_between
 from tom_connect.exceptions import ConfigError
-from tom_signaling_legacy.core.messages import MAX_USERNAME
+from tom_signaling_legacy.core.limits import MAX_USERNAME
 
 SECTION = "signaling"
 MAX_SERVERS = 4

@@ -6,7 +6,6 @@ from tom_connect.abc import Diagnostics, Discovery, PluginContext, Publisher
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import ConfigRegistry
 from tom_signaling_legacy.client.config import SECTION, SignalingConfig
-from tom_signaling_legacy.client.service import LiveDiagnostics, SignalingService
 
 TOM_CONNECT_API = (1, 0)
 
@@ -20,27 +19,34 @@ def tom_register_config(registry: ConfigRegistry) -> None:
 @hookimpl
 def tom_discovery(ctx: PluginContext) -> Discovery | None:
     """Find nodes that are registered with a signaling server, if any is configured."""
-    service = SignalingService.of(ctx)
-    if not service.config.wanted:
+    if not _config(ctx).wanted:
         return None
     from tom_signaling_legacy.client.discovery import SignalingDiscovery
+    from tom_signaling_legacy.client.service import SignalingService
 
-    return SignalingDiscovery(service)
+    return SignalingDiscovery(SignalingService.of(ctx))
 
 
 @hookimpl
 def tom_publisher(ctx: PluginContext) -> Publisher | None:
     """Answer those who ask for our address through a signaling server, if any is configured."""
-    service = SignalingService.of(ctx)
-    if not service.config.wanted:
+    if not _config(ctx).wanted:
         return None
     from tom_signaling_legacy.client.publisher import SignalingPublisher
+    from tom_signaling_legacy.client.service import SignalingService
 
-    return SignalingPublisher(service)
+    return SignalingPublisher(SignalingService.of(ctx))
 
 
 @hookimpl
 def tom_diagnostics(ctx: PluginContext) -> Diagnostics | None:
     """How each server does, and whether signaling is deprecated."""
-    service = SignalingService.of(ctx)
-    return LiveDiagnostics(service) if service.config.wanted else None
+    if not _config(ctx).wanted:
+        return None
+    from tom_signaling_legacy.client.service import LiveDiagnostics, SignalingService
+
+    return LiveDiagnostics(SignalingService.of(ctx))
+
+
+def _config(ctx: PluginContext) -> SignalingConfig:
+    return ctx.config if isinstance(ctx.config, SignalingConfig) else SignalingConfig()

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from tom_signaling_legacy.core import messages
+from tom_signaling_legacy.core.exchange import read_payload
+from tom_signaling_legacy.core.limits import HubLimits
 from tom_signaling_legacy.core.messages import Registration
 from tom_signaling_legacy.core.rates import Bucket
 from tom_signaling_legacy.errors import MessageError
@@ -40,21 +42,6 @@ class ParticipantsList:
 
 PARTICIPANTS = ParticipantsList()
 Queued = str | ParticipantsList
-
-
-@attrs.frozen
-class HubLimits:
-    """What one client may cost; rates are messages a second.
-
-    `broadcast_rate`: of messages that go to everyone; `queue_bytes`: characters, which are ASCII.
-    """
-
-    message_rate: float = 50.0
-    message_burst: float = 100.0
-    broadcast_rate: float = 2.0
-    broadcast_burst: float = 20.0
-    queue_messages: int = 1024
-    queue_bytes: int = 1 << 20
 
 
 @attrs.define(eq=False)
@@ -84,7 +71,11 @@ class SignalingHub:
         self._clients: dict[SignalingClient, None] = {}
         self._list: str | None = None
         self.counts: Counter[str] = Counter()
-        """Messages by type, "invalid" and "ignored" ones, and clients ended, by the reason's first word."""
+        """Messages by type, "invalid" and "ignored" ones."""
+        self.passed_on: Counter[str] = Counter()
+        """Signals that reached a node: those by which nodes of ours ask for a "record", and "other" ones."""
+        self.ended: Counter[str] = Counter()
+        """Clients ended, by the reason's first word."""
 
     def __len__(self) -> int:
         """Registered nodes."""
@@ -139,7 +130,7 @@ class SignalingHub:
             client.ended = reason
             client.queue.clear()
             client.queued_bytes = client.lists_waiting = 0
-            self.counts[f"ended: {reason.partition(' ')[0]}"] += 1
+            self.ended[reason.partition(" ")[0]] += 1
             self._tell(client)
 
     def _register(self, client: SignalingClient, registration: Registration) -> None:
@@ -239,6 +230,7 @@ class SignalingHub:
         except RecursionError:  # read at the last depth that can be read, and one deeper when written
             self._queue(client, messages.error(messages.INVALID_JSON))
             return
+        self.passed_on["other" if read_payload(message.get("payload")) is None else "record"] += 1
         self._queue(target, text)
 
     # Queues

@@ -13,10 +13,9 @@ from typing import Any, NoReturn
 
 import attrs
 
+from tom_signaling_legacy.core.limits import MAX_USERNAME
 from tom_signaling_legacy.errors import MessageError
 
-MAX_USERNAME = 128
-"""Characters of a user's name: it goes to everyone with each list of participants."""
 MAX_KEY = 512
 """Characters of `publicKey` and `encryptionKey`, which are hex or base64 of at most some 130 bytes."""
 MAX_ROLES = 16

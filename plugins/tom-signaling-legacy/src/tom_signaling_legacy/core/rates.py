@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 
 import attrs
 
 MAX_SOURCES = 16_384
 """Sources of which the rate is known; the least recently seen is forgotten."""
-IPV6_PREFIX = 56
-"""Bits of an IPv6 address that count as one source: what a household is given."""
 
 
 @attrs.define
@@ -70,16 +67,3 @@ class SourceRates:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(source)
         return bucket.take(now)
-
-
-def source_of(host: str) -> str:
-    """What limits go by: an IPv4 address, or the /56 of an IPv6 address; "" for what is neither."""
-    try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))
-    return str(ip)

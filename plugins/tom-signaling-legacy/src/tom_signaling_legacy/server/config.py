@@ -9,7 +9,7 @@ import attrs
 from tom_connect.addr import SocketAddr
 from tom_connect.config import as_tuple, number_between, option, refused, whole_number_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError
-from tom_signaling_legacy.core.hub import HubLimits
+from tom_signaling_legacy.core.limits import HubLimits
 
 SECTION = "signaling_server"
 DEFAULT_PORT = 3001

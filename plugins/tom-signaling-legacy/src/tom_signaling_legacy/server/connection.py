@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from tom_signaling_legacy.core.rates import SourceRates, source_of
+from tom_connect.serving.sources import source_prefix
+from tom_signaling_legacy.core.rates import SourceRates
 from tom_signaling_legacy.server.config import SignalingServerConfig
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
@@ -75,7 +76,7 @@ class SignalingConnection(web.RequestHandler):
         # uvloop's transports are no asyncio.Transport, and do the same.
         transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self.source = source_of(str(peer[0])) if isinstance(peer, tuple) and peer else ""
+        self.source = source_prefix(str(peer[0])) if isinstance(peer, tuple) and peer else ""
         self.since = self._loop.time()
         self.refused = not self._gate.admit(self, self.since)
         if self.refused:

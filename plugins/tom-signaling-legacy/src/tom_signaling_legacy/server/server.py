@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,10 +13,12 @@ import attrs
 from aiohttp import WSMsgType, web
 
 from tom_connect.addr import SocketAddr
+from tom_connect.serving.listening import bound_addrs, listen, url_here
 from tom_signaling_legacy.core.hub import SignalingClient, SignalingHub
 from tom_signaling_legacy.errors import SignalingServerError
 from tom_signaling_legacy.server.config import SignalingServerConfig
 from tom_signaling_legacy.server.connection import Gate, SignalingConnection
+from tom_signaling_legacy.server.metrics import CONTENT_TYPE, SignalingMetrics
 
 logger = logging.getLogger("tom_connect.plugin.signaling-server")
 
@@ -25,8 +26,6 @@ SWEEP_INTERVAL = 1.0
 """Seconds between two looks at who is silent or late."""
 PING_INTERVAL = 5.0
 """Seconds between two pings of a client: one that sends no heartbeats answers these, as every WebSocket does."""
-BACKLOG = 256
-"""Connections that the kernel holds while a burst comes in."""
 
 
 class _Manager(web.Server):
@@ -68,6 +67,9 @@ class SignalingServer:
         self.config = config or SignalingServerConfig.dev()
         self.gate = Gate(self.config)
         self.hub = SignalingHub(self.config.limits, self._queued)
+        self.metrics = SignalingMetrics(self)
+        self.started_at = 0.0
+        """Seconds since 1970."""
         self.addrs: tuple[SocketAddr, ...] = ()
         """Where it listens, with the ports that were chosen."""
         self._peers: dict[SignalingClient, _Peer] = {}
@@ -79,6 +81,7 @@ class SignalingServer:
 
     async def start(self) -> None:
         """Bind and serve; raises SignalingServerError with what is wrong and leaves nothing behind then."""
+        self.started_at = time.time()
         try:
             self._manager = _Manager(self._handle, self.gate)
             await self._bind()
@@ -89,22 +92,8 @@ class SignalingServer:
 
     async def _bind(self) -> None:
         assert self._manager is not None
-        loop = asyncio.get_running_loop()
-        addrs = []
-        for addr in self.config.listen_addrs:
-            try:
-                server = await loop.create_server(self._manager, addr.host, addr.port, backlog=BACKLOG)
-            except OSError as exc:
-                if exc.errno == errno.EAFNOSUPPORT and len(self.config.listen) > 1:
-                    continue  # a machine without IPv6 serves IPv4
-                raise SignalingServerError(
-                    f"can't listen on {addr}: {os.strerror(exc.errno) if exc.errno else exc}"
-                ) from None
-            self._servers.append(server)
-            addrs += [SocketAddr(*socket.getsockname()[:2]) for socket in server.sockets]
-        if not addrs:
-            raise SignalingServerError(f"can't listen on any of {', '.join(self.config.listen)}")
-        self.addrs = tuple(addrs)
+        self._servers = await listen(self._manager, self.config.listen_addrs, SignalingServerError)
+        self.addrs = bound_addrs(self._servers)
 
     async def stop(self) -> None:
         """End every connection and let go of everything."""
@@ -148,9 +137,7 @@ class SignalingServer:
     @property
     def url(self) -> str:
         """The URL of the first address, for WebSocket clients."""
-        addr = self.addrs[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addr.host, addr.host)  # noqa: S104 - compared, not bound
-        return f"ws://{SocketAddr(host, addr.port)}"
+        return url_here("ws", self.addrs[0])
 
     # Requests
 
@@ -167,9 +154,11 @@ class SignalingServer:
                 await socket.prepare(request)
                 await self._serve(socket, protocol)
                 return socket
+        if request.path == "/metrics" and request.method in ("GET", "HEAD"):
+            return _answer(self.metrics.text(), 200, CONTENT_TYPE)
         if request.path == "/health" and request.method in ("GET", "HEAD"):
-            return _json(b'{"ok":true}', 200)
-        return _json(b'{"error":"not found"}', 404)
+            return _answer(b'{"ok":true}', 200)
+        return _answer(b'{"error":"not found"}', 404)
 
     async def _serve(self, socket: web.WebSocketResponse, connection: SignalingConnection) -> None:
         now = self._now()
@@ -230,7 +219,7 @@ class SignalingServer:
             peer.connection.abort()
 
 
-def _json(body: bytes, status: int) -> web.Response:
-    response = web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+def _answer(body: bytes, status: int, content_type: str = "application/json") -> web.Response:
+    response = web.Response(body=body, status=status, headers={"Content-Type": content_type})
     response.force_close()  # connections are counted: none lies idle
     return response

@@ -1,0 +1,1 @@
+"""Looking a node up: the sources, and the endpoint that asks them."""

@@ -1,0 +1,1 @@
+"""Starting: what a process does that has only just begun."""

@@ -1,0 +1,1 @@
+pytest_plugins = ["tom_connect.testing.pytest_plugin"]

@@ -1,0 +1,3 @@
+"""Measurement campaigns: populations of tom-connect nodes, measured phase by phase, with records and a report."""
+
+from __future__ import annotations

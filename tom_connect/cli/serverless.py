@@ -1,0 +1,183 @@
+"""Whether others can reach this node with nobody's server, shown by a stranger who looks it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from tom_connect.addr import SocketAddr
+from tom_connect.cli.diagnosis import Diagnosis, Finding, NatKind
+from tom_connect.config import EndpointConfig
+from tom_connect.endpoint import Endpoint
+from tom_connect.plugins import PluginInfo
+
+LOOK_AGAIN = 1.0
+"""Seconds between two look-ups of the stranger, who may have come before the record."""
+_CARRIES_CALLS = "tom_rendezvous"
+
+
+@attrs.frozen
+class ServerlessReport:
+    """What a stranger's look-ups have shown. `sources`: what it could ask, empty if no serverless plugin is in use.
+
+    `stored`: servers or DHT nodes that took our record, the best of the publishers, None before one did; `found`: the
+    addresses that the stranger got, None if it found nothing; `source` and `seconds`: where from, and how long it took;
+    `problem`: what became of its last look-up. `told`: whether we had any address to publish; `calls`: whether a plugin
+    carries calls where no path exists yet.
+    """
+
+    sources: tuple[str, ...] = ()
+    stored: int | None = None
+    found: tuple[SocketAddr, ...] | None = None
+    source: str | None = None
+    seconds: float | None = None
+    problem: str | None = None
+    told: bool = False
+    calls: bool = False
+
+
+def stranger_config(config: EndpointConfig) -> EndpointConfig:
+    """The configuration of a node that knows nothing of us: a fresh key, nothing saved, no server of anyone's."""
+    return attrs.evolve(
+        config,
+        alpns=(),
+        bind=tuple("[::]:0" if addr.family.name == "AF_INET6" else "0.0.0.0:0" for addr in config.bind_addrs),
+        secret_key=None,
+        secret_key_file=None,
+        persist=False,
+        dht_only=True,
+        nodes_file=None,
+        relay=(),
+        public_relays=(),
+        # It tells nobody where it is: it asks, and goes.
+        direct=False,
+    )
+
+
+@attrs.define(eq=False)
+class ServerlessCheck:
+    """Examines an endpoint; `report` is what is known so far, also when the check is cancelled."""
+
+    endpoint: Endpoint
+    report: ServerlessReport = ServerlessReport()
+
+    async def run(self) -> None:
+        """Wait until our record is out, and let a stranger look it up until it finds us."""
+        calls = carries_calls(self.endpoint.plugins)
+        async with Endpoint.bind(stranger_config(self.endpoint.config)) as stranger:
+            self.report = ServerlessReport(tuple(stranger.discovery_counts()), calls=calls)
+            if not self.report.sources:
+                return
+            while not await self._found_by(stranger):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        published = self.endpoint.watch_published()
+                        await published.other_than(published.value)
+            # It may be found before the publisher has its quorum.
+            await self.endpoint.watch_published().other_than(())
+            self.report = attrs.evolve(self.report, stored=self._stored())
+
+    async def _found_by(self, stranger: Endpoint) -> bool:
+        began = asyncio.get_running_loop().time()
+        async with stranger.look_up(self.endpoint.node_id) as lookup:
+            async for found in lookup:
+                self.report = attrs.evolve(
+                    self.report,
+                    stored=self._stored(),
+                    found=found.addr.direct_addrs,
+                    source=found.source,
+                    seconds=asyncio.get_running_loop().time() - began,
+                    problem=None,
+                    told=True,
+                )
+                return True
+            problem = "; ".join(str(outcome) for outcome in lookup.outcomes)
+            told = not self.endpoint.node_addr().is_empty()
+            self.report = attrs.evolve(self.report, stored=self._stored(), problem=problem, told=told)
+        return False
+
+    def _stored(self) -> int | None:
+        return max((report.nodes for report in self.endpoint.watch_published().value), default=None)
+
+
+def carries_calls(plugins: Sequence[PluginInfo]) -> bool:
+    """Whether a plugin in use carries calls where no path exists yet (`tom_rendezvous`)."""
+    return any(plugin.state == "loaded" and _CARRIES_CALLS in plugin.hooks for plugin in plugins)
+
+
+def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wanted: bool) -> Iterator[Finding]:
+    """What a report means. `wanted`: whether the configuration allows nothing else (`dht_only`)."""
+    if not report.sources:
+        if wanted:
+            yield Finding(
+                "fails",
+                "Nothing finds nodes without a server here: no plugin for it is in use.",
+                "Install one: pip install 'tom-connect[dht]'. 'tom-connect plugins' says if one is blocked or broken.",
+            )
+        return
+    if report.found is None:
+        yield _not_found(report)
+        return
+    where = ", ".join(map(str, report.found)) or "no address"
+    yield Finding(
+        "works",
+        f"With no server at all: a stranger who knew nothing but our key found us through {report.source} in "
+        f"{report.seconds:.1f} s, at {where}.",
+    )
+    yield _reach(report, {diagnosis.ipv4, diagnosis.ipv6})
+
+
+def _not_found(report: ServerlessReport) -> Finding:
+    if not report.told:
+        return Finding(
+            "fails",
+            "Without a server nobody finds this node: it does not know at which address others see it, so there is "
+            f"nothing to publish. {report.problem or ''}".strip(),
+            "Allow outgoing UDP to any port, and give it more time (--wait 30).",
+        )
+    if report.stored is None:
+        return Finding(
+            "fails",
+            f"Without a server nobody finds this node: its record could not be stored. {report.problem or ''}".strip(),
+            "Allow outgoing UDP to any port; where the bootstrap nodes are blocked, name another with --dht-bootstrap.",
+        )
+    return Finding(
+        "fails",
+        f"Without a server nobody finds this node yet: {report.stored} DHT nodes hold its record, and a stranger's "
+        f"look-up did not come to them. {report.problem or ''}".strip(),
+        "Run this command again with more time (--wait 30).",
+    )
+
+
+def _reach(report: ServerlessReport, kinds: set[NatKind]) -> Finding:
+    if NatKind.NO_NAT in kinds:
+        return Finding("works", "With no server at all: everybody who knows our key can connect to us.")
+    if not report.calls:
+        return Finding(
+            "fails",
+            "With no server at all: a NAT or firewall lets in only whom we call, and no plugin in use carries calls.",
+            "Install or allow one (pip install 'tom-connect[dht]'), open a port (see 'Open a port'), or use a relay.",
+        )
+    if kinds & {NatKind.EASY, NatKind.FIREWALL}:
+        return Finding(
+            "works",
+            "With no server at all: others call us through the DHT, and both sides punch; those behind symmetric NATs "
+            "try many ports, which takes some seconds.",
+        )
+    if NatKind.HARD in kinds:
+        return Finding(
+            "note",
+            "With no server at all: others call us through the DHT and get through if they have no NAT or an easy one; "
+            "with another symmetric NAT only a relay helps.",
+            "A volunteer's relay serves where the relay plugin is installed (pip install 'tom-connect[relay]').",
+        )
+    return Finding(
+        "note",
+        "With no server at all: we are found; whether others get through can't be told, as our NAT is of unknown kind.",
+    )
+
+
+__all__ = ["ServerlessCheck", "ServerlessReport", "carries_calls", "serverless_findings", "stranger_config"]
