@@ -69,6 +69,18 @@ async def test_a_volunteer_that_was_lost_is_replaced(net: Testnet) -> None:
             await until(lambda: set(node.node_addr().relay_urls) == {url_of(two), url_of(three)}, within=20.0)
 
 
+async def test_dht_only_uses_these_and_nothing_else(net: Testnet, tmp_path: Path) -> None:
+    """With `dht_only` relays that were configured, by option or by map, are left alone, and volunteers are not."""
+    (tmp_path / "map").write_text("http://127.0.0.1:9/\n")
+    options = RelayClientConfig(volunteers="always", map=tmp_path / "map")
+    sections = {"dht": dht_of(net), "relay_client": options}
+    async with volunteer(net, "127.0.0.2") as one:
+        settings = config("http://127.0.0.1:9/", plugin_configs=sections, **{**DHT, "dht_only": True})
+        async with Endpoint.bind(settings) as node:
+            assert (await home(node)).relay_urls == (url_of(one),)
+            assert {relay.kind for relay in node.relays()} == {"volunteer"}
+
+
 async def test_our_own_outage_is_not_their_fault(net: Testnet, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing that we send arrives anywhere, volunteers are not blamed, and are had again once it does."""
     async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two, seeker(net) as node:
