@@ -344,7 +344,7 @@ def campaign_phases() -> str:
     rows = []
     for kind, parameters in PARAMETERS.items():
         for name, spec in parameters.items():
-            values = ", ".join(spec.words) or f"{spec.low:g} to {spec.high:g}"
+            values = ", ".join(spec.words) or f"{spec.low:,.10g} to {spec.high:,.10g}"
             values = "true or false" if isinstance(spec.default, bool) else values
             default = str(spec.default).lower() if isinstance(spec.default, bool) else f"{spec.default}"
             rows.append([f"`{kind}`", f"`{name}`", default, values, spec.meaning])

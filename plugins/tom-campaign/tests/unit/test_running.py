@@ -287,7 +287,7 @@ before = 0
 def test_requests_are_what_the_scenario_says() -> None:
     """Each kind of phase becomes the request that measures it, with its counts."""
     connect, transfer, endurance = scenario().phases
-    assert request_of(connect, "t") == (Connect(target="t", timeout=15, direct_wait=0), 15)
+    assert request_of(connect, "t") == (Connect(target="t", timeout=15, direct_wait=10), 25)
     assert request_of(transfer, "t")[0] == Transfer(target="t", timeout=60, blocks=8)
     ask, seconds = request_of(endurance, "t")
     assert isinstance(ask, Ping) and (ask.count, ask.interval, ask.every, ask.reliable) == (4, 0.5, 1, False)

@@ -106,14 +106,14 @@ class Table:
         value = self.values.get(key, default)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not is_number or not low <= value <= high:
-            self.wrong(key, f"{_shown(value)} is not allowed; expected a number from {low:g} to {high:g}")
+            self.wrong(key, f"{_shown(value)} is not allowed; expected a number from {low:,.10g} to {high:,.10g}")
         return float(value)
 
     def whole(self, key: str, default: int, low: float, high: float) -> int:
         """A whole number in a range."""
         value = self.values.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            self.wrong(key, f"{_shown(value)} is not allowed; expected a whole number from {low:g} to {high:g}")
+            self.wrong(key, f"{_shown(value)} is not allowed; expected a whole number from {low:,.10g} to {high:,.10g}")
         return value
 
     def flag(self, key: str, default: bool) -> bool:

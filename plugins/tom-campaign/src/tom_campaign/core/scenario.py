@@ -143,7 +143,7 @@ PARAMETERS: Final[Mapping[Kind, Mapping[str, Parameter]]] = {
     "connect": {
         "timeout": _TIMEOUT,
         "repeat": Parameter(1, 1, 1000, "dials for each pair; each closes the connection before"),
-        "direct_wait": Parameter(0.0, 0.0, 600.0, "seconds to wait for a direct path where a relay connected"),
+        "direct_wait": Parameter(10.0, 0.0, 600.0, "seconds to wait for a direct path where a relay connected"),
     },
     "ping": {
         "timeout": _TIMEOUT,
