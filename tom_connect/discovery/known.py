@@ -61,6 +61,9 @@ class KnownRecords(Discovery):
         self._changed = False
         self._records.update(self._read())
 
+    def __contains__(self, node_id: NodeId) -> bool:
+        return node_id in self._records
+
     def __len__(self) -> int:
         return len(self._records)
 

@@ -54,9 +54,11 @@ class DiscoveryService:
         """A look-up of a node, the one that is under way if there is one; the last to leave cancels it."""
         lookup = self._running.get(node_id)
         if lookup is None or lookup.ended:
+            # Whoever was never met is not looked for there: that would be said in every report on a look-up.
+            known = self.known is None or node_id in self.known
             lookup = Lookup(
                 node_id,
-                self.sources,
+                self.sources if known else self.sources[1:],
                 report=self._report,
                 health=self._health,
                 skip=self._not_asked(node_id),

@@ -150,3 +150,17 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, content: bytes, caplo
     known.keep(record())
     known.save()
     assert len(known_in(tmp_path)) == 1
+
+
+async def test_only_peers_that_were_met_are_looked_for_there(tmp_path: Path) -> None:
+    """A look-up of a stranger says nothing of what is known, and counts nothing for it."""
+    known = known_in(tmp_path)
+    service = DiscoveryService([("p", Fixed([]))], report=lambda name, exc: None, known=known)
+    async with service.look_up(KEY.node_id) as lookup:
+        assert [each async for each in lookup] == []
+    assert [outcome.source for outcome in lookup.outcomes] == ["fixed"]
+    assert service.counts["known"].asked == 0
+    known.keep(record())
+    async with service.look_up(KEY.node_id) as lookup:
+        assert [each.source async for each in lookup] == ["known"]
+    known.save()
