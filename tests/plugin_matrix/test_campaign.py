@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.plugin_matrix.environments import ROOT, build_wheel, environment
+from tests.plugin_matrix.environments import environment
 
 SCENARIO = """
 name = "tiny"
@@ -22,7 +22,7 @@ def test_campaign_comes_and_goes(tmp_path: Path, wheels: dict[str, Path]) -> Non
     """Its command, template and scenarios are in the wheel; uninstalled, it leaves nothing behind."""
     env = environment(tmp_path, wheels, "tom-dht-mainline", "tom-relay")
     before = {words: env.run(*words).stdout for words in (("--help",), ("plugins",), ("config",))}
-    env.install(build_wheel(ROOT / "plugins" / "tom-campaign", tmp_path / "campaign"))
+    env.install(wheels["tom-campaign"])
     row = env.plugins()["tom-campaign"]
     assert (row["name"], row["state"], row["hooks"]) == ("campaign", "loaded", ["tom_cli_commands"])
 
