@@ -277,7 +277,7 @@ class RemotePaths:
         if not self.holders:
             return
         if late > rules.STALL:
-            self._forgive(late)
+            self._forgive(late, now)
         traffic = self._traffic(now)
         if traffic:
             self._judge(now)
@@ -291,12 +291,12 @@ class RemotePaths:
         if due < inf:
             self._owner.arm(self, max(due, now + 0.001))
 
-    def _forgive(self, seconds: float) -> None:
+    def _forgive(self, seconds: float, now: float) -> None:
         """We stood still for so long ourselves."""
         if self._unanswered_since is not None:
-            self._unanswered_since += seconds
+            self._unanswered_since = min(self._unanswered_since + seconds, now)
         if self._doubt_since is not None:
-            self._doubt_since += seconds
+            self._doubt_since = min(self._doubt_since + seconds, now)
 
     def _traffic(self, now: float) -> bool:
         if self._outage_since is not None:
