@@ -172,13 +172,11 @@ class Peer(DhtHost):
         remote = self.disco.acquire(node_id, self.net.now)
         self.disco.meetings.begin(remote, self.net.now)
         target = mutable_target(node_id.raw)
-        looking = self.core.get_peers(target, self.net.now)
         announced: list[bytes] = []
 
         def announce(mailbox: bytes) -> None:
             if mailbox not in announced:
                 announced.append(mailbox)
-                self.core.cancel(looking, self.net.now)
                 self.core.announce_peer(mailbox, 4433, self.net.now)
 
         def found(item: MutableItem) -> None:
