@@ -17,6 +17,8 @@ from tests.interop.peers.process import LineProcess, python_module
 from tests.netns.dht import DhtNet
 from tom_connect.testing.natlab import Host, Lab, Nat, Wire
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 #: With the same at the DHT and the volunteers, 50 ms from home to home and from home to the DHT and back.
 UPLINK = Wire(delay=0.0125)
 #: Seconds within which two nodes behind strict NATs are to be connected.

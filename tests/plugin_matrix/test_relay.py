@@ -37,6 +37,9 @@ def states(env: Environment, **variables: str) -> dict[str, str]:
     return {row["name"]: row["state"] for row in env.plugin_rows(**variables)}
 
 
+RELAY = {"relay": "loaded", "relay-server": "loaded", "relay-volunteer": "loaded"}
+
+
 @pytest.mark.timeout(400)
 def test_core_and_relay(tmp_path: Path, wheels: dict[str, Path]) -> None:
     """With the relay its command, options and hooks are there and nodes meet at one; uninstalled, all is as before."""
@@ -49,20 +52,21 @@ def test_core_and_relay(tmp_path: Path, wheels: dict[str, Path]) -> None:
     assert {name: (row["package"], row["state"], row["reason"]) for name, row in rows.items()} == {
         "relay": ("tom-relay", "loaded", ""),
         "relay-server": ("tom-relay", "loaded", ""),
+        "relay-volunteer": ("tom-relay", "loaded", ""),
     }
     assert {"tom_relay_transport", "tom_register_config"} <= set(rows["relay"]["hooks"])
     assert "\n  relay " in env.run("--help").stdout
     assert "--relay-client-token" in env.run("id", "--help").stdout
     assert env.run("relay", "--help").returncode == 0
     done = env.script("-c", DIAL)
-    assert (done.stdout, done.stderr) == ("ekoms [('relay', 'loaded'), ('relay-server', 'loaded')]\n", "")
+    assert (done.stdout, done.stderr) == (f"ekoms {sorted(RELAY.items())}\n", "")
     done = env.script("-c", RELAYED)
     assert (done.stdout, done.stderr) == (
-        "ekoms ['relay'] [('relay', 'loaded'), ('relay-server', 'loaded')]\n",
+        f"ekoms ['relay'] {sorted(RELAY.items())}\n",
         "",
     )
 
-    assert states(env, TOM_CONNECT_DISABLE_PLUGINS="relay") == {"relay": "blocked", "relay-server": "loaded"}
+    assert states(env, TOM_CONNECT_DISABLE_PLUGINS="relay") == {**RELAY, "relay": "blocked"}
     assert env.run("relay", "--help", TOM_CONNECT_DISABLE_PLUGINS="relay-server").returncode == 2
     nowhere = env.run("id", "--relay-client-proxy", "nowhere")
     assert (nowhere.returncode, len(nowhere.stderr.splitlines())) == (2, 1)
@@ -82,7 +86,7 @@ def test_core_relay_and_dht(tmp_path: Path, wheels: dict[str, Path]) -> None:
     env = environment(tmp_path, wheels, "tom-dht-mainline")
     with_dht = told(env)
     env.install(wheels["tom-relay"])
-    both = {"dht": "loaded", "relay": "loaded", "relay-server": "loaded"}
+    both = {"dht": "loaded", **RELAY}
     assert states(env) == both
     assert "\n  dht " in told(env)["help"] and "\n  relay " in told(env)["help"]
     done = env.script("-c", FOUND_AND_RELAYED)
@@ -93,5 +97,5 @@ def test_core_relay_and_dht(tmp_path: Path, wheels: dict[str, Path]) -> None:
     assert states(env) == {"dht": "loaded"}
     env.install(wheels["tom-relay"])
     env.uninstall("tom-dht-mainline")
-    assert states(env) == {"relay": "loaded", "relay-server": "loaded"}
-    assert env.script("-c", RELAYED).stdout == "ekoms ['relay'] [('relay', 'loaded'), ('relay-server', 'loaded')]\n"
+    assert states(env) == RELAY
+    assert env.script("-c", RELAYED).stdout == f"ekoms ['relay'] {sorted(RELAY.items())}\n"

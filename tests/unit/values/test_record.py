@@ -24,12 +24,14 @@ from tom_connect.keys import SecretKey
 from tom_connect.record import (
     MAX_DNS_PACKET,
     SignedRecord,
+    addr_from_texts,
     bep44_signable,
     build_dns_packet,
     parse_dns_packet,
     sign_packet,
     sign_record,
 )
+from tom_connect.tickets import encode_ticket, parse_ticket
 
 VECTORS: list[dict[str, Any]] = json.loads((pathlib.Path(__file__).parents[2] / "vectors" / "pkarr.json").read_text())[
     "vectors"
@@ -310,3 +312,14 @@ def test_importing_the_package_does_not_import_dnspython() -> None:
     """dnspython is loaded with the first record, not at start-up."""
     code = "import tom_connect.record, sys; sys.exit(any(m.split('.')[0] == 'dns' for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_relay_that_is_a_node_stands_in_records_and_tickets() -> None:
+    """Its URL reads back from a record and a ticket; one in a form that a reader does not know costs nothing else."""
+    volunteer = f"tom://{KEY.node_id}@192.0.2.1:4433"
+    addr = NodeAddr(KEY.node_id, (volunteer, "https://relay.example/"), ("192.0.2.7:5",))
+    assert parse_dns_packet(KEY.node_id, build_dns_packet(addr)) == addr
+    assert parse_ticket(encode_ticket(addr)) == addr
+    newer = [f"relay=tom9://{KEY.node_id}@192.0.2.1:4433", f"relay=tom://{KEY.node_id}@name:1", "relay=https://a/"]
+    read = addr_from_texts(KEY.node_id, [*newer, "addr=192.0.2.7:5"])
+    assert [str(url) for url in read.relay_urls] == ["https://a/"] and len(read.direct_addrs) == 1

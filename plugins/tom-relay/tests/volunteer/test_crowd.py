@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .crowd import crowd, seek
+
+pytestmark = pytest.mark.slow
 
 
 async def test_nine_of_ten_are_dead_or_lie() -> None:
