@@ -20,6 +20,8 @@ from tom_connect.rendezvous import RendezvousService, Steps
 ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
 
+LOOK_AGAIN = 3.0
+"""Seconds between two look-ups of a node that can be called and has no record: what it publishes comes one by one."""
 GUESS = 3.0
 """Seconds that a node which no source knows has to answer at a relay of ours: its name look-up and handshakes."""
 CALL_AFTER = 1.5
@@ -161,6 +163,28 @@ class Dial:
             if not self._discovery:
                 return
             await asyncio.wait((link.ready,), timeout=ASK_ANYWAY)
+        await self._look(link)
+        self._opened()
+        if not self._found and not given:
+            if self._steps is not None and await self._steps.invited:
+                await self._look_again(link)
+                return
+            if link.remote is not None and link.remote.usable():
+                await asyncio.wait((link.ready,), timeout=GUESS)
+                if link.ready.done():
+                    return
+            raise DiscoveryError(self._describe(link, "no source knows where it is"))
+
+    async def _look_again(self, link: Link) -> None:
+        """Ask now and then where a node is that can be called: it may have no address to tell, or none yet."""
+        while not self._found:
+            await asyncio.wait((link.ready,), timeout=LOOK_AGAIN)
+            if link.ready.done():
+                return
+            await self._look(link)
+
+    async def _look(self, link: Link) -> None:
+        """Pass on what the sources tell, as they tell it, to their end."""
         async with self._discovery.look_up(self._target.node_id) as lookup:
             self._outcomes = lookup.outcomes
             async for found in lookup:
@@ -172,16 +196,6 @@ class Dial:
                 if found.addr.direct_addrs:
                     self._opened()
                 self._tell(Resolved(self._elapsed(), found.source, found.addr))
-        self._opened()
-        if not self._found and not given:
-            if self._steps is not None and await self._steps.invited:
-                # It has no address that others could use, and says that it comes when it is called.
-                return
-            if link.remote is not None and link.remote.usable():
-                await asyncio.wait((link.ready,), timeout=GUESS)
-                if link.ready.done():
-                    return
-            raise DiscoveryError(self._describe(link, "no source knows where it is"))
 
     def _remember(self) -> None:
         """Keep the newest record that was found: what is in it, or came after it, has led to the node."""

@@ -28,6 +28,8 @@ from tom_dht_mainline.config import DhtConfig
 
 ALPN = "serverless/1"
 PUBLISH_TIMEOUT = 60.0
+#: Seconds for the record of a node that can be called already; behind a strict NAT there is none.
+RECORD_TIMEOUT = 5.0
 
 
 @attrs.define(eq=False)
@@ -107,6 +109,10 @@ class Node:
         async with asyncio.timeout(PUBLISH_TIMEOUT):
             while not str(self._bound.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
+        # Where there is an address, the record that tells it goes out at about the same time.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECORD_TIMEOUT):
+                await self._bound.watch_published().other_than(())
         return {}
 
     async def find(self, node_id: str) -> dict[str, Any]:
