@@ -293,16 +293,59 @@ class AddressSource(PluginObject):
         """The network is another one: find out at once which addresses still hold. Must not block."""
 
 
+@attrs.frozen
+class Call:
+    """Somebody wants to reach us.
+
+    `addrs`: where it may be, and nobody vouches for that; `sealed`: what it says, a disco packet for us that the core
+    opens and judges, None if it left nothing but its address; `attested`: the IP addresses, as text, from which
+    several parties that are independent of the caller and of one another say that the call came.
+    """
+
+    addrs: tuple[SocketAddr, ...] = ()
+    sealed: bytes | None = None
+    attested: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Callee:
+    """What a node has to say about being called.
+
+    `filtered`: whether a NAT that filters stands before it, so that a packet of ours that comes before it has let us in
+    may spoil the way; None if that is not known.
+    `ports_differ`: whether its NAT gives each destination another port; `attested`: as in `Call`, where it is;
+    `told`: whether what we have to say has been left for it as well.
+    """
+
+    filtered: bool | None = None
+    ports_differ: bool = False
+    attested: tuple[str, ...] = ()
+    told: bool = False
+
+
 class Rendezvous(PluginObject):
-    """Carries a sealed call-me-maybe to a node where no path to it exists yet."""
+    """Leaves calls for nodes to which no path exists yet, and finds those that others left for us."""
+
+    serverless: bool = False
 
     @abc.abstractmethod
-    async def call(self, node_id: NodeId, sealed: bytes) -> None:
-        """Leave a call of ours for a node; raises NetworkError if it could not be left."""
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
+        """Leave a call of ours for a node; the core cancels it when it is not wanted any more.
+
+        `sealed`: what we have to say, for the node alone; a rendezvous by which the node learns our address may leave
+        it out where that is enough. `opened`: set once our NAT lets in what comes from the node's addresses; whatever
+        makes the node send there must wait for it. `learned`: called with what is found out about the node. Raises
+        NetworkError if the call could not be left.
+        """
 
     @abc.abstractmethod
-    def calls(self) -> AsyncIterator[bytes]:
-        """The sealed calls that others left for us."""
+    def calls(self) -> AsyncIterator[Call]:
+        """The calls that others leave for us, until it is closed."""
+
+    def network_changed(self) -> None:
+        """The network is another one: be found there too. Must not block."""
 
 
 class ConnectionGuard(PluginObject):

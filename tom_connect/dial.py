@@ -15,12 +15,15 @@ from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryErro
 from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY, AddressFilter
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
+from tom_connect.rendezvous import RendezvousService, Steps
 
 ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
 
 GUESS = 3.0
 """Seconds that a node which no source knows has to answer at a relay of ours: its name look-up and handshakes."""
+CALL_AFTER = 1.5
+"""Seconds that a relay, or addresses given by the caller, have to connect before a call is left as well."""
 MAX_RELAYS = 4
 """Relays of one address that are connected to: a node is at one, or at two while it changes."""
 
@@ -53,8 +56,8 @@ DialListener = Callable[[DialEvent], None]
 class Dial:
     """One dial of `target` with `alpn`; `run` it once.
 
-    `relays`: ours, where a node is looked for that is known to be at none; `timeout`: seconds; `early_data`: return
-    before the handshake is done where a ticket allows it (0-RTT).
+    `relays`: ours, where a node is looked for that is known to be at none; `rendezvous`: where it may be called;
+    `timeout`: seconds; `early_data`: return before the handshake is done where a ticket allows it (0-RTT).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Dial:
         *,
         discovery: DiscoveryService,
         relays: Sequence[RelayUrl] = (),
+        rendezvous: RendezvousService | None = None,
         address_filter: AddressFilter,
         timeout: float,
         early_data: bool = False,
@@ -75,12 +79,14 @@ class Dial:
         self._alpn = alpn
         self._discovery = discovery
         self._relays = () if target.relay_urls else relays[:MAX_RELAYS]
+        self._rendezvous = rendezvous
         self._filter = address_filter
         self._timeout = timeout
         self._early_data = early_data
         self._listener = listener
         self._outcomes: Sequence[SourceOutcome] = ()
         self._found: list[FoundAddr] = []
+        self._steps: Steps | None = None
 
     async def run(self) -> Connection:
         """The connection; raises DialError, DiscoveryError, AlpnError, PeerIdentityError or ConnectionError."""
@@ -109,12 +115,17 @@ class Dial:
 
     async def _establish(self, link: Link) -> None:
         assert link.remote is not None
+        if self._rendezvous:
+            self._steps = Steps()
         if not self._target.is_empty():
             link.remote.add_relays(self._target.relay_urls[:MAX_RELAYS], "caller", trusted=True)
             link.remote.add_candidates(self._target.direct_addrs, "caller", trusted=True)
+            if self._target.direct_addrs:
+                self._opened()
             self._tell(Resolved(self._elapsed(), "caller", self._target))
         link.remote.add_relays(self._relays, SOURCE_OWN_RELAY, trusted=True)
         finder = asyncio.create_task(self._find(link), name="finding a node")
+        caller = asyncio.create_task(self._call(link), name="calling a node")
         shaker = asyncio.create_task(self._shake(link), name="a client's handshake")
         try:
             await asyncio.wait((finder, shaker), return_when=asyncio.FIRST_COMPLETED)
@@ -122,9 +133,9 @@ class Dial:
                 finder.result()
             await shaker
         finally:
-            for task in (finder, shaker):
+            for task in (finder, shaker, caller):
                 task.cancel()
-            await asyncio.gather(finder, shaker, return_exceptions=True)
+            await asyncio.gather(finder, shaker, caller, return_exceptions=True)
 
     async def _shake(self, link: Link) -> None:
         assert link.remote is not None
@@ -132,6 +143,15 @@ class Dial:
         self._driver.start(link)
         if not (self._early_data and link.engine.early_data_ready):
             await asyncio.shield(link.ready)
+
+    async def _call(self, link: Link) -> None:
+        """Leave a call at once where nothing else may lead to the node, later where something is tried first."""
+        if not self._rendezvous or self._steps is None:
+            return
+        if self._relays or not self._target.is_empty():
+            await asyncio.sleep(CALL_AFTER)
+        assert link.remote is not None
+        await self._rendezvous.call(link.remote, self._steps)
 
     async def _find(self, link: Link) -> None:
         """Bring in what the sources know; raises DiscoveryError if there is nothing to try."""
@@ -148,13 +168,24 @@ class Dial:
                 # Relays first: traffic may go there at once, while an address must first answer.
                 link.remote.add_relays(found.addr.relay_urls[:MAX_RELAYS], found.source, trusted=False)
                 link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
+                if found.addr.direct_addrs:
+                    self._opened()
                 self._tell(Resolved(self._elapsed(), found.source, found.addr))
+        self._opened()
         if not self._found and not given:
+            if self._steps is not None and await self._steps.invited:
+                # It has no address that others could use, and says that it comes when it is called.
+                return
             if link.remote is not None and link.remote.usable():
                 await asyncio.wait((link.ready,), timeout=GUESS)
                 if link.ready.done():
                     return
             raise DiscoveryError(self._describe(link, "no source knows where it is"))
+
+    def _opened(self) -> None:
+        """Our pings have gone to the addresses that are known, or there are none."""
+        if self._steps is not None:
+            self._steps.open()
 
     def _elapsed(self) -> float:
         return self._driver.now() - self._started

@@ -6,26 +6,17 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from tom_connect.abc import (
-    AddressSource,
-    ConnectionGuard,
-    Diagnostics,
-    PluginObject,
-    Publisher,
-    PublishReport,
-    RelayInfo,
-    RelayTransport,
-)
-from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
+from tom_connect.abc import Diagnostics, PublishReport, RelayInfo
+from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
 from tom_connect.dial import Dial, DialListener
-from tom_connect.discovery import DiscoveryService, Lookup, NodesFile, PublishService, SourceCounts, keep_statistics
+from tom_connect.discovery import DiscoveryService, Lookup, PublishService, SourceCounts, keep_statistics
 from tom_connect.exceptions import EndpointClosedError, InvalidInputError, LocalError
 from tom_connect.holepunch.addrfilter import AddressFilter
 from tom_connect.holepunch.path import Path
@@ -38,10 +29,12 @@ from tom_connect.netreport.netwatch.shell import NetworkWatch
 from tom_connect.netreport.report import NetReport
 from tom_connect.netreport.service import NetReporter
 from tom_connect.own_addrs import OwnAddresses
-from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginInfo, PluginState
+from tom_connect.plugin_objects import PluginObjects
+from tom_connect.plugins import Facilities, PluginContexts, PluginHost, PluginInfo
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.quic.settings import TransportSettings
+from tom_connect.rendezvous import RendezvousService
 from tom_connect.signing import NodeSigner, SystemClock
 from tom_connect.tickets import parse_target
 from tom_connect.watch import Watch
@@ -72,8 +65,7 @@ class Endpoint:
         )
         self._own = OwnAddresses(secret_key.node_id, config, self._magic)
         self._host = PluginHost.load(config)
-        self._objects: list[tuple[str, PluginObject]] = []
-        self._guards: list[tuple[str, ConnectionGuard]] = []
+        self._objects = PluginObjects(self._host, config)
         self._waiting: deque[Link] = deque()
         self._arrived = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,6 +76,7 @@ class Endpoint:
         self._contexts: PluginContexts
         self._publishing: PublishService
         self._discovery: DiscoveryService
+        self._rendezvous: RendezvousService
 
     @staticmethod
     def bind(config: EndpointConfig | None = None) -> Binding:
@@ -149,12 +142,7 @@ class Endpoint:
 
     def _go_on_elsewhere(self) -> None:
         self._magic.rebind({address.host for address in self._own.state.addresses})
-        concerned: list[tuple[str, RelayTransport | AddressSource]] = [*self._own.relays, *self._own.sources]
-        for name, plugin_object in concerned:
-            try:
-                plugin_object.network_changed()
-            except Exception as exc:  # a plugin may raise anything, and the others go on
-                self._host.report_failure(name, exc)
+        self._objects.network_changed()
         self._net.network_changed()
         self._discovery.network_changed()
         self._magic.network_changed()
@@ -198,6 +186,7 @@ class Endpoint:
             addr,
             alpn,
             discovery=self._discovery,
+            rendezvous=self._rendezvous if self._config.direct else None,
             address_filter=self._own.filter,
             relays=() if self._config.dht_only else self._config.relay_urls,
             timeout=self._config.connect_timeout if timeout is None else timeout,
@@ -239,31 +228,22 @@ class Endpoint:
             self._driver.alpns = (*self._driver.alpns, alpn)
 
     def _on_incoming(self, link: Link) -> None:
-        for name, guard in self._guards:
-            try:
-                welcome = guard.after_handshake(link.peer, link.alpn)
-            except Exception as exc:  # a guard that fails lets nobody in
-                self._host.report_failure(name, exc)
-                welcome = False
-            if not welcome:
-                link.refuse("refused")
-                return
+        if not self._objects.let_in(link.peer, link.alpn):
+            link.refuse("refused")
+            return
         if self._closed or len(self._waiting) >= self._config.max_incoming:
             link.refuse("too many connections wait to be accepted")
             return
         self._waiting.append(link)
         self._arrived.set()
 
+    def _welcome(self, node_id: NodeId) -> bool:
+        """Whether a node that calls is connected already, or may be."""
+        connected = any(link.remote is not None and link.remote.node_id == node_id for link in self._driver.links)
+        return connected or any(self._objects.let_in(node_id, alpn) for alpn in self._driver.alpns)
+
     def _before_handshake(self, path: Path) -> bool:
-        where: SocketAddr | RelayUrl = path if isinstance(path, SocketAddr) else path.url
-        for name, guard in self._guards:
-            try:
-                if not guard.before_handshake(where):
-                    return False
-            except Exception as exc:  # a guard that fails lets nobody in
-                self._host.report_failure(name, exc)
-                return False
-        return True
+        return self._objects.let_in_from(path if isinstance(path, SocketAddr) else path.url)
 
     # Life
 
@@ -300,12 +280,12 @@ class Endpoint:
         self._magic.add_protocol(self._net)
         self._driver.set_foreign(self._net.quic_received)
         self._magic.set_observed(self._net.peer_told)
-        publishers = await self._start_plugins()
+        await self._start_plugins()
         self._own.update()
         self._spawn("tom-connect", self._net.run(), "reporting on the network")
         self._spawn("tom-connect", self._net.find_servers(), "finding servers for the network report")
         self._publishing = PublishService(
-            publishers,
+            self._objects.publishers,
             signer=self._signer,
             addr=self._own.told,
             clock=self._clock,
@@ -315,18 +295,18 @@ class Endpoint:
         if config.watch_network:
             watch = NetworkWatch(self._network_has_changed, self._own.state, in_use=self._magic.local_addrs)
             self._spawn("tom-connect", watch.run(), "watching the network")
-        if publishers:
+        if self._objects.publishers:
             self._spawn("tom-connect", self._publishing.run(), "publishing")
+        if self._rendezvous:
+            self._spawn("tom-connect", self._rendezvous.run(), "meeting others")
         for name, source in self._own.sources:
             self._spawn(name, self._own.follow(source.watch()), "following addresses")
         for name, transport in self._own.relays:
             for watched in (transport.home_relay(), transport.standby_relay()):
                 self._spawn(name, self._own.follow(watched, self._net.relays_changed), "following relays")
 
-    async def _start_plugins(self) -> list[tuple[str, Publisher]]:
-        host = self._host
-        nodes = NodesFile(self._config.nodes_file) if self._config.nodes_file is not None else None
-        contexts = host.contexts(
+    async def _start_plugins(self) -> None:
+        self._contexts = self._host.contexts(
             Facilities(
                 node_id=self.node_id,
                 signer=self._signer,
@@ -337,49 +317,18 @@ class Endpoint:
                 report_external_addr=self._net.plugin_told,
             )
         )
-        self._contexts = contexts
         self._own.update()
-        protocols = host.collect("tom_datagram_protocol", contexts)
-        for _name, protocol in protocols:
-            self._magic.add_protocol(protocol)
-        sources = host.collect("tom_discovery", contexts)
-        publishers = host.collect("tom_publisher", contexts)
-        if self._config.dht_only:
-            sources = [(name, source) for name, source in sources if source.serverless]
-            publishers = [(name, publisher) for name, publisher in publishers if publisher.serverless]
-        address_sources = host.collect("tom_address_source", contexts)
-        relays = host.collect("tom_relay_transport", contexts)
-        for _name, transport in relays:
-            self._magic.relays.add(transport)
-        guards = host.collect("tom_connection_guard", contexts)
-        selectors = host.collect("tom_path_selector", contexts)
-        wanted: list[tuple[str, PluginObject]] = _once(
-            [*protocols, *sources, *publishers, *address_sources, *relays, *guards, *selectors]
+        objects = self._objects
+        await objects.start(self._contexts, self._magic)
+        self._discovery = DiscoveryService(objects.sources, report=self._host.report_failure)
+        self._own.relays, self._own.sources = objects.relays, objects.address_sources
+        self._rendezvous = RendezvousService(
+            objects.rendezvous if self._config.direct else (),
+            self._magic,
+            let_in_from=objects.let_in_from,
+            let_in=self._welcome,
+            report_failure=self._host.report_failure,
         )
-        self._objects = await host.start(wanted)
-        running = {id(obj) for _name, obj in self._objects}
-        for _name, protocol in protocols:
-            if id(protocol) not in running:
-                self._magic.remove_protocol(protocol)
-        for _name, transport in relays:
-            if id(transport) not in running:
-                self._magic.relays.remove(transport)
-        known = [("tom-connect", nodes)] if nodes is not None else []
-        asked = [*known, *(pair for pair in sources if id(pair[1]) in running)]
-        self._discovery = DiscoveryService(asked, report=self._host.report_failure)
-        self._own.relays = [pair for pair in relays if id(pair[1]) in running]
-        self._own.sources = [pair for pair in address_sources if id(pair[1]) in running]
-        # A guard that could not be made or started must not leave the door open.
-        made = {name for name, _guard in guards}
-        broken = [
-            info.name
-            for info in host.infos
-            if "tom_connection_guard" in info.hooks and info.state is PluginState.FAILED and info.name not in made
-        ]
-        self._guards = [*guards, *((name, _ShutDoor()) for name in broken)]
-        if selectors and id(selectors[0][1]) in running:
-            self._magic.set_path_selector(selectors[0][1])
-        return [pair for pair in publishers if id(pair[1]) in running]
 
     def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(name, coroutine), name=f"{name}: {what}")
@@ -414,7 +363,7 @@ class Endpoint:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._magic.aclose)
             driver = getattr(self, "_driver", None)
-            closings = [self._host.close(self._objects)]
+            closings = [self._objects.close()]
             if hasattr(self, "_net"):
                 closings.append(self._net.aclose())
             if driver is not None:
@@ -471,11 +420,6 @@ class Binding:
         await self._endpoint.close()
 
 
-class _ShutDoor(ConnectionGuard):
-    def before_handshake(self, remote: SocketAddr | RelayUrl) -> bool:
-        return False
-
-
 def target_addr(target: Target) -> NodeAddr:
     """What to dial; raises InvalidInputError for a text that is neither a node id nor a ticket."""
     if isinstance(target, NodeAddr):
@@ -485,11 +429,6 @@ def target_addr(target: Target) -> NodeAddr:
     if not isinstance(target, str):
         raise LocalError(f"can't dial a {type(target).__name__}: give a NodeId, a NodeAddr or a ticket")
     return parse_target(target)
-
-
-def _once(objects: Sequence[tuple[str, PluginObject]]) -> list[tuple[str, PluginObject]]:
-    # One object may serve several hooks; it is started and closed once.
-    return list({id(obj): (name, obj) for name, obj in objects}.values())
 
 
 __all__ = ["Binding", "Endpoint", "Target", "target_addr"]

@@ -79,7 +79,7 @@ class OwnAddresses:
         behind = seen.ipv4
         self._magic.set_own_nat(
             _MAPPINGS[behind.mapping],
-            behind.reflexive[0] if behind.reflexive else None,
+            behind.reflexive[0] if behind.reflexive else SocketAddr(behind.shifting, 0) if behind.shifting else None,
             filtered=behind.filtering is not Filtering.ENDPOINT_INDEPENDENT,
             blocked=seen.udp_blocked is True,
         )

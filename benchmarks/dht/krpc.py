@@ -95,6 +95,11 @@ class Node:
     table: list[Contact] = attrs.field(factory=list)
     items: dict[bytes, Item] = attrs.field(factory=dict)
 
+    @property
+    def handlers(self) -> dict[bytes, Handler]:
+        """The queries that it knows, by name."""
+        return HANDLERS
+
     def answer(self, data: bytes, source: Address) -> bytes | None:
         """Return the reply to a query, None for what is none."""
         try:
@@ -102,7 +107,7 @@ class Node:
             if message[b"y"] != b"q":
                 return None
             transaction, method, arguments = message[b"t"], message[b"q"], message[b"a"]
-            handler = HANDLERS.get(method)
+            handler = self.handlers.get(method)
             body = {b"y": b"e", b"e": [204, b"Method Unknown"]} if handler is None else handler(self, arguments, source)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None

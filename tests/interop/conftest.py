@@ -6,13 +6,14 @@ One that is missing skips its tests, which fails them in CI (tests/suites.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.interop.peers import BittorrentDhtNet, IrohPeer, LibtorrentNet, PeerMissing
 
-Peer = TypeVar("Peer", LibtorrentNet, BittorrentDhtNet, IrohPeer)
+Peer = TypeVar("Peer", bound=AbstractContextManager[Any])
 
 
 def running(start: Callable[[], Peer]) -> Iterator[Peer]:

@@ -109,6 +109,36 @@ def test_inside_addresses_cannot_be_reached_from_outside(natlab: Lab, udp: OpenS
     assert come_before(inside, b"mapped") == set()
 
 
+def test_one_machine_has_the_addresses_of_many(natlab: Lab, udp: OpenSocket) -> None:
+    """A public host gets further addresses, which others reach and from which it answers; one behind a router none."""
+    many, other = natlab.host("many"), natlab.host("other")
+    many.add_addresses(["60.1.2.3", "61.1.2.3"])
+    asker = udp(other)
+    for addr in ("60.1.2.3", "61.1.2.3"):
+        with many.socket() as sock:
+            sock.bind((addr, 6881))
+            sock.settimeout(PATIENCE)
+            sock.sendto(b"hello", asker.getsockname())
+            assert asker.recvfrom(100) == (b"hello", (addr, 6881))
+            assert tell(asker, sock)[0] == other.addr
+    with pytest.raises(LabError, match="behind a router"):
+        natlab.host("inside", natlab.router("router")).add_addresses(["62.1.2.3"])
+
+
+def test_names_are_those_of_the_lab(natlab: Lab) -> None:
+    """Programs on machines of the lab, made before or after, resolve the lab's names alone; its end leaves no files."""
+    ask = [sys.executable, "-c", "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"]
+    early = natlab.host("early")
+    natlab.set_names({"dht.example.org": "198.18.0.77"})
+    for host in (early, natlab.host("late")):
+        assert host.run([*ask, "dht.example.org"]).stdout == "198.18.0.77\n"
+        assert host.run([*ask, "www.example.org"], check=False).returncode != 0
+    files = Path("/etc/netns", early.namespace)
+    assert files.is_dir()
+    natlab.close()
+    assert not files.exists()
+
+
 def test_carrier_grade_nat_adds_its_own_behaviour(natlab: Lab) -> None:
     """A home router behind a carrier's strict one has an address of RFC 6598, and its hosts meet a strict NAT."""
     near, far = natlab.host("near"), natlab.host("far")

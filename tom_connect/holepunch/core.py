@@ -26,6 +26,7 @@ from tom_connect.holepunch.addrfilter import (
 from tom_connect.holepunch.disco import CallMeMaybe, DiscoError, Mapping, Message, Ping, Pong, PortProbing
 from tom_connect.holepunch.events import PathEvent, PathForgotten, PathLost, PathProven, PathSelected
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
+from tom_connect.holepunch.meetings import Meetings
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.pathrules import STALE
 from tom_connect.holepunch.paths import RemotePaths
@@ -118,9 +119,12 @@ class DiscoCore:
         self.counters: Counter[str] = Counter()
         self.relays_told: Callable[[RemotePaths, list[RelayUrl]], None] = lambda _paths, _urls: None
         """Called with relays that a peer has named and that will be used."""
+        self.outage_told: Callable[[NodeId], None] = lambda _node_id: None
+        """Called when traffic to a node finds no path any more."""
         self.selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None = None
         self.ports_link = PortsLink(self, random)
         self.ports = PortProber(self.ports_link, random)
+        self.meetings = Meetings(self)
         self._random = random
         self._known: dict[NodeId, _Known] = {}
         self._idle: OrderedDict[NodeId, float] = OrderedDict()
@@ -164,6 +168,7 @@ class DiscoCore:
         remote.release()
         if remote.holders == 0:
             self.ports.released(remote.node_id)
+            self.meetings.end(remote.node_id)
         if remote.holders == 0 and remote.node_id in self._known:
             self._idle[remote.node_id] = now
             self._idle.move_to_end(remote.node_id)
@@ -312,6 +317,7 @@ class DiscoCore:
     def outage(self, remote: RemotePaths, now: float) -> None:
         """Part of `PathsOwner`: a node that is reachable nowhere else may have gone to a relay of ours."""
         self.add_relays(remote, self._own[1], SOURCE_OWN_RELAY, now, trusted=True)
+        self.outage_told(remote.node_id)
 
     def emit(self, event: PathEvent) -> None:
         """Part of `PathsOwner`."""
@@ -327,6 +333,7 @@ class DiscoCore:
             return
         if not isinstance(event.path, RelayPath):
             known.puncher.stop()
+            self.meetings.end(event.node_id)
         elif not isinstance(event.old, RelayPath) and (event.old is not None or known.puncher.started == -inf):
             known.puncher.begin(event.at, fresh=True)
             known.paths.punch(event.at)
@@ -339,7 +346,8 @@ class DiscoCore:
             if known is not None and not known.pings.take(now):
                 self.counters["ping beyond the limit of a node"] += 1
                 return False
-            if not state.given and not state.ever_proven and not self._addresses.take(state.path, now):
+            buckets = self.meetings.buckets if self.meetings.on(remote) else self._addresses
+            if not state.given and not state.ever_proven and not buckets.take(state.path, now):
                 self.counters["ping beyond the limit of an address"] += 1
                 return False
             if known is not None and self._opens(known, state, now):
@@ -350,7 +358,8 @@ class DiscoCore:
 
     def _opens(self, known: _Known, state: PathState, now: float) -> bool:
         """Whether a ping only opens our own NAT. What the caller gave may be a public address that is waited for."""
-        if self.openers is None or self._unfiltered or not known.paths.can_be_called:
+        can_be_called = known.paths.can_be_called
+        if self.openers is None or self._unfiltered or not (can_be_called or self.meetings.on(known.paths)):
             return False
         # What came from there lately passed both NATs.
         passed = max(state.heard or -inf, state.added if state.source in (SOURCE_PEER, SOURCE_QUIC) else -inf)
@@ -358,6 +367,10 @@ class DiscoCore:
             return False
         if state.given and known.paths.active is None:
             return False
+        if not can_be_called:
+            # Who gets another port for each destination hears no knock, and what it opens nobody can use.
+            hears = self.ports.mapping is not Mapping.DEPENDENT
+            return hears and beyond_nat(state.path) and self.meetings.opening(known.paths, now)
         return beyond_nat(state.path) and known.puncher.opening(now, heard=_heard(known.paths))
 
     def _ask(
@@ -382,6 +395,7 @@ class DiscoCore:
         """What is due in the rounds of punching."""
         remote, puncher = known.paths, known.puncher
         heard = _heard(remote)
+        self.meetings.tick(remote, now)
         if remote.relayed:
             if puncher.opening_over(now, heard=heard):
                 remote.punch(now)
@@ -412,6 +426,11 @@ class DiscoCore:
     def _may_probe_ports(self, host: str) -> bool:
         return self.filter.probeable(SocketAddr(host, 1), SOURCE_CALL, trusted=False)
 
+    def call_for(self, node_id: NodeId) -> bytes:
+        """A call-me-maybe of ours, sealed, for whatever can carry it to a node."""
+        message = CallMeMaybe(self._random(disco.TX_SIZE), *self._own)
+        return self.sealer.seal(node_id, disco.encode_message(message))[0]
+
     def _call(self, known: _Known, now: float) -> None:
         """Tell a node our candidates, if it does not know them."""
         state = self._call_path(known.paths)
@@ -438,6 +457,9 @@ class DiscoCore:
             self.counters["disco: source refused by the address filter"] += 1
             return
         try:
+            if data[0] == disco.KIND_KNOCK:
+                self.meetings.knocked(data, source, now)
+                return
             if data[0] == disco.KIND_CHALLENGE:
                 self._challenged(data, source, now)
                 return
@@ -500,6 +522,10 @@ class DiscoCore:
         self._held[sender] = (call, source, now)
         if len(self._held) > HELD_CALLS:
             self._held.popitem(last=False)
+
+    def called(self, remote: RemotePaths, call: CallMeMaybe, now: float) -> None:
+        """A node that we hold has called by other means than a path."""
+        self._called(self._known[remote.node_id], call, now)
 
     def _called(self, known: _Known, call: CallMeMaybe, now: float) -> None:
         """Act upon a call: the node probes now, so do we."""

@@ -22,6 +22,7 @@ VERSION: Final = 1
 KIND_SEALED: Final = 0x04
 KIND_SEALED_WITH_COOKIE: Final = 0x05
 KIND_CHALLENGE: Final = 0x06
+KIND_KNOCK: Final = 0x07
 
 STAMP_SIZE: Final = 16
 COOKIE_SIZE: Final = 16
@@ -37,6 +38,9 @@ MAX_CANDIDATES: Final = 24
 MAX_RELAYS: Final = 2
 """Relays in a call-me-maybe: the home relay, and the next one while it is changed."""
 MAX_PACKET: Final = 1200
+
+KNOCK: Final = bytes((KIND_KNOCK, VERSION)) + bytes(14)
+"""What a node sends to an address that it lets in and of which it does not know whose it is: nothing is in it."""
 
 _PING, _PONG, _CALL, _PORTS = 1, 2, 3, 4
 _RELAYS, _MAPPING = 1, 2

@@ -278,6 +278,22 @@ class PortProber:
         if not spraying.left:
             self._spraying = None
 
+    def meet(self, node_id: NodeId, there: SocketAddr, now: float) -> None:
+        """Do our part of an attempt that both ends know of by other means than a path; at most one at a time.
+
+        `there`: the easy end's mapped address, or the hard end's IP with any port; it must be attested.
+        """
+        if not self.enabled or self.addr is None or ":" in there.host or self.busy_with(node_id):
+            return
+        if not self._is_attested(node_id, there.host, now):
+            return
+        if self.mapping is Mapping.DEPENDENT and there.port:
+            offered = self._offered[node_id] = _Offered(self._random(disco.TX_SIZE), 0, now)
+            self._open(node_id, offered, there, now)
+        elif self.mapping is not Mapping.DEPENDENT and self._spraying is None:
+            self._accept(node_id, self._random(disco.TX_SIZE), there.host, now)
+        self._arm()
+
     # --- both -------------------------------------------------------------------------------------------------
 
     def received(self, node_id: NodeId, message: PortProbing, now: float, *, sendable: bool) -> None:

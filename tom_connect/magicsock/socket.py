@@ -27,6 +27,7 @@ from tom_connect.holepunch.puncher import OPENING_TTL
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.address import NodeAddress, ProvisionalAddress
 from tom_connect.magicsock.demux import Demux, ProtocolQueue
+from tom_connect.magicsock.doorstep import Doorstep
 from tom_connect.magicsock.portsockets import PortSockets
 from tom_connect.magicsock.provisional import ProvisionalTable
 from tom_connect.magicsock.rebinding import Rebinding
@@ -109,6 +110,8 @@ class MagicSocket:
         self._writable: Callable[[], None] | None = None
         self._observed: Callable[[SocketAddr, NodeId], None] | None = None
         self._selector: PathSelector | None = None
+        self.doorstep = Doorstep(self._core, clock=clock, pump=self._pump, route=self._direct_route)
+        """Where those meet who have no path to each other yet."""
         self.shared: SharedSocket = SharedUdp(self.send, lambda: self.local_addrs)
         """What plugins get of this socket."""
 
@@ -311,6 +314,9 @@ class MagicSocket:
         """What sends to a path, and the address that it wants; None if this machine has none for it."""
         if isinstance(path, RelayPath):
             return (self.relays, path) if self.relays.carries(path.url) else None
+        return self._direct_route(path)
+
+    def _direct_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:
         return self._udp_route(path) if self._direct else None
 
     def _udp_route(self, path: SocketAddr) -> tuple[UdpSocket, Any] | None:

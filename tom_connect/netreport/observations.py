@@ -52,6 +52,8 @@ class Verdict:
     mapping: Mapping = Mapping.UNKNOWN
     nat: bool | None = None
     port_preserved: bool | None = None
+    shifting: str | None = None
+    """The IP address at which others see us where no two of them saw the same port."""
 
 
 @attrs.define
@@ -135,8 +137,9 @@ class Observations:
         alone = {word.addr for word in words if word.kind is Kind.PEER} - set(support)
         if not support:
             # Peers that don't agree, or one alone: better than nothing for other peers, not fit to be published.
-            few = sorted(alone)[:MAX_REFLEXIVE] if not shifting else []
-            return self._with_local(Verdict(tuple(few)), local)
+            if shifting:
+                return Verdict(mapping=Mapping.ENDPOINT_DEPENDENT, shifting=min(shifting))
+            return self._with_local(Verdict(tuple(sorted(alone)[:MAX_REFLEXIVE])), local)
         ranked = sorted(support, key=lambda addr: (-len(support[addr]), addr))[:MAX_REFLEXIVE]
         agreed = [addr for addr in ranked if len(support[addr]) > 1]
         mapping = Mapping.UNKNOWN

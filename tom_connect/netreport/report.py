@@ -43,6 +43,7 @@ class FamilyReport:
     `local`: our socket's addresses on this machine, loopback left out; `reflexive`: at which addresses others see it,
     the best attested first; `confirmed`: those of them that may be published, none where witnesses contradict one
     another. `answers`: whether a server answered over UDP, None where none was asked or the answer is still out.
+    `shifting`: the IP address at which others see us where no two of them saw the same port.
     `nat`, `port_preserved`, `hairpin`: None as long as they are not known. `carrier_nat`: whether an address of ours,
     or the one that our router has outside, shows another NAT behind the router's own.
     """
@@ -58,11 +59,14 @@ class FamilyReport:
     hairpin: bool | None = None
     answers: bool | None = None
     carrier_nat: bool = False
+    shifting: str | None = None
 
     @property
     def public_ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The IP address at which most others see us, None if it is not known."""
-        return self.reflexive[0].ip if self.reflexive else None
+        if self.reflexive:
+            return self.reflexive[0].ip
+        return ipaddress.ip_address(self.shifting) if self.shifting is not None else None
 
     @property
     def endpoint_dependent(self) -> bool:

@@ -306,6 +306,7 @@ class NetReporter(DatagramProtocol):
             hairpin=self._prober.hairpin(version),
             answers=answers,
             carrier_nat=version == 4 and self._behind_carrier(own),
+            shifting=verdict.shifting,
         )
 
     def _behind_carrier(self, own: Sequence[SocketAddr]) -> bool:
@@ -339,7 +340,10 @@ class NetReporter(DatagramProtocol):
 
 def _acted_on(report: NetReport) -> tuple[object, ...]:
     families = (report.ipv4, report.ipv6)
-    return (report.udp_blocked, *((each.reflexive, each.confirmed, each.mapping, each.filtering) for each in families))
+    return (
+        report.udp_blocked,
+        *((each.reflexive, each.confirmed, each.mapping, each.filtering, each.shifting) for each in families),
+    )
 
 
 async def _addresses(host: str) -> tuple[SocketAddr, ...]:

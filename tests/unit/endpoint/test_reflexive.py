@@ -223,10 +223,23 @@ async def test_a_dht_whose_nodes_see_different_ports_and_a_server_tell_a_hard_na
         plugin = Plugin(servers)
         async with asking(plugin) as endpoint:
             plugin.ctx.report_external_addr(SocketAddr(SEEN.host, 0))
-            report = await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent)
+            report = await report_that(
+                endpoint, lambda report: report.ipv4.endpoint_dependent and bool(report.ipv4.reflexive)
+            )
             assert report.ipv4.public_ip == SEEN.ip
             assert endpoint.node_addr().direct_addrs == endpoint.local_addrs
             assert plugin.ctx.local_addrs.value.direct_addrs == (*endpoint.local_addrs, SEEN)
+
+
+async def test_a_dht_alone_tells_a_hard_nat() -> None:
+    """Without any server, nodes that see different ports show the kind of NAT and the IP, and no address to tell."""
+    plugin = Plugin([])
+    async with asking(plugin) as endpoint:
+        plugin.ctx.report_external_addr(SocketAddr(SEEN.host, 0))
+        report = await report_that(endpoint, lambda report: report.ipv4.endpoint_dependent)
+        assert report.ipv4.public_ip == SEEN.ip
+        assert report.ipv4.reflexive == ()
+        assert endpoint.node_addr().direct_addrs == endpoint.local_addrs
 
 
 @pytest.mark.parametrize(("outside", "carrier"), [("100.64.3.4", True), ("192.168.7.1", True), ("203.0.113.1", False)])

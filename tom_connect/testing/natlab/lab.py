@@ -8,6 +8,7 @@ import re
 import secrets
 import subprocess
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,6 +16,7 @@ from tom_connect.testing.natlab.addresses import AddressPlan
 from tom_connect.testing.natlab.cut import Cut
 from tom_connect.testing.natlab.links import DEVICE_HOST, DEVICE_WAN, Cabling, Internet, Lan, Link
 from tom_connect.testing.natlab.namespaces import (
+    NO_NAME_SERVER,
     LabError,
     end_processes,
     ip,
@@ -23,6 +25,7 @@ from tom_connect.testing.natlab.namespaces import (
     remove,
     remove_leftovers,
     set_kernel_options,
+    write_etc,
 )
 from tom_connect.testing.natlab.nat import Firewall6, Nat, NatRules
 from tom_connect.testing.natlab.node import Host
@@ -71,6 +74,7 @@ class Lab:
         remove_leftovers()
         self._prefix = namespace_prefix(os.getpid(), secrets.token_hex(3))
         self._namespaces: list[str] = []
+        self._etc: dict[str, str] = {}
         self._processes: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
         self.nodes: dict[str, Host | Router] = {}  # by name
         self.plan = AddressPlan()
@@ -154,6 +158,16 @@ class Lab:
         """
         return Cut(node.link, self.cabling.number(), other.public_networks() if other is not None else None)
 
+    def set_names(self, addrs: Mapping[str, str]) -> None:
+        """Have programs that start from now on, on any machine, resolve names to these addresses, and no other names.
+
+        They see a hosts file of their own, and a name server that nobody is.
+        """
+        hosts = "".join(f"{addr} {name}\n" for name, addr in {"localhost": "127.0.0.1", **addrs}.items())
+        self._etc = {"hosts": hosts, "resolv.conf": NO_NAME_SERVER}
+        for namespace in self._namespaces:
+            write_etc(namespace, self._etc)
+
     def own(self, process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
         """End a process with the lab."""
         self._processes.append(process)
@@ -165,6 +179,8 @@ class Lab:
         self._namespaces.append(namespace)
         ip([f"netns add {namespace}"])
         set_kernel_options(namespace, options)
+        if self._etc:
+            write_etc(namespace, self._etc)
         return namespace
 
     def _lay_wire(self, link: Link, wire: Wire) -> None:

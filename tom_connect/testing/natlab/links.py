@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -217,6 +217,11 @@ class Internet:
         """Route a network to the node."""
         via = link.addr if network.version == 4 else link.addr6
         ip([f"route replace {network} via {via} dev {link.far_device} onlink"], self.namespace)
+
+    def add_addresses(self, link: Link, addrs: Sequence[str]) -> None:
+        """Give the node further IPv4 addresses, and route them to it."""
+        ip([f"address add {addr}/32 dev {link.device}" for addr in addrs], link.namespace)
+        ip([f"route replace {addr} via {link.addr} dev {link.far_device} onlink" for addr in addrs], self.namespace)
 
 
 @attrs.define(eq=False)

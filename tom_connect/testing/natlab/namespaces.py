@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,9 +25,15 @@ _CLONE_NEWNET: Final = 0x40000000
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_GLINK: Final = 0xA
 _DIRECTORY: Final = Path("/run/netns")
+#: `ip netns exec NAME` shows a program the files of /etc/netns/NAME in the place of those in /etc: see ip-netns(8).
+_ETC: Final = Path("/etc/netns")
 _NAME: Final = re.compile(r"natlab-(\d+)\.(\d+)-[0-9a-f]+-.+")
 #: Seconds for one of our own commands (ip, nft, conntrack): they take milliseconds, on an overloaded machine a few.
 _COMMAND_TIMEOUT: Final = 30.0
+
+
+NO_NAME_SERVER: Final = "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n"
+"""A resolv.conf by which every question fails at once: nothing listens there in a namespace."""
 
 
 class LabError(TomError):
@@ -82,8 +88,18 @@ def remove_leftovers() -> None:
         remove(dead)
 
 
+def write_etc(namespace: str, files: Mapping[str, str]) -> None:
+    """Give programs that start in a namespace files of their own in /etc, by their names there."""
+    (_ETC / namespace).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (_ETC / namespace / name).write_text(text)
+
+
 def remove(names: Iterable[str]) -> None:
-    """Delete namespaces; those that are gone already are passed over."""
+    """Delete namespaces, and their files; those that are gone already are passed over."""
+    names = list(names)
+    for name in names:
+        shutil.rmtree(_ETC / name, ignore_errors=True)
     batch = "".join(f"netns del {name}\n" for name in names)
     # Another lab that starts at this moment may clean the same leftovers away: -force goes on past what fails.
     subprocess.run(

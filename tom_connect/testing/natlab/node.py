@@ -106,6 +106,15 @@ class Host(Node):
             raise LabError(f"{self.name} has no IPv6 address")
         return self.link.addr6
 
+    def add_addresses(self, addrs: Sequence[str]) -> None:
+        """Give it further IPv4 addresses, any at all, routed to it alone: one machine stands for many hosts.
+
+        They are lost when it moves or its interface goes down. Raises LabError for a host behind a router.
+        """
+        if self.router is not None:
+            raise LabError(f"{self.name} is behind a router: only a host on the internet can have further addresses")
+        self.lab.internet.add_addresses(self.link, addrs)
+
     def move(self, router: Router | None) -> None:
         """Unplug it and plug it in elsewhere: behind a router, or on the internet (None). Its addresses change."""
         self.lab.cabling.disconnect(self.link)

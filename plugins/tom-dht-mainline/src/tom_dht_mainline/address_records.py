@@ -76,6 +76,8 @@ class DhtDiscovery(Discovery):
                 assert found.timestamp_us is not None
                 if found.timestamp_us > newest:
                     newest = found.timestamp_us
+                    for addr in found.addr.direct_addrs:
+                        self._service.exclude((addr.host, addr.port))
                     yield found
             if newest < 0 and refused:
                 raise DiscoveryError(f"the DHT holds no usable record: {refused[-1]}")

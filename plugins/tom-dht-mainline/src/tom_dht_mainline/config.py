@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import attrs
 
 from tom_connect.addr import SocketAddr
-from tom_connect.config import as_tuple, is_flag
+from tom_connect.config import as_tuple, is_flag, seconds_between
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 
 from .bootstrap import DEFAULT_BOOTSTRAP, BootstrapNode, parse_bootstrap
@@ -103,6 +103,16 @@ class DhtConfig:
         default=False,
         validator=is_flag,
         metadata=_help("also publish the JSON item that older ToM programs read"),
+    )
+    rendezvous: bool = attrs.field(
+        default=True,
+        validator=is_flag,
+        metadata=_help("be called, and call others, through the DHT where no path leads yet"),
+    )
+    rendezvous_poll: float = attrs.field(
+        default=1.1,
+        validator=seconds_between(0.1, 600.0),
+        metadata=_help("seconds between two polls for calls: callers wait half as long, each poll is two packets"),
     )
     ipv4: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv4 DHT"))
     ipv6: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv6 DHT"))

@@ -14,6 +14,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from tom_connect.abc import (
+    Call,
+    Callee,
     DatagramProtocol,
     Discovery,
     FoundAddr,
@@ -21,6 +23,7 @@ from tom_connect.abc import (
     PluginObject,
     Publisher,
     PublishReport,
+    Rendezvous,
 )
 from tom_connect.addr import SocketAddr
 from tom_connect.keys import NodeId
@@ -31,12 +34,13 @@ from .config import DhtConfig
 if TYPE_CHECKING:
     from .address_records import DhtDiscovery, DhtPublisher
     from .datagrams import DhtDatagrams
+    from .rendezvous import DhtRendezvous
 
 T = TypeVar("T", bound=PluginObject)
 
 LATER = 0.01
 """Seconds before it is loaded: an import takes the interpreter in turns of 5 ms, and binding is done in two of them."""
-_HEAVY = ("address_records", "datagrams")
+_HEAVY = ("address_records", "datagrams", "rendezvous")
 _KEY = "loading"
 
 
@@ -144,6 +148,13 @@ def _datagrams(ctx: PluginContext) -> DhtDatagrams:
     return DhtDatagrams(service, service.shared_transport)
 
 
+def _rendezvous(ctx: PluginContext) -> DhtRendezvous:
+    from .rendezvous import DhtRendezvous
+    from .service import DhtService
+
+    return DhtRendezvous(DhtService.of(ctx))
+
+
 class DeferredDiscovery(Discovery):
     """`DhtDiscovery`, when it is loaded."""
 
@@ -220,3 +231,39 @@ class DeferredDatagrams(DatagramProtocol):
         """Queue a batch; it is handled in turns of its own."""
         if self.deferred.real is not None:
             self.deferred.real.received(datagrams)
+
+
+class DeferredRendezvous(Rendezvous):
+    """`DhtRendezvous`, when it is loaded."""
+
+    name = "dht"
+    serverless = True
+
+    def __init__(self, ctx: PluginContext) -> None:
+        self.deferred = Deferred(ctx, _rendezvous)
+
+    async def start(self) -> None:
+        """See `Deferred`."""
+        await self.deferred.start()
+
+    async def aclose(self) -> None:
+        """See `Deferred`."""
+        await self.deferred.aclose()
+
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
+        """See `Rendezvous`."""
+        await (await self.deferred.loaded()).call(node_id, sealed, opened, learned)
+
+    async def calls(self) -> AsyncIterator[Call]:
+        """See `Rendezvous`."""
+        found = (await self.deferred.loaded()).calls()
+        async with aclosing(cast("AsyncGenerator[Call]", found)):
+            async for call in found:
+                yield call
+
+    def network_changed(self) -> None:
+        """See `Rendezvous`."""
+        if self.deferred.real is not None:
+            self.deferred.real.network_changed()

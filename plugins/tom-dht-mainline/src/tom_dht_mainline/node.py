@@ -28,6 +28,7 @@ from .core import (
     GetOperation,
     ImmutableItem,
     Item,
+    MailboxOperation,
     MutableItem,
     Operation,
     PeersFound,
@@ -323,7 +324,7 @@ class DhtNode:
         await self._joining.join(parse_bootstrap(nodes))
         return self.table_size()
 
-    async def _ready(self) -> None:
+    async def ready(self) -> None:
         """Wait until there is anybody to ask."""
         self._live_core()
         assert self._joining is not None
@@ -350,7 +351,7 @@ class DhtNode:
 
         `public_key`: 32 bytes; `salt`: 0 to 64 bytes. Raises DhtUnreachableError if no node answered, DhtUsageError.
         """
-        await self._ready()
+        await self.ready()
         operation = await self.run(lambda core, now: core.get_mutable(public_key, now, salt=salt, min_seq=min_seq))
         if operation.item is None and not operation.replies:
             raise self.unreachable(operation)
@@ -372,7 +373,7 @@ class DhtNode:
 
     async def values(self) -> ValueStream:
         """A stream to which gets can be added, made when there is anybody to ask."""
-        await self._ready()
+        await self.ready()
         return ValueStream(self)
 
     def start_get(self, public_key: bytes, salt: bytes, min_seq: int, on_event: EventHandler) -> GetOperation:
@@ -384,7 +385,7 @@ class DhtNode:
 
         Raises DhtUnreachableError if no node answered, DhtUsageError.
         """
-        await self._ready()
+        await self.ready()
         operation = await self.run(lambda core, now: core.get_immutable(target, now))
         if operation.item is None and not operation.replies:
             raise self.unreachable(operation)
@@ -397,7 +398,7 @@ class DhtNode:
         Raises SupersededError, CasMismatchError, DhtUnreachableError or DhtPutError if no node stored it, and ItemError
         if its signature is wrong.
         """
-        await self._ready()
+        await self.ready()
 
         def enough(event: Event) -> bool:
             return wait_for == "quorum" and isinstance(event, Stored)
@@ -448,7 +449,7 @@ class DhtNode:
 
         Closing the iterator ends the work. Raises DhtUnreachableError if no node answered, DhtUsageError.
         """
-        await self._ready()
+        await self.ready()
         queue: asyncio.Queue[tuple[Address, ...] | None] = asyncio.Queue()
 
         def on_event(event: Event | None) -> None:
@@ -473,18 +474,30 @@ class DhtNode:
 
         Without `port` nodes store the port that they see us at. Raises DhtUnreachableError or DhtPutError.
         """
-        await self._ready()
-
-        def start(core: DhtCore, now: float) -> AnnounceOperation:
-            seen_at = self._transport.local_addrs[0].port  # a fallback for nodes that don't know implied_port
-            return core.announce_peer(info_hash, port or seen_at, now, implied_port=port is None)
-
-        operation = await self.run(start, lambda event: isinstance(event, Stored))
+        operation = await self.announced(info_hash, port)
         if operation.acknowledged:
             return operation.acknowledged
         if not operation.replies:
             raise self.unreachable(operation)
         raise DhtPutError("no DHT node took the announcement")
+
+    async def announced(self, info_hash: bytes, port: int | None = None) -> AnnounceOperation:
+        """Announce ourselves as `announce_peer` does; the operation, which tells what was found on the way."""
+        await self.ready()
+
+        def start(core: DhtCore, now: float) -> AnnounceOperation:
+            seen_at = self._transport.local_addrs[0].port  # a fallback for nodes that don't know implied_port
+            return core.announce_peer(info_hash, port or seen_at, now, implied_port=port is None)
+
+        return await self.run(start, lambda event: isinstance(event, Stored))
+
+    def poll_all(self, watch: MailboxOperation | None) -> None:
+        """Ask all nodes of a mailbox now, besides the polls in turn."""
+        if watch is not None and not watch.finished:
+            core = self._live_core()
+            now = time.monotonic()
+            core.poll_all(watch, now)
+            self._pump(now)
 
     # Nodes
 
@@ -497,7 +510,7 @@ class DhtNode:
 
     async def find_node(self, target: bytes) -> tuple[Contact, ...]:
         """The nodes closest to an id (20 bytes) that answered, nearest first. Raises DhtUnreachableError."""
-        await self._ready()
+        await self.ready()
         operation = await self.run(lambda core, now: core.find_node(target, now))
         if not operation.replies:
             raise self.unreachable(operation)
@@ -514,6 +527,14 @@ class DhtNode:
     def pending(self) -> int:
         """Operations under way, the node's own join included."""
         return len(self._watchers)
+
+    def external_address(self, family: Family) -> Address | None:
+        """Where others see the node in a family, port 0 if they see differing ports; None if that is not known."""
+        return self._live_core().external_address(family) if family in self._families else None
+
+    def has_asked(self, address: Address) -> bool:
+        """Whether the node has ever sent to an address."""
+        return self._live_core().has_asked(address)
 
     @property
     def is_serving(self) -> bool:

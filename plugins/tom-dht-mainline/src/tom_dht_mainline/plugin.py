@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher
+from tom_connect.abc import DatagramProtocol, Diagnostics, Discovery, PluginContext, Publisher, Rendezvous
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
 
 from .config import DhtConfig
-from .deferred import DeferredDatagrams, DeferredDiscovery, DeferredPublisher, config_of
+from .deferred import DeferredDatagrams, DeferredDiscovery, DeferredPublisher, DeferredRendezvous, config_of
 
 TOM_CONNECT_API = (1, 0)
 
@@ -34,6 +34,13 @@ def tom_publisher(ctx: PluginContext) -> Publisher:
 def tom_datagram_protocol(ctx: PluginContext) -> DatagramProtocol | None:
     """Share the endpoint's socket, unless the DHT is configured to have its own."""
     return None if config_of(ctx).own_socket else DeferredDatagrams(ctx)
+
+
+@hookimpl
+def tom_rendezvous(ctx: PluginContext) -> Rendezvous | None:
+    """Meet through the DHT, unless it has a socket of its own: nodes would then see that one's address."""
+    config = config_of(ctx)
+    return DeferredRendezvous(ctx) if config.rendezvous and not config.own_socket and ctx.direct else None
 
 
 @hookimpl

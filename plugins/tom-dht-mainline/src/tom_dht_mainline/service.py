@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from tom_connect.abc import PluginContext
@@ -16,6 +18,9 @@ from .store import StateStore
 from .transport import DatagramTransport, SharedTransport, UdpTransport
 
 _KEY = "service"
+EXCLUDED_FOR = 600.0
+"""Seconds for which a peer is left out of look-ups; a connection that lasts longer keeps its path itself."""
+MAX_EXCLUDED = 1024
 
 
 class DhtService:
@@ -32,10 +37,15 @@ class DhtService:
             config=self.config.core_config(),
             bootstrap=self.config.bootstrap_nodes,
             store=self.store,
+            is_excluded=self._is_excluded,
             on_external=self._report_external if self.shared_transport else None,
             logger=ctx.logger,
         )
         self._users: set[object] = set()
+        self._on_external: list[Callable[[], None]] = []
+        self.calls = "not looked for"
+        """How calls of others are looked for, in a few words."""
+        self._excluded: OrderedDict[Address, float] = OrderedDict()
         self._lock = asyncio.Lock()
         self._running = False
 
@@ -49,6 +59,28 @@ class DhtService:
     def _report_external(self, address: Address) -> None:
         # Port 0: the NAT gives each destination another one.
         self.ctx.report_external_addr(SocketAddr(*address))
+        for call in self._on_external:
+            call()
+
+    def on_external(self, call: Callable[[], None]) -> None:
+        """Call `call()` whenever others see us elsewhere than before."""
+        self._on_external.append(call)
+
+    def exclude(self, address: Address) -> None:
+        """Send no queries to a peer that is to be punched: they would reach its router before it has opened.
+
+        Nodes that were asked before stay; whatever they could spoil is spoiled.
+        """
+        if not self._running or self.node.has_asked(address):
+            return
+        self._excluded.pop(address, None)
+        self._excluded[address] = time.monotonic() + EXCLUDED_FOR
+        if len(self._excluded) > MAX_EXCLUDED:
+            self._excluded.popitem(last=False)
+
+    def _is_excluded(self, address: Address) -> bool:
+        until = self._excluded.get(address)
+        return until is not None and time.monotonic() < until
 
     async def acquire(self, user: object) -> None:
         """Count a user in; the node runs when this returns. Raises BindError."""
@@ -102,6 +134,7 @@ class LiveDiagnostics(Mapping[str, object]):
                 for family, address in stats.external.items()
             },
             "bootstrap": stats.bootstrap,
+            "calls": self._service.calls,
             "datagrams received": stats.received,
             "datagrams sent": stats.sent,
             "dropped": stats.dropped,

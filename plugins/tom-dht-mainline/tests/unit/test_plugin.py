@@ -381,7 +381,7 @@ def test_the_host_accepts_the_plugin() -> None:
     assert (info.state, info.reason) == ("loaded", "")
     assert set(info.hooks) == {
         "tom_cli_commands", "tom_datagram_protocol", "tom_diagnostics", "tom_discovery", "tom_publisher",
-        "tom_register_config",
+        "tom_register_config", "tom_rendezvous",
     }  # fmt: skip
     assert host.config_classes == {"dht": DhtConfig}
     assert list(host.commands(reserved={})) == ["dht"]

@@ -20,12 +20,14 @@ from .operations import (
     AnnounceOperation,
     FindNodeOperation,
     GetOperation,
+    MailboxOperation,
     Operation,
     PeersOperation,
     PingOperation,
     PutOperation,
 )
 from .ping import PingRun
+from .rendezvous.mailbox import MailboxWatch
 from .searches import FindSearch, GetSearch, PeersSearch, Search
 from .server import Server
 from .snapshot import MAX_SAVED_NODES, FamilySnapshot, Snapshot
@@ -169,6 +171,9 @@ class DhtCore:
             state.external.clear()
             state.table.mark_all_stale()
         self._upkeep.forget_reachability(now)
+        for run in list(context.running.values()):
+            if isinstance(run, MailboxWatch):
+                run.look_again(now)
         search = self._upkeep.start_join(now)
         search.start(now)
 
@@ -269,6 +274,28 @@ class DhtCore:
         self._context.running[operation] = search
         search.start(now)
         return operation
+
+    def watch_mailbox(self, info_hash: bytes, interval: float, now: float) -> MailboxOperation:
+        """Poll for peers announced under an infohash until cancelled, one node every `interval` seconds in turn."""
+        _check_id(info_hash, "infohash")
+        if not interval > 0:
+            raise DhtUsageError("the seconds between two polls must be above 0")
+        self._check_room()
+        operation = MailboxOperation(target=info_hash, started_at=now, interval=interval)
+        watch = MailboxWatch(self._context, operation)
+        self._context.running[operation] = watch
+        watch.start(now)
+        return operation
+
+    def poll_all(self, operation: MailboxOperation, now: float) -> None:
+        """Ask all nodes of a mailbox now, besides the polls in turn."""
+        watch = self._context.running.get(operation)
+        if isinstance(watch, MailboxWatch):
+            watch.poll_all(now)
+
+    def has_asked(self, address: Address) -> bool:
+        """Whether we have ever sent to an address (the last 8192 are remembered)."""
+        return self._context.rpc.contacted(address)
 
     def cancel(self, operation: Operation, now: float) -> None:
         """End an operation early; it finishes with what it has, a shared lookup goes on for its other sharers."""

@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from .address import Address, Family
     from .items import Item
-    from .operations import AnnounceOperation, GetOperation, Operation, PeersOperation, PutOperation
+    from .operations import AnnounceOperation, GetOperation, MailboxOperation, Operation, PeersOperation, PutOperation
 
 
 @attrs.frozen(eq=False)
@@ -25,6 +25,15 @@ class PeersFound:
     """Peers not reported before for this operation; unauthenticated, so cap what is sent to them."""
 
     operation: PeersOperation
+    peers: tuple[Address, ...]
+
+
+@attrs.frozen(eq=False)
+class PeersNamed:
+    """A node's answer to a poll: all that it names, also what it named before; unauthenticated."""
+
+    operation: MailboxOperation
+    node: Address
     peers: tuple[Address, ...]
 
 
@@ -66,4 +75,4 @@ class ModeChanged:
     serving: bool
 
 
-Event = ValueFound | PeersFound | Stored | Finished | ExternalAddressChanged | NodeIdChanged | ModeChanged
+Event = ValueFound | PeersFound | PeersNamed | Stored | Finished | ExternalAddressChanged | NodeIdChanged | ModeChanged

@@ -75,9 +75,13 @@ class GetOperation(Operation):
 
 @attrs.define(eq=False, kw_only=True)
 class PeersOperation(Operation):
-    """A get_peers; `peers` are all reported so far, bounded, unauthenticated."""
+    """A get_peers; `peers` are all reported so far, bounded, unauthenticated.
+
+    `named_by`: for each IP named, bounded too, the networks whose nodes name it (IPv4 /24, IPv6 /48).
+    """
 
     peers: list[Address] = attrs.field(factory=list)
+    named_by: dict[str, set[bytes]] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -107,6 +111,17 @@ class AnnounceOperation(PeersOperation):
     acknowledged: int = 0
     stored_at: float | None = None
     error_codes: dict[int, int] = attrs.field(factory=dict)
+
+
+@attrs.define(eq=False, kw_only=True)
+class MailboxOperation(Operation):
+    """A watch over what is announced under an infohash; it ends when it is cancelled.
+
+    `interval`: seconds between two polls; `nodes`: how many are polled in turn now.
+    """
+
+    interval: float
+    nodes: int = 0
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from .address import Address, prefix_key
 from .bencode import Bencodable, encode
 from .context import Context, FamilyState
 from .errors import BencodeError
@@ -23,6 +24,7 @@ from .operations import Contact, GetOperation, Operation, PeersOperation
 
 _PEERS_PER_REPLY = 200
 _MAX_PEERS = 2000
+_MAX_NAMED_HOSTS = 512
 _CLOSEST = 20
 
 
@@ -331,6 +333,7 @@ class PeersSearch(Search):
     def on_answer(self, lookup: Lookup, candidate: Candidate, reply: Message, now: float) -> None:
         """See `LookupClient`."""
         super().on_answer(lookup, candidate, reply, now)
+        note_who_names(self.operations, candidate.address, reply)
         fresh = new_peers(self._peers, reply)
         if fresh:
             for operation in self.operations:
@@ -346,6 +349,16 @@ def new_peers(known: dict[tuple[str, int], None], reply: Message) -> tuple[tuple
             known[peer] = None
             fresh.append(peer)
     return tuple(fresh)
+
+
+def note_who_names(operations: Iterable[Operation], node: Address, reply: Message) -> None:
+    """Note for which IPs a node of another network vouches, by naming peers there."""
+    hosts = {peer[0] for peer in parse_peers(reply.body.get(b"values"), _PEERS_PER_REPLY)}
+    for operation in operations if hosts else ():
+        if isinstance(operation, PeersOperation):
+            for host in hosts:
+                if host in operation.named_by or len(operation.named_by) < _MAX_NAMED_HOSTS:
+                    operation.named_by.setdefault(host, set()).add(prefix_key(node[0]))
 
 
 def report_peers(context: Context, operation: PeersOperation, peers: tuple[tuple[str, int], ...], now: float) -> None:

@@ -17,7 +17,7 @@ from .krpc import CAS_MISMATCH, KNOWN_ERRORS, METHOD_UNKNOWN, PROTOCOL, SEQ_TOO_
 from .lookup import Candidate, Lookup, Progress
 from .operations import AnnounceOperation, Operation, PutOperation, PutOutcome
 from .rpc import Query
-from .searches import Search, new_peers, read_mutable, report_peers
+from .searches import Search, new_peers, note_who_names, read_mutable, report_peers
 
 _RESEND = 2
 """A node that has just answered is alive: a lost write is repeated twice."""
@@ -343,6 +343,7 @@ class AnnounceSearch(StoreSearch):
     def on_answer(self, lookup: Lookup, candidate: Candidate, reply: Message, now: float) -> None:
         """See `LookupClient`."""
         super().on_answer(lookup, candidate, reply, now)
+        note_who_names((self._announce,), candidate.address, reply)
         fresh = new_peers(self._peers, reply)
         if fresh and not self.finished:
             report_peers(self._context, self._announce, fresh, now)

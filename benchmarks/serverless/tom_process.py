@@ -1,0 +1,181 @@
+"""The child that runs one endpoint of ours with `dht_only` on a lab's machine: bound anew each time, it dials or waits.
+
+Nothing passes between it and others but what the DHT carries: the dialer is told a node id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tests.interop.peers.lines import serve
+from tom_connect import Connection, Endpoint, EndpointConfig, NetworkError, NodeId, SecretKey
+from tom_connect.addr import SocketAddr
+from tom_connect.holepunch.events import PathSelected
+from tom_dht_mainline.config import DhtConfig
+
+ALPN = "serverless/1"
+PUBLISH_TIMEOUT = 60.0
+
+
+@attrs.define(eq=False)
+class Node:
+    """One endpoint at a time, with the task that takes its connections."""
+
+    endpoint: Endpoint | None = None
+    accepting: asyncio.Task[None] | None = None
+    connections: list[Connection] = attrs.field(factory=list)
+
+    async def bind(
+        self,
+        bootstrap: Sequence[str],
+        *,
+        data_dir: str | None = None,
+        seed: str | None = None,
+        port: int = 0,
+        plugins: Sequence[str] = ("dht",),
+        options: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Open an endpoint with a fresh key, or that of a seed in hex, and say who it is."""
+        await self.unbind()
+        config = EndpointConfig(
+            alpns=(ALPN,),
+            bind=(f"0.0.0.0:{port}",),
+            secret_key=SecretKey(bytes.fromhex(seed)) if seed is not None else None,
+            data_dir=Path(data_dir) if data_dir is not None else None,
+            persist=data_dir is not None,
+            dht_only=True,
+            plugins=tuple(plugins),
+            plugin_configs={"dht": DhtConfig(bootstrap=tuple(bootstrap), ipv6=False)},
+            **(options or {}),
+        )
+        self.endpoint = await Endpoint.bind(config)
+        self.accepting = asyncio.create_task(self._accept(self.endpoint))
+        return {"node_id": str(self.endpoint.node_id)}
+
+    async def _accept(self, endpoint: Endpoint) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for incoming in endpoint.accept():
+                connection = await incoming.accept()
+                self.connections.append(connection)
+                group.create_task(self._echo(connection))
+
+    @staticmethod
+    async def _echo(connection: Connection) -> None:
+        with contextlib.suppress(NetworkError):
+            stream = await connection.accept_bi()
+            while data := await stream.read(4096):
+                stream.write(data)
+
+    @property
+    def _bound(self) -> Endpoint:
+        assert self.endpoint is not None, "bind first"
+        return self.endpoint
+
+    async def published(self) -> dict[str, Any]:
+        """Wait until a record with an address is in the DHT; say how many nodes took it, and the addresses."""
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            async for reports in self._bound.watch_published():
+                if reports:
+                    return {"stored": reports[0].nodes, "addresses": self._addresses()}
+        raise AssertionError
+
+    async def find(self, node_id: str) -> dict[str, Any]:
+        """Look a node up to the end: its addresses, seconds to the first answer, and what became of each source."""
+        began = time.monotonic()
+        first = None
+        async with self._bound.look_up(NodeId.parse(node_id)) as lookup:
+            async for _found in lookup:
+                first = first if first is not None else time.monotonic() - began
+            found = lookup.merged()
+        return {
+            "addresses": [str(addr) for addr in found.addr.direct_addrs] if found else [],
+            "source": found.source if found else None,
+            "seconds": first,
+            "outcomes": [str(outcome) for outcome in lookup.outcomes],
+        }
+
+    async def dial(self, node_id: str, wait: float) -> dict[str, Any]:
+        """Dial a node by its id; seconds until connected and until on a direct path, None if it never was.
+
+        What was said over the connection has come back when this returns. A dial that fails says why.
+        """
+        began = time.monotonic()
+        try:
+            connection = await self._bound.connect(NodeId.parse(node_id), ALPN, timeout=wait)
+        except NetworkError as error:
+            return {"connected": None, "direct": None, "addr": None, "why": str(error)}
+        connected = time.monotonic() - began
+        async with connection:
+            addr = await _direct_path(connection, max(0.0, wait - connected))
+            direct = time.monotonic() - began if addr is not None else None
+            stream = await connection.open_bi()
+            stream.write(b"are you there?")
+            assert await stream.read(4096) == b"are you there?"
+            stats = connection.stats()
+            shown = str(addr) if addr is not None else None
+            return {"connected": connected, "direct": direct, "addr": shown, "why": stats.why_relayed}
+
+    def _addresses(self) -> list[str]:
+        return [str(addr) for addr in self._bound.node_addr().direct_addrs]
+
+    async def addresses(self) -> dict[str, Any]:
+        """Say at which addresses the endpoint believes to be reachable."""
+        return {"addresses": self._addresses()}
+
+    async def dht(self) -> dict[str, Any]:
+        """Say what the DHT plugin tells of itself."""
+        told = dict(self._bound.diagnostics()["dht"])
+        return {"dht": json.loads(json.dumps(told, default=str))}
+
+    async def costs(self) -> dict[str, Any]:
+        """Say how many seconds of CPU this process has used."""
+        times = os.times()
+        return {"cpu": times.user + times.system, "at": time.monotonic()}
+
+    async def unbind(self) -> dict[str, Any]:
+        """Close the endpoint, if there is one."""
+        if self.endpoint is not None and self.accepting is not None:
+            await self.endpoint.close()
+            self.accepting.cancel()
+            await asyncio.gather(self.accepting, return_exceptions=True)
+            self.connections.clear()
+            self.endpoint = None
+        return {}
+
+
+async def _direct_path(connection: Connection, wait: float) -> SocketAddr | None:
+    with connection.path_events() as events, contextlib.suppress(TimeoutError):
+        for path in connection.paths():
+            if path.active and path.kind == "direct":
+                return SocketAddr.parse(str(path.addr))
+        async with asyncio.timeout(wait):
+            async for event in events:
+                if isinstance(event, PathSelected) and isinstance(event.path, SocketAddr):
+                    return event.path
+    return None
+
+
+async def main(level: str = "ERROR") -> None:
+    """Answer until standard input ends."""
+    logging.basicConfig(level=level, format="%(asctime)s.%(msecs)03d %(name)s %(message)s", datefmt="%M:%S")
+    node = Node()
+    names = ("bind", "published", "find", "dial", "addresses", "dht", "costs", "unbind")
+    try:
+        await serve({name: getattr(node, name) for name in names})
+    finally:
+        await node.unbind()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""Looks for what others announce under an infohash, all the time and at little cost: the nodes nearest to it in turn.
+
+Polling by look-ups would be hundreds of packets a minute. Here a look-up finds the nodes once in a while, and then one
+of them is asked every `interval` seconds; who announces to all of them is found with the next poll.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from tom_dht_mainline.core.address import Address, Family
+from tom_dht_mainline.core.bencode import Bencodable
+from tom_dht_mainline.core.context import Context, FamilyState
+from tom_dht_mainline.core.events import PeersNamed
+from tom_dht_mainline.core.krpc import Message, parse_peers
+from tom_dht_mainline.core.lookup import Candidate, Lookup
+from tom_dht_mainline.core.operations import MailboxOperation, Operation
+from tom_dht_mainline.core.rpc import Query
+from tom_dht_mainline.core.searches import PeersSearch
+from tom_dht_mainline.core.timers import Timer
+
+WIDTH: Final = 8
+"""Nodes that are polled in turn: announcements go to as many (BEP 5's k)."""
+WIDTH_IPV6: Final = 4
+FEWEST: Final = 4
+"""With fewer nodes left they are looked for anew."""
+LOOK_AGAIN: Final = 900.0
+"""Seconds after which the nodes are looked for anew: others come and go, some nearer to the mailbox."""
+LOOK_SOONEST: Final = 20.0
+"""Seconds between two look-ups at least, whatever happens."""
+LOST_AFTER: Final = 2
+"""Unanswered polls in a row after which a node is left out."""
+PEERS_PER_REPLY: Final = 128
+"""libtorrent names up to 100."""
+_SPREAD: Final = 0.1
+"""Part of a pause that is random, so that nobody can tell the moment of a poll beforehand."""
+
+
+@attrs.define(eq=False)
+class _Polled:
+    node_id: bytes
+    address: Address
+    state: FamilyState
+    failures: int = 0
+
+
+class _Look(PeersSearch):
+    """The look-up of a mailbox; what it finds on the way counts as a poll."""
+
+    def __init__(self, context: Context, watch: MailboxWatch, target: bytes) -> None:
+        super().__init__(context, target, WIDTH)
+        self._watch = watch
+        self.keep_going = True
+
+    def on_answer(self, lookup: Lookup, candidate: Candidate, reply: Message, now: float) -> None:
+        """See `LookupClient`."""
+        self._watch.take(candidate.address, reply)
+
+    def on_sent(self, lookup: Lookup) -> None:
+        """See `LookupClient`."""
+        self._watch.operation.queries_sent += 1
+
+
+class MailboxWatch:
+    """Polls one infohash until its operation is cancelled: event `PeersNamed` for each answer that names any."""
+
+    search = 0
+
+    def __init__(self, context: Context, operation: MailboxOperation) -> None:
+        self.operation = operation
+        self._context = context
+        self._nodes: list[_Polled] = []
+        self._by_query: dict[Query, _Polled] = {}
+        self._turn = 0
+        self._look: _Look | None = None
+        self._look_at = float("-inf")
+        self._timer: Timer | None = None
+
+    def start(self, now: float) -> None:
+        """Begin."""
+        self._poll(now)
+
+    def look_again(self, now: float) -> None:
+        """The network is another one, or the nodes may be others."""
+        self._nodes.clear()
+        if self._look is not None:
+            self._look.finish(now)
+            self._look = None
+        self._look_at = float("-inf")
+
+    def poll_all(self, now: float) -> None:
+        """Ask all the nodes at once: somebody calls, and it matters who else says so."""
+        for node in list(self._nodes):
+            self._ask(node, now)
+
+    def leave(self, operation: Operation, now: float) -> None:
+        """See `Run`."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._look is not None:
+            self._look.finish(now)
+        for query in self._by_query:
+            self._context.rpc.cancel(query)
+        self._by_query.clear()
+        operation.finished = True
+        operation.ended_at = now
+        self._context.running.pop(operation, None)
+
+    def _poll(self, now: float) -> None:
+        operation = self.operation
+        pause = operation.interval * (1 + _SPREAD * (2 * self._context.rng.random() - 1))
+        self._timer = self._context.timers.at(now + pause, self._poll)
+        wanted = len(self._nodes) < FEWEST or now - self._look_at >= LOOK_AGAIN
+        if wanted and now - self._look_at >= LOOK_SOONEST and (self._look is None or self._look.finished):
+            self._look_at = now
+            self._look = look = _Look(self._context, self, operation.target)
+            look.at_end.append(self._looked)
+            look.start(now)
+            return
+        if not self._nodes or not self._context.rpc.has_room:
+            return
+        self._turn = (self._turn + 1) % len(self._nodes)
+        self._ask(self._nodes[self._turn], now)
+
+    def _ask(self, node: _Polled, now: float) -> None:
+        args: dict[bytes, Bencodable] = {b"info_hash": self.operation.target}
+        query = self._context.query(node.state, node.address, b"get_peers", args, self, now, node_id=node.node_id)
+        self._by_query[query] = node
+        self.operation.queries_sent += 1
+
+    def _looked(self, now: float) -> None:
+        nodes: list[_Polled] = []
+        for family, state in self._context.families.items():
+            width = WIDTH if family is Family.IPV4 else WIDTH_IPV6
+            near = self._context.targets.nodes(family, self.operation.target)[:width]
+            nodes += [_Polled(cached.node_id, cached.address, state) for cached in near]
+        if nodes:
+            self._nodes = nodes
+            self.operation.nodes = len(nodes)
+        else:
+            self._look_at = now - LOOK_AGAIN
+
+    def take(self, node: Address, reply: Message) -> None:
+        """A node answered."""
+        self.operation.replies += 1
+        peers = tuple(peer for peer in parse_peers(reply.body.get(b"values"), PEERS_PER_REPLY) if peer[1])
+        if peers:
+            self._context.events.append(PeersNamed(self.operation, node, peers))
+
+    def on_reply(self, query: Query, reply: Message, now: float) -> None:
+        """See `QueryHandler`."""
+        node = self._by_query.pop(query, None)
+        if node is None:
+            return
+        if reply.node_id != node.node_id:
+            self._drop(node)
+            return
+        node.failures = 0
+        self.take(node.address, reply)
+
+    def on_error(self, query: Query, error: Message, now: float) -> None:
+        """See `QueryHandler`."""
+        node = self._by_query.pop(query, None)
+        if node is not None:
+            self._failed(node)
+
+    def on_stall(self, query: Query, now: float) -> None:
+        """See `QueryHandler`."""
+        self.operation.timeouts += 1
+        node = self._by_query.get(query)
+        if node is not None:
+            self._failed(node)
+
+    def on_lost(self, query: Query, now: float) -> None:
+        """See `QueryHandler`."""
+        self._by_query.pop(query, None)
+
+    def _failed(self, node: _Polled) -> None:
+        node.failures += 1
+        if node.failures >= LOST_AFTER:
+            self._drop(node)
+
+    def _drop(self, node: _Polled) -> None:
+        if node in self._nodes:
+            self._nodes.remove(node)

@@ -1,0 +1,62 @@
+"""Calls through the DHT (see docs/reference/rendezvous.md): the asyncio shell around `core.rendezvous`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from tom_connect.abc import Call, Callee, Rendezvous
+from tom_connect.keys import NodeId
+from tom_dht_mainline.service import DhtService
+
+from .caller import Caller
+from .reachable import Reachable
+
+
+class DhtRendezvous(Rendezvous):
+    """Leaves calls by announcing our address, from the endpoint's own socket, where the callee polls."""
+
+    name = "dht"
+    serverless = True
+
+    def __init__(self, service: DhtService) -> None:
+        self._service = service
+        self._reachable = Reachable(service)
+        self._caller = Caller(service)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start the node if it does not run yet, and be reachable."""
+        await self._service.acquire(self)
+        spawn = self._service.ctx.create_task
+        self._tasks = [
+            spawn(self._reachable.watch(), "polling for calls"),
+            spawn(self._reachable.read(), "reading calls"),
+            spawn(self._reachable.publish(), "publishing how to call us"),
+        ]
+
+    async def aclose(self) -> None:
+        """Be reachable no more; close the node if nobody else uses it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._reachable.close()
+        await self._service.release(self)
+
+    def network_changed(self) -> None:
+        """Be found at the new place: tokens, nodes and external addresses are others there."""
+        if self._service.is_running:
+            self._service.node.network_changed()
+
+    def calls(self) -> AsyncIterator[Call]:
+        """See `Rendezvous`."""
+        return self._reachable.calls()
+
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
+        """See `Rendezvous`."""
+        await self._caller.call(node_id, sealed, opened, learned)
+
+
+__all__ = ["DhtRendezvous"]

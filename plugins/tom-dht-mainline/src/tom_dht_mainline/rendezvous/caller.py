@@ -1,0 +1,129 @@
+"""Calling: announces our address where the callee polls, and leaves a sealed call where that says too little."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from tom_connect.abc import Callee
+from tom_connect.keys import NodeId
+from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, PeersOperation, mutable_target
+from tom_dht_mainline.core.rendezvous.call import draw_nonce, seal_call
+from tom_dht_mainline.core.rendezvous.callee import ATTESTED_BY
+from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitation, decode_invitation
+from tom_dht_mainline.errors import DhtPutError, DhtUnreachableError
+from tom_dht_mainline.service import DhtService
+
+RING_AFTER: Final = 2700.0
+"""Seconds for which nodes name an announcement: who calls again within them announces another port besides, or it would
+not be seen."""
+MAX_RUNG: Final = 1024
+
+
+class Caller:
+    """Our side as a caller."""
+
+    def __init__(self, service: DhtService) -> None:
+        self._service = service
+        self._called: dict[NodeId, float] = {}
+
+    async def call(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
+        """Leave a call, and more of it where a NAT shifts ports. See `Rendezvous.call` for the arguments.
+
+        Raises DhtPutError if no DHT node took it, DhtClosedError.
+        """
+        await self._service.node.ready()
+        target = mutable_target(node_id.raw)
+        announcing = asyncio.create_task(self._announce(node_id, target, opened), name="announcing a call")
+        try:
+            invitation = await self._ask(node_id, target, opened, learned)
+            looked = await announcing
+            if invitation is not None:
+                await self._say_more(invitation, sealed, looked, learned)
+        except DhtError as exc:
+            raise DhtPutError(f"the call was not left: {exc}") from exc
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+
+    async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> PeersOperation:
+        node = self._service.node
+        # Meanwhile the nodes and their tokens are gathered, so that announcing takes one packet each.
+        looking = node.begin(lambda core, now: core.get_peers(mailbox, now), _ignore)
+        try:
+            await opened.wait()
+        finally:
+            node.cancel(looking)
+        now = time.monotonic()
+        again = now - self._called.pop(node_id, -RING_AFTER) < RING_AFTER
+        self._called[node_id] = now
+        if len(self._called) > MAX_RUNG:
+            del self._called[next(iter(self._called))]
+        announced = await node.announced(mailbox)
+        if not announced.acknowledged:
+            raise DhtPutError("no DHT node took the call")
+        if again:
+            # Our address stands there already: only another entry tells that this is a call.
+            await node.announced(mailbox, 1 + int.from_bytes(os.urandom(2), "big") % 65535)
+        for ip, networks in looking.named_by.items():
+            announced.named_by.setdefault(ip, set()).update(networks)
+        return announced
+
+    async def _ask(
+        self, node_id: NodeId, target: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> Invitation | None:
+        """Find out how the node is to be called; the last that it said."""
+        invitation = None
+        stream = self._service.node.get_values(node_id.raw, SALT)
+        while True:
+            try:
+                item = await anext(stream)
+            except (StopAsyncIteration, DhtUnreachableError):
+                # Nodes that hold no items take announcements all the same.
+                return invitation
+            try:
+                invitation = decode_invitation(item.value)
+            except DhtError as exc:
+                self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
+                continue
+            filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
+            learned(Callee(filtered=filtered, ports_differ=invitation.ports_differ))
+            if invitation.mailbox != target:
+                target = invitation.mailbox
+                await opened.wait()
+                await self._service.node.announced(target)
+
+    async def _say_more(
+        self, invitation: Invitation, sealed: bytes, looked: PeersOperation, learned: Callable[[Callee], None]
+    ) -> None:
+        """Where one of the NATs, not both, shifts ports, an address says too little: leave the sealed call too."""
+        node = self._service.node
+        seen = node.external_address(Family.IPV4)
+        if seen is None or (seen[1] == 0) is invitation.ports_differ:
+            return
+        nonce = draw_nonce(invitation.key, seen[0], os.urandom(4))
+        value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
+        await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
+        for port in (nonce.port, nonce.check):
+            announced = await node.announced(invitation.mailbox, port)
+            for ip, networks in announced.named_by.items():
+                looked.named_by.setdefault(ip, set()).update(networks)
+        attested = tuple(ip for ip, networks in looked.named_by.items() if len(networks) >= ATTESTED_BY)
+        if invitation.ports_differ:
+            # Others that call it are attested there too.
+            attested = tuple(ip for ip in attested if ip == invitation.ip)
+        learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
+
+
+def _ignore(event: Event | None) -> None:
+    """The look-up is for the tokens."""
+
+
+__all__ = ["Caller"]

@@ -1,0 +1,226 @@
+"""Calls of an endpoint: left where nodes look for them while no path leads there, and found where others left them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tom_connect.abc import Call, Callee, Rendezvous
+from tom_connect.addr import RelayUrl, SocketAddr
+from tom_connect.exceptions import NetworkError, TomError
+from tom_connect.holepunch.disco import CallMeMaybe
+from tom_connect.holepunch.events import PathEvent, PathRestored, PathSelected
+from tom_connect.keys import NodeId
+from tom_connect.magicsock.remote import Remote
+from tom_connect.magicsock.socket import MagicSocket
+from tom_connect.rendezvous.knocks import Knocks
+
+AGAIN: Final = 20.0
+"""Seconds after which a call that nobody followed is left again: the node may have come meanwhile."""
+RETURN_WITHIN: Final = 90.0
+"""Seconds for which a lost connection is called after; QUIC gives up about then too."""
+ANSWER_FOR: Final = 15.0
+"""Seconds for which a node that called is pinged, and probed where a NAT shifts ports; its handshake holds it then."""
+MAX_ANSWERS: Final = 64
+MAX_RETURNS: Final = 64
+"""Lost connections that are called after at once."""
+
+
+class Steps:
+    """How far a call is. `open` it when our pings have gone to the node's addresses, or it has none.
+
+    `invited`: whether the node says that it can be called.
+    """
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.invited: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._then: Callable[[], None] | None = None
+
+    def open(self) -> None:
+        """Our NAT is open."""
+        if not self.opened.is_set():
+            self.opened.set()
+            if self._then is not None:
+                self._then()
+
+    def on_opened(self, then: Callable[[], None]) -> None:
+        """Call `then()` once it is."""
+        self._then = then
+        if self.opened.is_set():
+            then()
+
+
+class RendezvousService:
+    """The rendezvous of one endpoint, each with its plugin's name; `run` it while the endpoint lives.
+
+    `let_in_from(addr)`: whether somebody at that address may begin a handshake; `let_in(node_id)`: whether a node is
+    welcome; `report_failure`: told of what a
+    plugin raises.
+    """
+
+    def __init__(
+        self,
+        ways: Sequence[tuple[str, Rendezvous]],
+        magic: MagicSocket,
+        *,
+        let_in_from: Callable[[SocketAddr | RelayUrl], bool],
+        let_in: Callable[[NodeId], bool],
+        report_failure: Callable[[str, BaseException], None],
+    ) -> None:
+        self._ways = tuple(ways)
+        self._magic = magic
+        self._let_in_from = let_in_from
+        self._let_in = let_in
+        self._report_failure = report_failure
+        self._knocks = Knocks()
+        self._called = asyncio.Event()
+        self._lost: asyncio.Queue[NodeId] = asyncio.Queue(MAX_RETURNS)
+        self._returning: set[NodeId] = set()
+        self._answering: set[NodeId] = set()
+        self._group: asyncio.TaskGroup | None = None
+        magic.doorstep.set_outage(self._outage)
+
+    def __bool__(self) -> bool:
+        """Whether there is any way to call."""
+        return bool(self._ways)
+
+    # Calling
+
+    async def call(self, remote: Remote, steps: Steps) -> None:
+        """Call a node and ping its addresses, until cancelled: a path, if one comes, is the remote's."""
+        doorstep = self._magic.doorstep
+        try:
+            while True:
+                doorstep.meet(remote)
+                steps.on_opened(lambda: doorstep.opened(remote))
+                async with asyncio.TaskGroup() as group:
+                    leaving = [
+                        group.create_task(self._leave(name, way, remote, steps), name=f"{name}: leaving a call")
+                        for name, way in self._ways
+                    ]
+                    pause = group.create_task(asyncio.sleep(AGAIN), name="before the next call")
+                    await asyncio.wait(leaving)
+                    if not steps.invited.done():
+                        steps.invited.set_result(False)
+                    await pause
+        finally:
+            doorstep.part(remote)
+
+    async def _leave(self, name: str, way: Rendezvous, remote: Remote, steps: Steps) -> None:
+        doorstep = self._magic.doorstep
+
+        def learned(callee: Callee) -> None:
+            if not steps.invited.done():
+                steps.invited.set_result(True)
+            if callee.told:
+                doorstep.told(remote, callee.attested)
+            elif callee.filtered is not None:
+                doorstep.learned(remote, filtered=callee.filtered)
+
+        try:
+            async with asyncio.timeout(AGAIN):
+                await way.call(remote.node_id, doorstep.sealed_call(remote), steps.opened, learned)
+        except (TimeoutError, NetworkError):
+            self._magic.counters["rendezvous: call not left"] += 1
+        except Exception as exc:  # a plugin may raise anything, and the others go on
+            self._report_failure(name, exc)
+
+    # Being called
+
+    async def run(self) -> None:
+        """Follow the calls of others, and call after connections that are lost, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for name, way in self._ways:
+                group.create_task(self._listen(name, way), name=f"{name}: listening for calls")
+            group.create_task(self._knock(), name="knocking")
+            while True:
+                node_id = await self._lost.get()
+                group.create_task(self._return(node_id), name="calling after a lost connection")
+
+    async def _listen(self, name: str, way: Rendezvous) -> None:
+        try:
+            async for call in way.calls():
+                self._take(call)
+        except Exception as exc:  # a plugin may raise anything, and the others go on
+            self._report_failure(name, exc)
+
+    def _take(self, call: Call) -> None:
+        doorstep = self._magic.doorstep
+        addrs = [addr for addr in call.addrs if doorstep.may_knock(addr) and self._let_in_from(addr)]
+        self._magic.counters["rendezvous: addresses refused"] += len(call.addrs) - len(addrs)
+        if addrs:
+            self._magic.counters["rendezvous: calls found"] += 1
+            self._knocks.called(addrs, self._magic.now())
+            self._called.set()
+        read = doorstep.read_call(call.sealed, call.attested) if call.sealed is not None else None
+        if read is not None and self._let_in(read[0]) and len(self._answering) < MAX_ANSWERS:
+            self._answering.add(read[0])
+            assert self._group is not None
+            self._group.create_task(self._answer(*read, call.attested), name="answering a call")
+
+    async def _answer(self, node_id: NodeId, message: CallMeMaybe, attested: Sequence[str]) -> None:
+        """Hold a node that has called for as long as its call may succeed."""
+        try:
+            remote = self._magic.remote(node_id)
+        except TomError:  # the endpoint is closing
+            return
+        try:
+            self._magic.counters["rendezvous: calls answered"] += 1
+            self._magic.doorstep.called(remote, message, attested)
+            await asyncio.sleep(ANSWER_FOR)
+        finally:
+            self._answering.discard(node_id)
+            remote.release()
+
+    async def _knock(self) -> None:
+        while True:
+            self._called.clear()
+            now = self._magic.now()
+            for knock in self._knocks.take(now):
+                if self._magic.doorstep.knock(knock.addr, opener=knock.opener):
+                    self._magic.counters["rendezvous: knocks"] += 1
+            due = self._knocks.due
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - now)):
+                    await self._called.wait()
+            except TimeoutError:
+                pass
+
+    # The way back
+
+    def _outage(self, node_id: NodeId) -> None:
+        if self._ways and node_id not in self._returning and not self._lost.full():
+            self._returning.add(node_id)
+            self._lost.put_nowait(node_id)
+
+    async def _return(self, node_id: NodeId) -> None:
+        """Call after a node whose paths are all silent, until one answers."""
+        back = asyncio.Event()
+
+        def listener(event: PathEvent) -> None:
+            if isinstance(event, (PathRestored, PathSelected)):
+                back.set()
+
+        try:
+            remote = self._magic.remote(node_id)
+        except TomError:  # the endpoint is closing
+            self._returning.discard(node_id)
+            return
+        remote.add_listener(listener)
+        steps = Steps()
+        steps.open()  # all its paths are pinged already
+        calling = asyncio.create_task(self.call(remote, steps), name="a call after a lost connection")
+        try:
+            async with asyncio.timeout(RETURN_WITHIN):
+                await back.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._returning.discard(node_id)
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+            remote.remove_listener(listener)
+            remote.release()
