@@ -24,6 +24,7 @@ DELAY = 0.03
 """Seconds that a request to a server takes both ways: one in the same part of the world."""
 CLOSE, CLOSE_MS = 1.1, 1.0
 """How many times the fastest honest source's time all together may take, and what may be added in any case, ms."""
+FILE = "nodes.txt"
 WARM_UP = 10
 """Look-ups before those that are measured: connections are open then, and latencies known."""
 
@@ -66,7 +67,7 @@ class World:
     places: Mapping[str, str]
     dhts: Mapping[str, Simulation]
     """By fault, "" for the one that is as it should be."""
-    file: Path
+    folder: Path
 
     def options(self, scenario: Scenario) -> Sections:
         """The configuration by section of an endpoint that asks the scenario's sources."""
@@ -75,7 +76,7 @@ class World:
     def _section(self, name: str) -> Any:
         match name.split():
             case ["file"]:
-                return str(self.file)
+                return str(self.folder / FILE)
             case ["dht", *fault]:
                 dht = self.dhts.get("".join(fault))
                 bootstrap = [self.places["dht dead"]] if dht is None else [f"{h}:{p}" for h, p in dht.entrances]
@@ -123,6 +124,8 @@ async def run(options: Options) -> Report:
             if scenario.name in options.without:
                 continue
             row = report.row(scenario.name)
+            if not options.tiny:
+                _started(world, scenario, cold).close()
             for number in range(cold):
                 with _started(world, scenario, number) as asking:
                     row.add(cold=asking.ready["ms"])
@@ -163,15 +166,17 @@ async def start(stack: contextlib.ExitStack, options: Options, count: int) -> Wo
                 "place", seed=node.key.seed().hex(), value=record.dns_packet.hex(), seq=record.timestamp_us
             )
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    file = folder / "nodes.txt"
-    file.write_text("\n".join(encode_ticket(node.record.addr) for node in nodes), encoding="ascii")
-    return World(nodes, sources.ready["places"], dhts, file)
+    (folder / FILE).write_text("\n".join(encode_ticket(node.record.addr) for node in nodes), encoding="ascii")
+    return World(nodes, sources.ready["places"], dhts, folder)
 
 
 def _started(world: World, scenario: Scenario, number: int) -> LineProcess:
     """A process that has looked up the node of that number."""
     given = {**world.options(scenario), "first": world.wanted(scenario, number)}
-    return LineProcess.start(python_module("benchmarks.resolve.asking_process", json.dumps(given)))
+    # As on a machine where it has run before: compiled modules are kept.
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(world.folder)}
+    command = python_module("benchmarks.resolve.asking_process", json.dumps(given))
+    return LineProcess.start(command, environment=compiled)
 
 
 def _is_close(value: float, fastest: float) -> bool:

@@ -66,6 +66,22 @@ async def test_a_pair_meets(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) ->
         assert paths[0].startswith("direct ")
 
 
+@pytest.mark.parametrize(
+    "kinds", [(Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)], ids=["callee-shifts", "caller-shifts"]
+)
+async def test_a_pair_that_needs_port_probing_meets(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) -> None:
+    """One NAT gives each destination another port: a sealed call tells both ends to probe, and they talk directly."""
+    routers = homes(natlab, *kinds)
+    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
+    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
+        node_id = await listening(listener, dht)
+        await dialer.call("bind", bootstrap=dht.names)
+        await dialer.call("invited", wait=PATIENCE)
+        said = await dialer.call("talk", node_id=node_id, wait=2 * PATIENCE)
+        assert said["seconds"] is not None, said
+        assert (await listener.call("counters"))["rendezvous: calls answered"] > 0
+
+
 async def test_a_node_that_is_called_again_comes_again(natlab: Lab, dht: DhtNet) -> None:
     """A second call from the same address, which already stands in the mailbox, is noticed all the same."""
     routers = homes(natlab, Nat.MODERATE, Nat.MODERATE)

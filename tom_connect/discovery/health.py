@@ -56,6 +56,8 @@ class SourceHealth:
     _pause: float = BREAK_FOR[0]
     silent: bool = False
     """Whether it had no answer in the last look-up although it had its time: nobody waits for it."""
+    outdated: bool = False
+    """Whether another one told last that a node had moved on from where this one has it: nobody waits for it either."""
 
     @property
     def usual(self) -> float | None:

@@ -11,6 +11,7 @@ from typing import Self
 import attrs
 
 from tom_connect.abc import Discovery, FoundAddr
+from tom_connect.addr import NodeAddr
 from tom_connect.discovery.health import SourceHealth, hedge
 from tom_connect.discovery.merging import from_future, merged
 from tom_connect.exceptions import NetworkError, TomError
@@ -62,9 +63,9 @@ class Lookup:
 
     Several may be in it at once: each that iterates gets everything from the beginning. A source whose `stage` is later
     begins after its hedge (see `health.hedge`), or as soon as each earlier one has ended with nothing, is not ready, or
-    was silent the last time. A source that fails is reported through `report(name, exception)` and noted in `outcomes`;
-    the others go on. A record older than one that is known already is left out. `skip`: source names that are not
-    asked, with the reason; `wall`: seconds since 1970.
+    was silent or out of date the last time. A source that fails is reported through `report(name, exception)` and noted
+    in `outcomes`; the others go on. A record older than one that is known already is left out. `skip`: source names
+    that are not asked, with the reason; `wall`: seconds since 1970.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Lookup:
         self._health = [health.get(outcome.source) or SourceHealth() for outcome in self.outcomes]
         self._skip = skip or {}
         self._wall = wall
-        self._newest: int | None = None
+        self._newest: _Newest | None = None
         self._users = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._moves = Watch(0)
@@ -202,7 +203,7 @@ class Lookup:
             return
         earlier = [i for i in range(index) if self._sources[i][1].stage < discovery.stage]
         if not discovery.stage_is_fixed:
-            earlier = [i for i in earlier if not self._health[i].silent and self._is_ready(i)]
+            earlier = [i for i in earlier if self._is_ready(i)]
         while True:
             waited = [i for i in earlier if self.outcomes[i].found or not self.outcomes[i].done]
             if not waited:
@@ -217,6 +218,8 @@ class Lookup:
 
     def _is_ready(self, index: int) -> bool:
         name, discovery = self._sources[index]
+        if self._health[index].silent or self._health[index].outdated:
+            return False
         try:
             return discovery.ready
         except Exception as exc:  # a plugin may raise anything, and the others go on
@@ -230,11 +233,9 @@ class Lookup:
             raise TypeError("a discovery source must give FoundAddr of the node that was asked for")
         if from_future(found, int(self._wall() * 1e6)):
             raise NetworkError("its record is from the future: a clock is wrong, ours or the node's")
-        if found.timestamp_us is not None:
-            if self._newest is not None and found.timestamp_us < self._newest:
-                outcome.stale += 1
-                return outcome.stale >= MAX_FOUND
-            self._newest = found.timestamp_us
+        if found.timestamp_us is not None and not self._is_newest(index, found, found.timestamp_us):
+            outcome.stale += 1
+            return outcome.stale >= MAX_FOUND
         if outcome.first is None:
             outcome.first = self.elapsed
             began = outcome.began or 0.0
@@ -243,6 +244,31 @@ class Lookup:
         self.found.append(found)
         self._wake()
         return len(self.found) >= MAX_FOUND
+
+    def _is_newest(self, index: int, found: FoundAddr, timestamp_us: int) -> bool:
+        """Whether no answer so far was signed later; notes of its source and the other whether they keep up."""
+        other, health = self._newest, self._health[index]
+        if other is None:
+            self._newest = _Newest(index, timestamp_us, found.addr)
+            return True
+        newer = timestamp_us >= other.timestamp_us
+        if index != other.index:
+            # The same address signed at another time is no news: each publisher signs for itself.
+            moved = found.addr != other.addr
+            health.outdated = moved and not newer
+            self._health[other.index].outdated = moved and newer
+        if newer:
+            self._newest = _Newest(index, timestamp_us, found.addr)
+        return newer
+
+
+@attrs.frozen
+class _Newest:
+    """The newest signed answer so far, and whose it is."""
+
+    index: int
+    timestamp_us: int
+    addr: NodeAddr
 
 
 class _Reader(AsyncIterator[FoundAddr]):

@@ -156,7 +156,11 @@ class RendezvousService:
             self._knocks.called(addrs, self._magic.now())
             self._called.set()
         read = doorstep.read_call(call.sealed, call.attested) if call.sealed is not None else None
-        if read is not None and self._let_in(read[0]) and len(self._answering) < MAX_ANSWERS:
+        if read is None or read[0] in self._answering:
+            return
+        if not self._let_in(read[0]) or len(self._answering) >= MAX_ANSWERS:
+            self._magic.counters["rendezvous: calls refused"] += 1
+        else:
             self._answering.add(read[0])
             assert self._group is not None
             self._group.create_task(self._answer(*read, call.attested), name="answering a call")

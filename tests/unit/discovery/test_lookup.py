@@ -169,6 +169,25 @@ async def test_a_source_that_falls_silent_is_not_waited_for() -> None:
             assert (await anext(aiter(lookup))).source == "later"
 
 
+async def test_a_source_that_is_out_of_date_is_not_waited_for() -> None:
+    """One whose record a later source outdid is asked but not waited for, until it keeps up again."""
+    health = {"behind": SourceHealth(), "later": SourceHealth()}
+
+    async def ask(stage: float, old: tuple[str, int], new: tuple[str, int]) -> list[str]:
+        behind = Script("behind", found("behind", *old))
+        pairs = [("behind", behind), ("later", Script("later", found("later", *new), stage=stage))]
+        async with asyncio.timeout(5), Lookup(NODE, pairs, report=lambda *_: None, health=health) as lookup:
+            return [answer.source async for answer in lookup]
+
+    health["later"].answered(9.0, first=True)  # the slower one otherwise
+    assert await ask(0.05, ("1.1.1.1:1", 5), ("2.2.2.2:2", 6)) == ["behind", "later"]
+    assert health["behind"].outdated
+    assert await ask(60.0, ("1.1.1.1:1", 5), ("2.2.2.2:2", 6)) == ["behind", "later"]
+    assert await ask(60.0, ("2.2.2.2:2", 5), ("2.2.2.2:2", 6)) == ["behind", "later"], "the same address is no news"
+    assert not health["behind"].outdated
+    assert not health["later"].outdated
+
+
 async def test_leaving_cancels_what_runs() -> None:
     """Leaving the block early closes every source's iterator."""
     endless = Script("endless", found("endless", "1.1.1.1:1"), endless=True)

@@ -139,6 +139,13 @@ class Lookup:
     def start(self, now: float, seeds: Sequence[Address] = ()) -> None:
         """Ask the closest nodes of cache and table, `seeds`, and the bootstrap addresses where there are few nodes."""
         state, targets = self.state, self._context.targets
+        for other in state.lookups:
+            # One of the same target is under way: what has answered it need not be asked for a token again.
+            for known in other.answered() if other.target == self.target else ():
+                candidate = self._add(known.node_id, known.address, known.compact, None, now)
+                if self._client.needs_only_tokens and candidate is not None and known.token is not None:
+                    candidate.progress = Progress.REPLIED
+                    candidate.token, candidate.token_at, candidate.seq = known.token, known.token_at, known.seq
         for cached in targets.nodes(state.family, self.target):
             candidate = self._add(cached.node_id, cached.address, cached.compact, None, now)
             token = targets.fresh_token(cached, now)

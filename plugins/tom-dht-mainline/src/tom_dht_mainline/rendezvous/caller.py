@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tom_connect.abc import Callee
 from tom_connect.keys import NodeId
-from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, PeersOperation, mutable_target
+from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, mutable_target
 from tom_dht_mainline.core.rendezvous.call import draw_nonce, seal_call
 from tom_dht_mainline.core.rendezvous.callee import ATTESTED_BY
 from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitation, decode_invitation
@@ -44,23 +44,19 @@ class Caller:
         announcing = asyncio.create_task(self._announce(node_id, target, opened), name="announcing a call")
         try:
             invitation = await self._ask(node_id, target, opened, learned)
-            looked = await announcing
+            await announcing
             if invitation is not None:
-                await self._say_more(invitation, sealed, looked, learned)
+                await self._say_more(invitation, sealed, learned)
         except DhtError as exc:
             raise DhtPutError(f"the call was not left: {exc}") from exc
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
 
-    async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> PeersOperation:
+    async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> None:
         node = self._service.node
-        # Meanwhile the nodes and their tokens are gathered, so that announcing takes one packet each.
-        looking = node.begin(lambda core, now: core.get_peers(mailbox, now), _ignore)
-        try:
-            await opened.wait()
-        finally:
-            node.cancel(looking)
+        # The look-up of the record, which is under way, gathers the tokens, so that announcing takes a packet a node.
+        await opened.wait()
         now = time.monotonic()
         again = now - self._called.pop(node_id, -RING_AFTER) < RING_AFTER
         self._called[node_id] = now
@@ -72,9 +68,6 @@ class Caller:
         if again:
             # Our address stands there already: only another entry tells that this is a call.
             await node.announced(mailbox, 1 + int.from_bytes(os.urandom(2), "big") % 65535)
-        for ip, networks in looking.named_by.items():
-            announced.named_by.setdefault(ip, set()).update(networks)
-        return announced
 
     async def _ask(
         self, node_id: NodeId, target: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
@@ -100,9 +93,7 @@ class Caller:
                 await opened.wait()
                 await self._service.node.announced(target)
 
-    async def _say_more(
-        self, invitation: Invitation, sealed: bytes, looked: PeersOperation, learned: Callable[[Callee], None]
-    ) -> None:
+    async def _say_more(self, invitation: Invitation, sealed: bytes, learned: Callable[[Callee], None]) -> None:
         """Where one of the NATs, not both, shifts ports, an address says too little: leave the sealed call too."""
         node = self._service.node
         seen = node.external_address(Family.IPV4)
@@ -110,12 +101,14 @@ class Caller:
             return
         nonce = draw_nonce(invitation.key, seen[0], os.urandom(4))
         value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
-        await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
-        for port in (nonce.port, nonce.check):
-            announced = await node.announced(invitation.mailbox, port)
-            for ip, networks in announced.named_by.items():
-                looked.named_by.setdefault(ip, set()).update(networks)
-        attested = tuple(ip for ip, networks in looked.named_by.items() if len(networks) >= ATTESTED_BY)
+        looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
+        try:
+            await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
+            for port in (nonce.port, nonce.check):
+                await node.announced(invitation.mailbox, port)
+        finally:
+            node.cancel(looking)
+        attested = tuple(ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY)
         if invitation.ports_differ:
             # Others that call it are attested there too.
             attested = tuple(ip for ip in attested if ip == invitation.ip)
@@ -123,7 +116,7 @@ class Caller:
 
 
 def _ignore(event: Event | None) -> None:
-    """The look-up is for the tokens."""
+    """What the look-up has found is read from it at its end."""
 
 
 __all__ = ["Caller"]

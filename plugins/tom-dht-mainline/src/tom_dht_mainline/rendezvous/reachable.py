@@ -17,6 +17,7 @@ from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import NetworkError
 from tom_dht_mainline.core import (
     DhtError,
+    DhtUsageError,
     Event,
     Family,
     MailboxOperation,
@@ -38,6 +39,8 @@ RETRY: Final = (2.0, 5.0, 15.0, 60.0, 300.0)
 ANNOUNCE_AGAIN: Final = 2400.0
 """Seconds between announcements of our own in the mailbox, by which nodes attest our IP to callers."""
 NODES: Final = 8
+BUSY_FOR: Final = 10.0
+"""Seconds until polling is tried again where the node had no room for it."""
 MAX_CALLS: Final = 64
 MAX_NONCES: Final = 8
 """Sealed calls that wait to be fetched; each costs a look-up."""
@@ -86,24 +89,31 @@ class Reachable:
 
     async def watch(self) -> None:
         """Poll the mailbox, wherever it is."""
-        node = self._service.node
-        interval = self._service.config.rendezvous_poll
         while True:
+            await self._service.node.ready()
             self._moved.clear()
-            mailbox = self._callee.mailbox
-            await node.ready()
-            self._watch = watch = node.begin(lambda core, now: core.watch_mailbox(mailbox, interval, now), self._heard)  # noqa: B023 - it is called at once
             try:
-                while not self._moved.is_set():
-                    await node.announced(mailbox)
-                    try:
-                        async with asyncio.timeout(ANNOUNCE_AGAIN):
-                            await self._moved.wait()
-                    except TimeoutError:
-                        pass
-            finally:
-                self._watch = None
-                node.cancel(watch)
+                await self._watch_one(self._callee.mailbox)
+            except DhtUsageError as exc:
+                # As many operations as there may be are under way.
+                self._service.ctx.logger.info("calls are not looked for now: %s", exc)
+                await asyncio.sleep(BUSY_FOR)
+
+    async def _watch_one(self, mailbox: bytes) -> None:
+        """Poll one mailbox and be announced in it, until it is another one."""
+        node, interval = self._service.node, self._service.config.rendezvous_poll
+        self._watch = watch = node.begin(lambda core, now: core.watch_mailbox(mailbox, interval, now), self._heard)
+        try:
+            while not self._moved.is_set():
+                await node.announced(mailbox)
+                try:
+                    async with asyncio.timeout(ANNOUNCE_AGAIN):
+                        await self._moved.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._watch = None
+            node.cancel(watch)
 
     def _heard(self, event: Event | None) -> None:
         if not isinstance(event, PeersNamed):

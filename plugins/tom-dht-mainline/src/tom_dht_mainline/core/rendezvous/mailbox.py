@@ -26,8 +26,9 @@ WIDTH: Final = 8
 WIDTH_IPV6: Final = 4
 FEWEST: Final = 4
 """With fewer nodes left they are looked for anew."""
-LOOK_AGAIN: Final = 900.0
-"""Seconds after which the nodes are looked for anew: others come and go, some nearer to the mailbox."""
+LOOKS: Final = (3.0, 15.0, 60.0, 300.0, 900.0)
+"""Seconds after each look-up until the next: a node that has just joined finds some that are not the nearest, later
+others come and go."""
 LOOK_SOONEST: Final = 20.0
 """Seconds between two look-ups at least, whatever happens."""
 LOST_AFTER: Final = 2
@@ -76,6 +77,7 @@ class MailboxWatch:
         self._turn = 0
         self._look: _Look | None = None
         self._look_at = float("-inf")
+        self._looks = 0
         self._timer: Timer | None = None
 
     def start(self, now: float) -> None:
@@ -88,7 +90,7 @@ class MailboxWatch:
         if self._look is not None:
             self._look.finish(now)
             self._look = None
-        self._look_at = float("-inf")
+        self._looks = 0
 
     def poll_all(self, now: float) -> None:
         """Ask all the nodes at once: somebody calls, and it matters who else says so."""
@@ -112,9 +114,12 @@ class MailboxWatch:
         operation = self.operation
         pause = operation.interval * (1 + _SPREAD * (2 * self._context.rng.random() - 1))
         self._timer = self._context.timers.at(now + pause, self._poll)
-        wanted = len(self._nodes) < FEWEST or now - self._look_at >= LOOK_AGAIN
-        if wanted and now - self._look_at >= LOOK_SOONEST and (self._look is None or self._look.finished):
+        since = now - self._look_at
+        wanted = since >= LOOKS[min(self._looks, len(LOOKS)) - 1] if self._looks else True
+        wanted = wanted or (len(self._nodes) < FEWEST and since >= LOOK_SOONEST)
+        if wanted and (self._look is None or self._look.finished):
             self._look_at = now
+            self._looks += 1
             self._look = look = _Look(self._context, self, operation.target)
             look.at_end.append(self._looked)
             look.start(now)
@@ -139,8 +144,6 @@ class MailboxWatch:
         if nodes:
             self._nodes = nodes
             self.operation.nodes = len(nodes)
-        else:
-            self._look_at = now - LOOK_AGAIN
 
     def take(self, node: Address, reply: Message) -> None:
         """A node answered."""
