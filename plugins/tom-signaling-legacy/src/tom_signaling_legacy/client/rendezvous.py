@@ -44,8 +44,8 @@ class SignalingRendezvous(Rendezvous):
         await opened.wait()
         if not sum(server.call(node_id, sealed) for server in self._service.servers):
             raise AnswerError("the node is at no signaling server that we know")
+        # That a server passes it on does not say that the node is there: `learned` is for what the node itself says.
         self._service.warn("call", f"a call was left for {node_id.short()}")
-        learned(Callee(told=True))
 
     async def calls(self) -> AsyncIterator[Call]:
         """See `Rendezvous`."""
