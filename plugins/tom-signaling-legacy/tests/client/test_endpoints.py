@@ -219,7 +219,7 @@ async def test_what_is_not_signed_is_not_believed(record: Any, reason: str) -> N
         if message["type"] == "register":
             await socket.send_json(listing(NodeId.parse(message["nodeId"]), wanted))
         elif message["type"] == "signal":
-            answer = {"type": "tom-record", "id": message["payload"]["id"], "record": record}
+            answer = {"type": "tom-record", "id": message["payload"].get("id"), "record": record}
             for _ in range(20):
                 back = {"type": "signal", "from": message["to"], "to": message["from"], "payload": answer}
                 await socket.send_json(back)

@@ -15,7 +15,7 @@ from tom_connect.exceptions import NetworkError
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
 from tom_signaling_legacy.core.backoff import Backoff
-from tom_signaling_legacy.core.session import ClientSession, Event, Resolved, Unusable
+from tom_signaling_legacy.core.session import Called, ClientSession, Resolved, Unusable
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for connection and handshake: more than a slow mobile network takes."""
@@ -55,7 +55,8 @@ def new_session() -> aiohttp.ClientSession:
 class ServerConnection:
     """Keeps us registered with one server; `run()` is its one task.
 
-    `record`: gives our newest signed record; `on_change` is called when it comes or goes.
+    `record`: gives our newest signed record; `on_change` is called when it comes or goes, `on_call` with each sealed
+    call of another node.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class ServerConnection:
         username: str,
         record: Callable[[], SignedRecord | None],
         on_change: Callable[[], None],
+        on_call: Callable[[bytes], None],
     ) -> None:
         self.url = url
+        self._on_call = on_call
         self.problem: str | None = "not connected yet"
         """Why we are not registered, None while we are."""
         self._ctx = ctx
@@ -76,7 +79,7 @@ class ServerConnection:
         self._backoff = Backoff()
         self._session: ClientSession | None = None
         self._to_send = asyncio.Event()
-        self._waiting: dict[str, asyncio.Queue[Event | None]] = {}
+        self._waiting: dict[str, asyncio.Queue[Resolved | Unusable | None]] = {}
 
     @property
     def is_registered(self) -> bool:
@@ -118,6 +121,15 @@ class ServerConnection:
         finally:
             del self._waiting[request_id]
             session.give_up(request_id)
+
+    def call(self, node_id: NodeId, sealed: bytes) -> bool:
+        """Leave a call for a node; False if it is not there."""
+        session = self._session
+        if session is None or not session.is_present(node_id, self._now()):
+            return False
+        session.call(node_id, sealed)
+        self._to_send.set()
+        return True
 
     async def run(self, http: aiohttp.ClientSession) -> None:
         """Connect, and again whenever the connection has ended, until cancelled."""
@@ -182,7 +194,9 @@ class ServerConnection:
             event = session.receive(message.data, self._now(), self._ctx.clock.wall())
             if session.outgoing:
                 self._to_send.set()
-            if event is not None and (answers := self._waiting.get(event.request_id)) is not None:
+            if isinstance(event, Called):
+                self._on_call(event.sealed)
+            elif event is not None and (answers := self._waiting.get(event.request_id)) is not None:
                 with contextlib.suppress(asyncio.QueueFull):  # of what is unusable, the first few tell enough
                     answers.put_nowait(event)
             if session.registered and not was_registered:

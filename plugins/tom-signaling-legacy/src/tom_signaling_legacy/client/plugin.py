@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tom_connect.abc import Diagnostics, Discovery, PluginContext, Publisher
+from tom_connect.abc import Diagnostics, Discovery, PluginContext, Publisher, Rendezvous
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import ConfigRegistry
 from tom_signaling_legacy.client.config import SECTION, SignalingConfig
@@ -36,6 +36,17 @@ def tom_publisher(ctx: PluginContext) -> Publisher | None:
     from tom_signaling_legacy.client.service import SignalingService
 
     return SignalingPublisher(SignalingService.of(ctx))
+
+
+@hookimpl
+def tom_rendezvous(ctx: PluginContext) -> Rendezvous | None:
+    """Carry calls to nodes to which no path leads yet, if any server is configured and we take direct packets."""
+    if not _config(ctx).wanted or not ctx.direct:
+        return None
+    from tom_signaling_legacy.client.rendezvous import SignalingRendezvous
+    from tom_signaling_legacy.client.service import SignalingService
+
+    return SignalingRendezvous(SignalingService.of(ctx))
 
 
 @hookimpl

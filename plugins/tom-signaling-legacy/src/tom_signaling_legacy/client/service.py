@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, cast
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tom_signaling_legacy.client.connection import ServerConnection
 
 _KEY = "service"
+MAX_CALLS = 64
+"""Calls that wait to be opened."""
 
 
 class SignalingService:
@@ -29,6 +32,8 @@ class SignalingService:
         """Our newest, None before one was published."""
         self.found = 0
         """Nodes that were found through signaling."""
+        self.calls: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_CALLS)
+        """Sealed calls of others that nobody has taken yet; None at the end."""
         self._servers: tuple[ServerConnection, ...] = ()
         self._http: aiohttp.ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -58,7 +63,8 @@ class SignalingService:
             self._http = http = new_session()
             username = self.config.username or f"tom-{self.ctx.node_id!s:.8}"
             self._servers = tuple(
-                ServerConnection(self.ctx, url, username, lambda: self.record, self._wake) for url in self.config.wanted
+                ServerConnection(self.ctx, url, username, lambda: self.record, self._wake, self._called)
+                for url in self.config.wanted
             )
             self._tasks = [
                 self.ctx.create_task(server.run(http), f"signaling {server.url}") for server in self._servers
@@ -97,6 +103,10 @@ class SignalingService:
             self._warned.add(kind)
             self.ctx.logger.warning("%s (%s)", deprecation, what)
             warnings.warn(f"{deprecation} ({what})", DeprecationWarning, stacklevel=3)
+
+    def _called(self, sealed: bytes) -> None:
+        with contextlib.suppress(asyncio.QueueFull):  # who calls in vain calls again
+            self.calls.put_nowait(sealed)
 
     def _wake(self) -> None:
         for waiter in self._changed:

@@ -2,9 +2,11 @@
 
     {"type": "tom-record-request", "id": ID}
     {"type": "tom-record", "id": ID, "record": BASE64 or null}
+    {"type": "tom-call", "call": BASE64}
 
 ID: 1 to 64 letters and digits of the asker's. The record is a signed packet (`SignedRecord.to_bytes`) in base64
-(RFC 4648 section 4), null where a node has none to give. Other payloads are those of other programs, and not for us.
+(RFC 4648 section 4), null where a node has none to give. A call is a call-me-maybe that the core has sealed for the
+node; nothing answers it here. Other payloads are those of other programs, and not for us.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from tom_connect.record import SignedRecord
 
 REQUEST = "tom-record-request"
 ANSWER = "tom-record"
+CALL = "tom-call"
+MAX_CALL = 2000
+"""Characters of a call: a sealed packet fits into one datagram, 1500 bytes at most."""
 MAX_RECORD = 1500
 """Characters of a record: 1100 bytes in base64."""
 MAX_AGE = 24 * 3600.0
@@ -59,10 +64,23 @@ class Answer:
         return {"type": ANSWER, "id": self.id, "record": self.record}
 
 
-def read_payload(payload: object) -> Request | Answer | None:
+@attrs.frozen
+class Calling:
+    """Calls a node. `sealed`: what the caller has to say, for the node alone."""
+
+    sealed: bytes
+
+    def payload(self) -> dict[str, object]:
+        """The payload that says it."""
+        return {"type": CALL, "call": base64.b64encode(self.sealed).decode("ascii")}
+
+
+def read_payload(payload: object) -> Request | Answer | Calling | None:
     """What a payload says; None if it is none of ours."""
     if not isinstance(payload, dict):
         return None
+    if payload.get("type") == CALL:
+        return _read_call(payload.get("call"))
     request_id = payload.get("id")
     if not isinstance(request_id, str) or _ID.fullmatch(request_id) is None:
         return None
@@ -73,6 +91,15 @@ def read_payload(payload: object) -> Request | Answer | None:
             return Answer(request_id, payload.get("record"))
         case _:
             return None
+
+
+def _read_call(text: object) -> Calling | None:
+    if not isinstance(text, str) or not 0 < len(text) <= MAX_CALL:
+        return None
+    try:
+        return Calling(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        return None
 
 
 def verified(answer: Answer, node_id: NodeId, wall: float) -> SignedRecord:

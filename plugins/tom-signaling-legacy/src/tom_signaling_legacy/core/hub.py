@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from tom_signaling_legacy.core import messages
-from tom_signaling_legacy.core.exchange import read_payload
+from tom_signaling_legacy.core.exchange import Calling, read_payload
 from tom_signaling_legacy.core.limits import HubLimits
 from tom_signaling_legacy.core.messages import Registration
 from tom_signaling_legacy.core.rates import Bucket
@@ -73,7 +73,7 @@ class SignalingHub:
         self.counts: Counter[str] = Counter()
         """Messages by type, "invalid" and "ignored" ones."""
         self.passed_on: Counter[str] = Counter()
-        """Signals that reached a node: those by which nodes of ours ask for a "record", and "other" ones."""
+        """Signals that reached a node: a "record" that nodes of ours ask for, a "call" of theirs, and "other" ones."""
         self.ended: Counter[str] = Counter()
         """Clients ended, by the reason's first word."""
 
@@ -230,7 +230,7 @@ class SignalingHub:
         except RecursionError:  # read at the last depth that can be read, and one deeper when written
             self._queue(client, messages.error(messages.INVALID_JSON))
             return
-        self.passed_on["other" if read_payload(message.get("payload")) is None else "record"] += 1
+        self.passed_on[_kind(message.get("payload"))] += 1
         self._queue(target, text)
 
     # Queues
@@ -290,3 +290,12 @@ class SignalingHub:
         for client in self._nodes.values():
             if client.registration is not None:
                 yield client.registration
+
+
+def _kind(payload: object) -> str:
+    match read_payload(payload):
+        case None:
+            return "other"
+        case Calling():
+            return "call"
+    return "record"

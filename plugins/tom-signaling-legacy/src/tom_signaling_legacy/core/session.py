@@ -21,7 +21,7 @@ from tom_connect.exceptions import RecordError
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
 from tom_signaling_legacy.core import messages
-from tom_signaling_legacy.core.exchange import Answer, Request, read_payload, verified
+from tom_signaling_legacy.core.exchange import Answer, Calling, Request, read_payload, verified
 from tom_signaling_legacy.core.hub import DEPARTED_AFTER
 from tom_signaling_legacy.core.rates import Bucket
 from tom_signaling_legacy.errors import MessageError
@@ -30,6 +30,8 @@ HEARTBEAT_INTERVAL = 5.0
 """Seconds between two heartbeats: others take a node for stale after two that they miss."""
 ANSWER_RATE, ANSWER_BURST = 5.0, 50.0
 """Requests answered a second, and at once before that."""
+CALL_RATE, CALL_BURST = 5.0, 20.0
+"""Calls passed on a second, and at once before that: to open one takes a scalar multiplication."""
 MAX_OUTGOING = 256
 """Messages that wait to be sent; more is not said."""
 MAX_PENDING = 1024
@@ -52,7 +54,14 @@ class Unusable:
     reason: str
 
 
-Event = Resolved | Unusable
+@attrs.frozen
+class Called:
+    """Somebody calls us. `sealed`: what the caller says; who it is, the core finds out by opening it."""
+
+    sealed: bytes
+
+
+Event = Resolved | Unusable | Called
 
 
 @attrs.define(eq=False)
@@ -73,6 +82,7 @@ class ClientSession:
     _present: OrderedDict[str, float] = attrs.Factory(OrderedDict)
     _asked: OrderedDict[str, NodeId] = attrs.Factory(OrderedDict)
     _answers: Bucket = attrs.Factory(lambda: Bucket(ANSWER_RATE, ANSWER_BURST))
+    _calls: Bucket = attrs.Factory(lambda: Bucket(CALL_RATE, CALL_BURST))
 
     def start(self, now: float) -> None:
         """The connection is open: register."""
@@ -111,6 +121,10 @@ class ClientSession:
     def give_up(self, request_id: str) -> None:
         """The answer to a request is not wanted any more."""
         self._asked.pop(request_id, None)
+
+    def call(self, node_id: NodeId, sealed: bytes) -> None:
+        """Leave a call for a node."""
+        self._signal(str(node_id), Calling(sealed).payload())
 
     def receive(self, data: str | bytes, now: float, wall: float) -> Event | None:
         """Handle a message of the server; `wall`: seconds since 1970. Never raises."""
@@ -178,6 +192,8 @@ class ClientSession:
                 return None
             case Answer():
                 return self._answered(said, sender, wall)
+            case Calling():
+                return Called(said.sealed) if self._calls.take(now) else None
             case _:
                 self.unread += 1
                 return None
