@@ -212,7 +212,7 @@ class Peer(DhtHost):
     def pump(self) -> None:
         """Carry out what the disco core wants."""
         openers, self.disco.openers = self.disco.openers or [], []
-        for addr, packet in openers:
+        for addr, packet, *_ in openers:
             self.socket.send(packet, addr, ttl=OPENING_TTL)
         outbox, self.disco.outbox = self.disco.outbox, []
         for path, packet in outbox:
