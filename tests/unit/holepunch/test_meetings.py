@@ -33,7 +33,7 @@ def sent(core: DiscoCore, until: float) -> Iterator[tuple[float, str, SocketAddr
     while True:
         core.tick(now)
         assert core.openers is not None
-        yield from ((now, "opener", addr) for addr, _, _ in core.openers)
+        yield from ((now, "opener", addr) for addr, *_ in core.openers)
         yield from ((now, "full", path) for path, _ in core.outbox if isinstance(path, SocketAddr))
         core.openers.clear()
         core.outbox.clear()

@@ -123,14 +123,14 @@ def test_points_off_the_curve_are_refused() -> None:
         NodeId((2).to_bytes(32, "little"))
 
 
-@given(st.integers(2, P - 2), st.booleans())
+@given(st.integers(2, P - 2).filter(lambda y: y not in _LOW_ORDER_Y), st.booleans())
 def test_a_key_is_taken_where_its_point_has_a_root(y: int, sign: bool) -> None:
     """A y coordinate is a key exactly where x² has a root by Euler's criterion (RFC 8032 section 5.1.3)."""
     d = -121665 * pow(121666, -1, P) % P
     root = pow((y * y - 1) * pow(d * y * y + 1, -1, P), (P - 1) // 2, P) == 1
     encoded = (y | sign << 255).to_bytes(32, "little")
     if root:
-        assert NodeId(encoded).raw == encoded  # chance finds no point of low order
+        assert NodeId(encoded).raw == encoded
     else:
         with pytest.raises(InvalidKeyError, match="not on the curve"):
             NodeId(encoded)
