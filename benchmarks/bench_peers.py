@@ -49,7 +49,7 @@ async def run(options: Options) -> Report:
             "a request is a stream with 64 bytes each way; aioquic has one address a peer, and a socket a connection",
         ],
     )
-    for _ in range(options.count(2)):
+    for _ in range(options.count(1)):
         for entry in entries:
             await _sample(report, entry, count, options)
     return report
