@@ -35,7 +35,7 @@ async def callee(net: LibtorrentNet) -> AsyncIterator[Endpoint]:
     )
     async with Endpoint.bind(config) as endpoint:
         async with asyncio.timeout(PATIENCE):
-            while not str(endpoint.diagnostics()["dht"]["calls"]).startswith("invited"):  # noqa: ASYNC110 - nobody tells
+            while not str(endpoint.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
         yield endpoint
 

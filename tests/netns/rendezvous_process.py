@@ -47,7 +47,7 @@ class Talker(Node):
     async def invited(self, wait: float) -> dict[str, Any]:
         """Wait until the DHT knows how the node is to be called."""
         async with asyncio.timeout(wait):
-            while not str(self._bound.diagnostics()["dht"]["calls"]).startswith("invited"):  # noqa: ASYNC110 - nobody tells
+            while not str(self._bound.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
         return {}
 
