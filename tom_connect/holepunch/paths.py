@@ -56,6 +56,7 @@ class RemotePaths:
         self.switches = self.doubts = self.outages = 0
         """How often traffic changed its path, the one in use was doubted, and none answered."""
         self._owner = owner
+        self._tick_at = inf
         self._last_sent = -inf
         self._unanswered_since: float | None = None
         self._doubt_since: float | None = None
@@ -273,7 +274,8 @@ class RemotePaths:
 
     def tick(self, now: float) -> None:
         """Do what is due, and arm for what comes next."""
-        late, self.due = now - self.due, inf
+        # By what this said itself: others may want a tick for what was due long ago.
+        late, self._tick_at, self.due = now - self._tick_at, inf, inf
         if not self.holders:
             return
         if late > rules.STALL:
@@ -289,7 +291,8 @@ class RemotePaths:
         if traffic:
             due = min(due, now + rules.ACTIVE_TICK, self._next_verdict(now))
         if due < inf:
-            self._owner.arm(self, max(due, now + 0.001))
+            self._tick_at = max(due, now + 0.001)
+            self._owner.arm(self, self._tick_at)
 
     def _forgive(self, seconds: float, now: float) -> None:
         """We stood still for so long ourselves."""
