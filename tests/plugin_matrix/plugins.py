@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from itertools import combinations
 from pathlib import Path
@@ -41,8 +42,25 @@ EXAMPLES = {p.package: p for p in map(Project.read, sorted(f.parent for f in ROO
 """Packages as others write them."""
 
 ALL = tuple(PLUGINS)
-COMBINATIONS: tuple[tuple[str, ...], ...] = ((), *((p,) for p in ALL), *combinations(ALL, 2), ALL)
-"""The core alone, each plugin alone, each pair, all."""
+
+
+def with_needed(*packages: str) -> tuple[str, ...]:
+    """The packages and those of this repository that they can't be installed without, in the order of `ALL`."""
+    wanted: set[str] = set()
+    left = list(packages)
+    while left:
+        package = left.pop()
+        if package not in wanted:
+            wanted.add(package)
+            names = (re.split(r"[^A-Za-z0-9-]", text, maxsplit=1)[0] for text in PLUGINS[package].requirements)
+            left += [each for each in names if each in PLUGINS]
+    return tuple(package for package in ALL if package in wanted)
+
+
+COMBINATIONS: tuple[tuple[str, ...], ...] = tuple(
+    dict.fromkeys(with_needed(*packages) for packages in ((), *((p,) for p in ALL), *combinations(ALL, 2), ALL))
+)
+"""The core alone, each plugin alone, each pair, all; each with what it needs."""
 
 
 def name(packages: tuple[str, ...]) -> str:
