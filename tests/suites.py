@@ -23,7 +23,7 @@ settings.load_profile("unhurried")
 _INTEROP = Path(__file__).parent / "interop"
 _ROOT = Path(__file__).parents[1]
 _PROCESSES = Path(__file__).parent / "e2e"
-_COSTLY = (Path(__file__).parent / "sim", Path(__file__).parent / "repository")
+_COSTLY = (Path(__file__).parent / "sim", Path(__file__).parent / "repository", _ROOT / "plugins")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
