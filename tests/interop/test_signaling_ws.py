@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -112,7 +113,7 @@ async def test_a_client_that_stops_reading_is_ended(npm: NpmWs, server: Signalin
         await npm.register(bob, BOB, username="Bob")
         await npm.register(alice, ALICE, username="Alice")
         await npm.pause(bob)
-        while not server.hub.counts["ended: slow"]:
+        while not server.hub.ended["slow"]:
             await npm.say(alice, {"type": "signal", "from": ALICE, "to": BOB, "payload": "x" * 60_000})
         assert (await npm.hear(alice, "presence"))["action"] == "leave"
 
@@ -144,6 +145,14 @@ async def test_nodes_of_ours_meet_among_them(npm: NpmWs, server: SignalingServer
             assert seen == {str(alice.node_id), str(carol.node_id)}
 
 
+async def question(npm: NpmWs, client: int) -> dict[str, Any]:
+    """The next signal that asks for a record; others call, which an old client does not understand."""
+    while True:
+        signal = await npm.hear(client, "signal")
+        if signal["payload"]["type"] == "tom-record-request":
+            return signal
+
+
 async def test_an_existing_client_that_is_dialed(npm: NpmWs, server: SignalingServer) -> None:
     """An old client gets our question as a signal; silence, or an address that nobody signed, is told as that."""
     key = SecretKey.generate()
@@ -153,10 +162,10 @@ async def test_an_existing_client_that_is_dialed(npm: NpmWs, server: SignalingSe
         async with Endpoint.bind(config(server.url)) as alice:
             with pytest.raises(DiscoveryError, match="the node did not answer"):
                 await alice.connect(key.node_id, ALPN)
-            asked = await npm.hear(old, "signal")
-            assert (asked["from"], asked["payload"]["type"]) == (str(alice.node_id), "tom-record-request")
+            asked = await question(npm, old)
+            assert asked["from"] == str(alice.node_id)
             dialing = asyncio.create_task(alice.connect(key.node_id, ALPN))
-            asked = await npm.hear(old, "signal")
+            asked = await question(npm, old)
             unsigned = {**asked["payload"], "type": "tom-record", "record": {"addr": "127.0.0.1:9"}}
             await npm.say(old, {"type": "signal", "from": asked["to"], "to": asked["from"], "payload": unsigned})
             with pytest.raises(DiscoveryError, match="no signed record"):
