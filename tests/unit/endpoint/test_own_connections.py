@@ -20,24 +20,20 @@ ALPN = "own/1"
 
 
 class Plugin:
-    """Keeps its context, and serves what it was told to."""
+    """Keeps its connections, and serves what it was told to."""
 
     name = "own"
 
     def __init__(self) -> None:
-        self.ctx: PluginContext
+        self.connections: Any = None
+        """What is tested."""
         self.seen: list[DirectConnection] = []
 
     @hookimpl
     def tom_service(self, ctx: PluginContext) -> PluginObject:
-        """Keep the context."""
-        self.ctx = ctx
+        """Keep what the context has."""
+        self.connections = ctx.connections
         return _Idle()
-
-    @property
-    def connections(self) -> Any:
-        """What is tested."""
-        return self.ctx.connections
 
     async def echo(self, connection: DirectConnection) -> None:
         """Send streams and datagrams back."""
