@@ -98,7 +98,8 @@ def _descendants(pid: int) -> set[int]:
 def test_v7_measures_the_success_rate_of_the_dht(tmp_path: pathlib.Path) -> None:
     """40 nodes behind NATs are published, and strangers find them; the rate has its interval.
 
-    On a machine that does other things too a look-up of a thousand may come to nothing: that is a warning. Which NAT pairs then connect without any relay is recorded, all 16 of them, and those connect that need no help.
+    On a machine that does other things too a look-up of a thousand may come to nothing: that is a warning. Which NAT
+    pairs then connect without any relay is recorded, all 16 of them, and those connect that need no help.
     """
     done, found = run(tmp_path, "v7-dht", "v7-dht")
     assert done.returncode == 0, done.stderr
