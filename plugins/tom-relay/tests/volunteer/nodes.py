@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr
+from tom_connect import Connection, Endpoint, EndpointConfig
 from tom_connect.addr import RelayUrl
 from tom_dht_mainline.config import DhtConfig
 from tom_dht_mainline.testing import Testnet
@@ -15,7 +15,7 @@ from tom_relay.server.quic import QuicSessions
 from tom_relay.volunteer.config import RelayForOthersConfig
 from tom_relay.volunteer.service import Volunteer
 
-ALPN = "relayed/1"
+from ..client.meeting import ALPN, home, meet, until  # noqa: TID252 - the folder has no name to import it by
 
 
 def dht_of(net: Testnet) -> DhtConfig:
@@ -47,28 +47,6 @@ async def volunteering(**options: Any) -> AsyncIterator[tuple[Endpoint, RelayUrl
         yield endpoint, RelayUrl.of_node(endpoint.node_id, endpoint.local_addrs[0])
 
 
-async def home(endpoint: Endpoint, *, other_than: tuple[RelayUrl, ...] = (), within: float = 30.0) -> NodeAddr:
-    """The endpoint's address once it has a home relay that is none of `other_than`."""
-    async with asyncio.timeout(within):
-        async for addr in endpoint.watch_addr():
-            if addr.relay_urls and addr.relay_urls[0] not in other_than:
-                return addr
-    raise AssertionError("the endpoint was closed")
-
-
-async def meet(dialer: Endpoint, server: Endpoint, addr: NodeAddr | None = None) -> tuple[Connection, Connection]:
-    """A connection from `dialer` to `server`, by its relays."""
-    where = addr or NodeAddr(server.node_id, server.node_addr().relay_urls)
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        dialing = group.create_task(dialer.connect(where, ALPN, timeout=10))
-
-        async def accept() -> Connection:
-            return await (await anext(server.accept())).accept()
-
-        accepting = group.create_task(accept())
-    return dialing.result(), accepting.result()
-
-
 async def passes(here: Connection, there: Connection, data: bytes) -> None:
     """Check that a stream carries data from one end to the other and back."""
     async with asyncio.timeout(30):
@@ -82,11 +60,10 @@ async def passes(here: Connection, there: Connection, data: bytes) -> None:
         assert await stream.read() == data[::-1]
 
 
-async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
-    """Wait until something that tells nobody is so."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+__all__ = [
+    "ALPN", "config", "dht_of", "home", "kinds", "meet", "passes", "sessions_of", "until", "volunteer_of",
+    "volunteering",
+]  # fmt: skip
 
 
 def kinds(connection: Connection) -> set[str]:
