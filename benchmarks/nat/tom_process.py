@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Any
 
 import attrs
 
+from benchmarks.nat.directness import direct_path
 from tests.interop.peers.lines import serve
-from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr, SocketAddr
-from tom_connect.holepunch.events import PathSelected
+from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr
 
 ALPN = "meet/1"
 #: Seconds for a connection to know why it is relayed: attempts and questions must have failed first.
@@ -61,7 +60,7 @@ class Node:
         connection = await self.endpoint.connect(NodeAddr(node_id, [relay]), ALPN, timeout=max(wait, 10.0))
         connected = time.monotonic() - began
         async with connection:
-            addr = await _direct_path(connection, wait)
+            addr = await direct_path(connection, wait)
             direct = time.monotonic() - began if addr is not None else None
             shown = str(addr) if addr is not None else None
             why = await _why_relayed(connection, until) if addr is None else None
@@ -81,18 +80,6 @@ class Node:
             self.connections.clear()
             self.endpoint = None
         return {}
-
-
-async def _direct_path(connection: Connection, wait: float) -> SocketAddr | None:
-    with connection.path_events() as events, contextlib.suppress(TimeoutError):
-        for path in connection.paths():
-            if path.active and path.kind == "direct":
-                return SocketAddr.parse(str(path.addr))
-        async with asyncio.timeout(wait):
-            async for event in events:
-                if isinstance(event, PathSelected) and isinstance(event.path, SocketAddr):
-                    return event.path
-    return None
 
 
 async def _why_relayed(connection: Connection, until: str | None) -> str | None:

@@ -18,11 +18,10 @@ from typing import Any
 
 import attrs
 
+from benchmarks.nat.directness import direct_path
 from tests.interop.peers.lines import serve
 from tom_connect import Connection, Endpoint, EndpointConfig, NetworkError, NodeAddr, NodeId, SecretKey
-from tom_connect.addr import SocketAddr
 from tom_connect.discovery import KnownRecords
-from tom_connect.holepunch.events import PathSelected
 from tom_connect.record import sign_record
 from tom_dht_mainline.config import DhtConfig
 
@@ -142,7 +141,7 @@ class Node:
             return {"connected": None, "direct": None, "addr": None, "why": str(error)}
         connected = time.monotonic() - began
         async with connection:
-            addr = await _direct_path(connection, max(0.0, wait - connected))
+            addr = await direct_path(connection, max(0.0, wait - connected))
             direct = time.monotonic() - began if addr is not None else None
             stream = await connection.open_bi()
             stream.write(b"are you there?")
@@ -157,7 +156,7 @@ class Node:
         began = time.monotonic()
         connection = await self._bound.connect(where, ALPN, timeout=wait)
         self.connections.append(connection)
-        direct = await _direct_path(connection, wait)
+        direct = await direct_path(connection, wait)
         return {"direct": time.monotonic() - began if direct is not None else None}
 
     def _addresses(self) -> list[str]:
@@ -186,18 +185,6 @@ class Node:
             self.connections.clear()
             self.endpoint = None
         return {}
-
-
-async def _direct_path(connection: Connection, wait: float) -> SocketAddr | None:
-    with connection.path_events() as events, contextlib.suppress(TimeoutError):
-        for path in connection.paths():
-            if path.active and path.kind == "direct":
-                return SocketAddr.parse(str(path.addr))
-        async with asyncio.timeout(wait):
-            async for event in events:
-                if isinstance(event, PathSelected) and isinstance(event.path, SocketAddr):
-                    return event.path
-    return None
 
 
 async def main(level: str = "ERROR") -> None:
