@@ -36,16 +36,15 @@ async def test_what_one_node_puts_every_other_gets(size: int) -> None:
             assert item.value == b"value"
 
 
-async def test_twenty_nodes_are_ready_soon() -> None:
-    """Whoever tests against a DHT does not wait for it: half a second by itself, and beside other tests a second and a
-    half, in the best of three starts."""
+async def test_twenty_nodes_are_ready_in_half_a_second() -> None:
+    """Whoever tests against a DHT does not wait for it: the best of three starts counts, since machines are busy."""
     took = []
     for _ in range(3):
         started = time.perf_counter()
         async with Testnet(20) as net:
             took.append(time.perf_counter() - started)
             assert all(node.table_size() >= 8 for node in net.nodes)
-    assert min(took) < 1.5
+    assert min(took) < 0.5
 
 
 async def test_a_node_can_be_added_and_is_closed_with_the_others() -> None:
