@@ -65,7 +65,7 @@ class Node:
         self.core.add_candidates(self.remotes[peer.id], found, source, self.world.now, trusted=trusted)
         self.pump()
 
-    def send_quic(self, peer: Node) -> None:
+    def send_quic(self, peer: Node, *, asks: bool = True, keeps: bool = False) -> None:
         """One packet as the magic socket would send it; the peer's QUIC answers each with an acknowledgment."""
         remote = self.remotes[peer.id]
         for state in remote.targets:
@@ -75,7 +75,7 @@ class Node:
                 state.credit -= QUIC_SIZE
             self.quic_copies[state.path] += 1
             self.world.carry(self, state.path, b"\x40" + self.id.raw)
-        remote.sent(self.world.now)
+        remote.sent(self.world.now, asks=asks, keeps=keeps)
 
     def pump(self) -> None:
         while self.core.outbox or self.core.events:
@@ -136,6 +136,11 @@ class World:
         """Both send, as two ends of a connection do."""
         self.every(interval, self.now + seconds, lambda: a.send_quic(b))
         self.every(interval, self.now + seconds, lambda: b.send_quic(a))
+
+    def keep_alive(self, a: Node, b: Node) -> None:
+        """A connection's keep-alive and what acknowledges it."""
+        a.send_quic(b, keeps=True)
+        self.at(self.now + 0.05, lambda: b.send_quic(a, asks=False))
 
     def carry(self, sender: Node, path: Path, data: bytes) -> None:
         self.sent[path] += 1

@@ -62,6 +62,35 @@ def test_nothing_is_sent_without_traffic() -> None:
     assert a.of(PathLost) == b.of(PathLost) == []
 
 
+def test_keep_alives_are_no_traffic() -> None:
+    """An hour of a connection's keep-alives and their acknowledgments costs no ping, and raises no doubt."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 3.0)
+    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    before = world.disco_sent
+    world.every(20.0, world.now + 3600, lambda: world.keep_alive(a, b))
+    world.run(3610)
+    assert world.disco_sent == before
+    assert a.remotes[b.id].doubts == b.remotes[a.id].doubts == 0
+
+
+def test_a_lost_keep_alive_is_followed_by_a_search() -> None:
+    """A path that dies while only keep-alives go is left as soon as QUIC has asked twice."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 3.0)
+    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    used = active(a, b)
+    (world.v4 if used == "v4" else world.v6).up = False
+    world.every(20.0, world.now + 1, lambda: world.keep_alive(a, b))
+    world.at(world.now + 0.3, lambda: a.send_quic(b))
+    world.run(0.3 + 2.0)
+    assert active(a, b) not in {used, "none"}
+
+
 def test_heartbeats_under_traffic_are_few() -> None:
     """A minute of traffic on a healthy network costs a ping and pong per path and heartbeat, and no path is doubted."""
     world = World()

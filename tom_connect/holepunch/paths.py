@@ -57,7 +57,7 @@ class RemotePaths:
         """How often traffic changed its path, the one in use was doubted, and none answered."""
         self._owner = owner
         self._tick_at = inf
-        self._last_sent = -inf
+        self._last_sent = self._last_traffic = -inf
         self._unanswered_since: float | None = None
         self._doubt_since: float | None = None
         self._needs_pong = False
@@ -119,13 +119,21 @@ class RemotePaths:
         self._retarget()
         return state
 
-    def sent(self, now: float, *, asks: bool = True) -> None:
-        """QUIC sent something to `targets`. Called for every batch. `asks`: it waits for an acknowledgment."""
-        paused, self._last_sent = now - self._last_sent > rules.TRAFFIC, now
-        if paused and self._outage_since is not None:
-            self._search(now)
+    def sent(self, now: float, *, asks: bool = True, keeps: bool = False) -> None:
+        """QUIC sent something to `targets`. Called for every batch.
+
+        `asks`: it waits for an acknowledgment. `keeps`: all that it waits for is that of a keep-alive.
+        """
+        lull, self._last_sent = now - self._last_sent > rules.TRAFFIC, now
         if asks and self._unanswered_since is None:
             self._unanswered_since = now
+        if lull and (keeps or not asks):
+            # A keep-alive, or what acknowledges one: no reason to prove all paths anew. If it is lost, QUIC asks again,
+            # and that is traffic.
+            return
+        paused, self._last_traffic = now - self._last_traffic > rules.TRAFFIC, now
+        if paused and self._outage_since is not None:
+            self._search(now)
         if self.due > now + rules.ACTIVE_TICK:
             self._wake(now)
 
@@ -248,7 +256,8 @@ class RemotePaths:
 
     def in_use(self, now: float) -> bool:
         """Whether somebody waits for a path or uses one."""
-        return self.holders > 0 and (self.active is None or self._traffic(now))
+        used = self._outage_since is None and now - self._last_sent < rules.TRAFFIC
+        return self.holders > 0 and (self.active is None or used or self._traffic(now))
 
     @property
     def can_be_called(self) -> bool:
@@ -304,7 +313,7 @@ class RemotePaths:
     def _traffic(self, now: float) -> bool:
         if self._outage_since is not None:
             return now - self._searched_since < rules.OUTAGE
-        return now - self._last_sent < rules.TRAFFIC
+        return now - self._last_traffic < rules.TRAFFIC
 
     def _wake(self, now: float) -> None:
         """Traffic after a pause: what was proven then may be gone."""

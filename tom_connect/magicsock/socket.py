@@ -204,10 +204,12 @@ class MagicSocket:
         now: float,
         *,
         asks: bool = True,
+        keeps: bool = False,
     ) -> None:
         """Send datagrams on the path or paths that `dest` uses now. Never blocks or raises; drops are counted.
 
-        `asks`: the connection waits for an acknowledgment; silence then says something about the path.
+        `asks`: the connection waits for an acknowledgment; silence then says something about the path. `keeps`: it
+        waits for that of a keep-alive alone.
         """
         if isinstance(dest, ProvisionalAddress):
             if dest.node is None:
@@ -236,7 +238,7 @@ class MagicSocket:
                 state.credit -= size
             state.bytes_sent += size
             sender.send(datagrams, address)
-        paths.sent(now, asks=asks)
+        paths.sent(now, asks=asks, keeps=keeps)
         if paths.due < self._timer_at:
             self._rearm()
 

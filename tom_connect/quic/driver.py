@@ -255,7 +255,7 @@ class Driver:
             return
         datagrams = engine.send(now)
         if datagrams:
-            self.magic.send_quic(link.dest, datagrams, now, asks=engine.awaits_answer)
+            self.magic.send_quic(link.dest, datagrams, now, asks=engine.awaits_answer, keeps=engine.keeps_alive)
             if engine.terminating and not engine.closed_by_peer and not link.closing:
                 link.closing = datagrams[-4:]
         self._take_events(link)

@@ -44,6 +44,7 @@ _SHORT_HEADER = 3  # first byte and a packet number of two bytes (RFC 9000 secti
 _AEAD_TAG = 16
 _AMPLIFICATION = 3  # bytes sent for each received before the peer's address is proven
 _KEEP_ALIVE = -1  # the uid of our own PINGs, which no caller sees
+_KEEP_ALIVE_SIZE = 64  # bytes of a packet with a PING and an ACK, at most
 _MAX_UDP_PAYLOAD_SIZE = 0x03  # transport parameter, RFC 9000 section 18.2
 
 
@@ -97,6 +98,7 @@ class Engine(Authenticated):
         self._closed_by_peer = False
         self._datagram_limit = 0
         self._kept_at = 0.0
+        self._keeping = False
         self._key_since = 0
         self._stats = EngineStats()
         session_ticket = None
@@ -303,7 +305,8 @@ class Engine(Authenticated):
             logger.exception("fault in a QUIC timer")
             self._abort()
         keep_alive = self._keep_alive_at()
-        if keep_alive is not None and now >= keep_alive:
+        self._keeping = keep_alive is not None and now >= keep_alive
+        if self._keeping:
             self._kept_at = now
             self.send_ping(_KEEP_ALIVE)
 
@@ -480,6 +483,11 @@ class Engine(Authenticated):
     def awaits_answer(self) -> bool:
         """Whether something that we sent has to be acknowledged."""
         return bool(self._loss.bytes_in_flight > 0)
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether all that has to be acknowledged is a keep-alive that was sent just now, for the first time."""
+        return self._keeping and bool(self._loss.bytes_in_flight <= _KEEP_ALIVE_SIZE)
 
     def packet_too_big(self, size: int, now: float) -> None:
         """The socket refused a datagram of `size` bytes (EMSGSIZE)."""

@@ -268,6 +268,33 @@ def test_keep_alive_holds_an_idle_connection() -> None:
     assert len(network.client.log) == seen
 
 
+def test_a_keep_alive_is_told_from_traffic() -> None:
+    """The first ping of a silent connection is named a keep-alive; what is sent again for want of an answer is not."""
+    network = Network(settings=TransportSettings(idle_timeout=60, keep_alive=20))
+    client, _server = network.connect()
+    network.wait(10)
+    network.links(down=True)
+    named: list[bool] = []
+    while len(named) < 2:
+        assert network.step(network.now + 60)
+        if client.awaits_answer and named[-1:] != [client.keeps_alive]:
+            named.append(client.keeps_alive)
+    assert named == [True, False]
+
+
+def test_what_an_application_sends_is_no_keep_alive() -> None:
+    """A stream's data that goes while a keep-alive is under way counts as traffic."""
+    network = Network(settings=TransportSettings(idle_timeout=60, keep_alive=20))
+    client, _server = network.connect()
+    network.wait(10)
+    network.links(down=True)
+    while not client.keeps_alive:
+        assert network.step(network.now + 60)
+    client.send_stream_data(client.get_next_available_stream_id(), bytes(100))
+    network.pump(network.client)
+    assert client.awaits_answer and not client.keeps_alive
+
+
 def test_without_keep_alive_an_idle_connection_ends() -> None:
     """The control for the test above: it is the keep-alive that holds the connection."""
     network = Network(settings=TransportSettings(idle_timeout=10))
