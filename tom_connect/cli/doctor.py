@@ -117,7 +117,7 @@ def _text(report: NetReport, diagnosis: Diagnosis, told: Mapping[str, Mapping[st
 
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_value, value)) or "none"
     return str(value)
