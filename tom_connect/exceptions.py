@@ -144,6 +144,7 @@ def reason_of(error: BaseException) -> str:
     """
     inner = getattr(error, "os_error", error)
     text = getattr(inner, "strerror", None) or str(inner)
-    if text.startswith("Connect call failed") and inner.errno:  # asyncio's words; the place we name ourselves
-        text = os.strerror(inner.errno)
+    number = getattr(inner, "errno", None)
+    if text.startswith("Connect call failed") and number:  # asyncio's words; the place we name ourselves
+        text = os.strerror(number)
     return " ".join(re.sub(r"\[Errno -?[0-9]+\] ", "", text).split())[:200] or type(error).__name__
