@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 
 class TomError(Exception):
     """Base of every error that tom-connect raises on purpose."""
@@ -132,3 +135,16 @@ class DatagramTooLargeError(LocalError, ValueError):
         super().__init__(f"datagram of {size} bytes is larger than the {limit} bytes that fit now")
         self.size = size
         self.limit = limit
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of the system or a library says, for a message of ours: one line of at most 200 characters.
+
+    Numbers of errors are left out, and what aiohttp puts around an error of the system's.
+    """
+    inner = getattr(error, "os_error", error)
+    text = getattr(inner, "strerror", None) or str(inner)
+    number = getattr(inner, "errno", None)
+    if text.startswith("Connect call failed") and number:  # asyncio's words; the place we name ourselves
+        text = os.strerror(number)
+    return " ".join(re.sub(r"\[Errno -?[0-9]+\] ", "", text).split())[:200] or type(error).__name__

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 
+import pytest
+
 from tests.e2e.commands import LOOPBACK, run
 
 NOTHING = {"TOM_CONNECT_PLUGINS": "relay"}
@@ -21,6 +23,16 @@ def test_doctor_prints_one_object(tmp_path: pathlib.Path) -> None:
     assert said["report"]["relays"] == []
     assert {finding["level"] for finding in said["findings"]} == {"note", "fails"}
     assert "relay" in {plugin["name"] for plugin in said["plugins"]}
+
+
+def test_doctor_says_what_is_deprecated(tmp_path: pathlib.Path) -> None:
+    """Signaling in its third phase stands among what is good to know; before that nothing is said of it."""
+    pytest.importorskip("tom_signaling_legacy", reason="needs tom-signaling-legacy")
+    env = {"TOM_CONNECT_PLUGINS": "signaling*"}
+    for phase, told in (("2", False), ("3", True)):
+        done = run(tmp_path, "doctor", "--wait", "0", "--signaling-phase", phase, *LOOPBACK, env=env)
+        assert done.returncode == 0, done.stderr
+        assert ("Plugin signaling: legacy signaling is deprecated" in done.stdout.partition("What does not")[0]) is told
 
 
 def test_doctor_speaks_to_people(tmp_path: pathlib.Path) -> None:

@@ -14,6 +14,7 @@ from tom_connect.keys import NodeId
 from tom_connect.tickets import encode_ticket
 
 pytestmark = pytest.mark.timeout(120)
+NOBODY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 KEPT = ("--bind", "127.0.0.1:0", "--allow-local")
 
 
@@ -67,11 +68,17 @@ def test_a_ticket_is_a_source_of_its_own(tmp_path: pathlib.Path, bootstrap: tupl
 
 def test_a_node_that_nobody_knows_is_a_failure(tmp_path: pathlib.Path, bootstrap: tuple[str, ...]) -> None:
     """Each source is named with what it said, and the exit code is 1."""
-    nobody = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-    done = run(tmp_path, "resolve", nobody, *LOOPBACK, *bootstrap)
+    done = run(tmp_path, "resolve", NOBODY, *LOOPBACK, *bootstrap)
     assert done.returncode == 1
     assert "dht: nothing found" in done.stdout
     assert "no source knows" in done.stderr
+
+
+def test_where_nobody_can_be_asked_that_is_told(tmp_path: pathlib.Path) -> None:
+    """That is another failure than a node that nobody knows, and has another remedy."""
+    done = run(tmp_path, "resolve", NOBODY, "--bootstrap", "none", *LOOPBACK)
+    assert done.returncode == 1
+    assert "no source could be asked" in done.stderr and "is the network up?" in done.stderr
 
 
 @pytest.mark.parametrize(("node", "says"), [("nonsense", "node id"), ("", "node id"), ("tom1aaaa", "ticket")])

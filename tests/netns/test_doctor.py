@@ -69,6 +69,21 @@ def texts(said: dict[str, Any], level: str) -> str:
     return " ".join(finding["text"] for finding in said["findings"] if finding["level"] == level)
 
 
+PORTAL = """
+import http.server, sys
+
+class Portal(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(302)
+        self.send_header("Location", "http://login.hotel.example/")
+        self.end_headers()
+
+server = http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Portal)
+print("serving", flush=True)
+server.serve_forever()
+"""
+
+
 NATS = {
     Nat.OPEN: ("endpoint-independent", "endpoint-independent", "address-dependent"),
     Nat.RESTRICTED: ("endpoint-independent", "endpoint-independent", "address-dependent"),
@@ -135,7 +150,10 @@ def test_of_two_nats_in_a_row_the_harder_one_counts(clinic: Clinic, kind: Nat, r
 def test_hairpinning_and_remapped_ports_are_seen(clinic: Clinic) -> None:
     """Where the NAT turns our own packets back, that is known, and so is that it chooses other ports."""
     router = clinic.lab.router("router", Nat.MODERATE, remap=True, hairpin=True)
-    ipv4 = clinic.examine(clinic.lab.host("host", router))["report"]["ipv4"]
+    said = clinic.examine(clinic.lab.host("host", router))
+    ipv4 = said["report"]["ipv4"]
+    assert said["nat"]["ipv4"] == "endpoint-independent"
+    assert "hole punching works" in texts(said, "works") and "no hairpinning" not in texts(said, "note")
     assert (ipv4["hairpin"], ipv4["port_preserved"]) == (True, False)
     assert ipv4["mapping"] == "endpoint-independent"
 
@@ -163,6 +181,18 @@ def test_an_ipv6_only_network_is_examined_over_ipv6(clinic: Clinic, ipv6: Any, k
     assert said["report"]["relays"][0]["connected"] is True
     if kind == "firewall":
         assert "IPv6 firewall" in texts(said, "works")
+
+
+def test_a_captive_portal_is_named(clinic: Clinic) -> None:
+    """Where a login page answers in the relay's place, the reader is sent to the browser before all else."""
+    portal = clinic.lab.host("portal")
+    process = portal.popen([sys.executable, "-c", PORTAL, portal.addr, "80"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline()
+    hotel = clinic.lab.router("hotel", block_udp=True)
+    said = clinic.examine(clinic.lab.host("guest", hotel), relay=f"http://{portal.addr}/", wait=8.0)
+    assert said["report"]["captive_portal"] is True
+    assert "captive portal" in said["findings"][0]["text"]
+    assert "web browser" in advice(said)
 
 
 def test_a_relay_that_is_not_there_is_told(clinic: Clinic) -> None:

@@ -34,7 +34,7 @@ async def command(run: Invocation, wait: float) -> None:
     It asks the configured relays, and what plugins know; where the DHT is in use, a stranger of its own looks this node
     up there. With --json it prints one object.
     """
-    from tom_connect.cli.diagnosis import diagnose
+    from tom_connect.cli.diagnosis import Finding, diagnose
     from tom_connect.cli.node import check_settings
     from tom_connect.cli.serverless import ServerlessCheck, serverless_findings
     from tom_connect.endpoint import Endpoint
@@ -60,6 +60,8 @@ async def command(run: Invocation, wait: float) -> None:
     others_asked = any(p.state == "loaded" and "tom_datagram_protocol" in p.hooks for p in plugins)
     diagnosis = diagnose(report, relays_wanted=wanted, probing=probing, others_asked=others_asked)
     diagnosis = diagnosis.with_findings(serverless_findings(serverless.report, diagnosis, wanted=run.config.dht_only))
+    deprecated = run.host.deprecations(run.config.plugin_configs)
+    diagnosis = diagnosis.with_findings(Finding("note", f"Plugin {name}: {why}.") for name, why in deprecated.items())
     if run.output.json:
         run.output.event(
             "doctor",
@@ -117,7 +119,7 @@ def _text(report: NetReport, diagnosis: Diagnosis, told: Mapping[str, Mapping[st
 
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_value, value)) or "none"
     return str(value)

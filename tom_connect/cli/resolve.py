@@ -67,6 +67,8 @@ async def command(run: Invocation, node: str, timeout: float) -> None:
                     "no discovery plugin is in use: install one, such as pip install 'tom-connect[dht]'"
                 )
             together = merged([*lookup.found, *ticket])
+            if together is None and all(outcome.failure for outcome in lookup.outcomes):
+                raise DiscoveryError(f"no source could be asked where {node_id.short()}… is: is the network up?")
             if together is None:
                 raise DiscoveryError(f"no source knows where {node_id.short()}… is")
             _tell_merged(run, together)

@@ -24,6 +24,8 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+_NAMES_OF_TYPES = {"a valid float range": "a number", "a valid integer range": "a whole number"}
+"""What click calls the values that it expects, and what people call them."""
 CLOSE_LIMIT = 0.9
 """Seconds from Ctrl-C to the end of the process, whatever hangs: people expect one second."""
 
@@ -143,8 +145,12 @@ def _report(exc: BaseException, output: Callable[[], Output]) -> int:
 def usage_message(exc: click.ClickException) -> str:
     """What click found wrong, and where help is, in one line."""
     message = one_line(exc.format_message()).rstrip(".")
+    for theirs, ours in _NAMES_OF_TYPES.items():
+        message = message.replace(theirs, ours)
     context = getattr(exc, "ctx", None)
-    return f"{message}; see {context.command_path} --help" if context is not None else message
+    if context is None:
+        return message
+    return f"{message}{' See' if message.endswith('?') else '; see'} {context.command_path} --help"
 
 
 def cause_of(exc: BaseException) -> BaseException:

@@ -145,7 +145,7 @@ def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wante
             # There is no address to publish, and none is needed.
             yield _reach(report, {diagnosis.ipv4, diagnosis.ipv6})
         else:
-            yield _not_found(report)
+            yield _not_found(report, {diagnosis.ipv4, diagnosis.ipv6})
         return
     where = ", ".join(map(str, report.found)) or "no address"
     yield Finding(
@@ -156,7 +156,10 @@ def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wante
     yield _reach(report, {diagnosis.ipv4, diagnosis.ipv6})
 
 
-def _not_found(report: ServerlessReport) -> Finding:
+def _not_found(report: ServerlessReport, kinds: set[NatKind]) -> Finding:
+    if kinds == {NatKind.ABSENT}:
+        # Nobody could be asked: what each of those said is of no use, and neither is any advice but one.
+        return Finding("fails", "Without a server nobody finds this node.", "Is the network up?")
     if not report.told:
         return Finding(
             "fails",

@@ -60,7 +60,15 @@ class ServerOptions(Generic[C]):
             except ConfigError as exc:
                 raise ConfigError(f"{_flag(spec)}: {exc}") from None
         evolve: Callable[..., C] = attrs.evolve  # that the class is one of attrs, its registration has checked
-        return evolve(base, **fields)
+        try:
+            return evolve(base, **fields)
+        except ConfigError as exc:
+            # Its validators know the field; whoever typed an option is told the option.
+            field, separator, problem = str(exc).partition(": ")
+            typed = next((s for s in self._specs() if s.field == field and given.get(self._parameter(s))), None)
+            if typed is None:
+                raise
+            raise ConfigError(f"{_flag(typed)}{separator}{problem}") from None
 
     def base(self, run: Invocation) -> C:
         """What file and environment say, defaults for the rest."""

@@ -111,8 +111,10 @@ def test_config_command(capsys: Capture, tmp_path: pathlib.Path, arguments: list
 
 USAGE_ERRORS = [
     ([], {}, "No command given; see tom-connect --help"),
-    (["lisen"], {}, "No such command 'lisen'; did you mean listen?; see tom-connect --help"),
+    (["lisen"], {}, "No such command 'lisen'; did you mean listen? See tom-connect --help"),
     (["--nope"], {}, "No such option"),
+    (["doctor", "--wait", "long"], {}, "'--wait': 'long' is not a number; see tom-connect doctor --help"),
+    (["ping", "--count", "all", "x"], {}, "'--count': 'all' is not a whole number; see tom-connect ping --help"),
     (["act"], {}, "Missing argument 'WORD'"),
     (["act", "a", "b"], {}, "Got unexpected extra argument"),
     (["act", "x", "--test-sise", "3"], {}, "No such option"),

@@ -67,6 +67,13 @@ def test_reasons_for_not_being_found_are_told_apart() -> None:
         assert finding.advice
 
 
+def test_without_a_network_nobody_is_blamed() -> None:
+    """What each of those said whom we could not ask is left out, and so is advice about firewalls."""
+    lost = attrs.evolve(FOUND, found=None, told=False, problem="dht: no DHT node answered")
+    (finding,) = about(lost, NatKind.ABSENT)
+    assert "dht" not in finding.text and finding.advice == "Is the network up?"
+
+
 def test_without_a_plugin_only_those_hear_who_asked() -> None:
     """Where nothing finds nodes without a server, that is a fault if nothing else is allowed, and else no topic."""
     assert about(ServerlessReport(), wanted=False) == []

@@ -53,14 +53,18 @@ class Joining:
     async def run(self) -> None:
         """Join, and again whenever nobody is left; never ends by itself."""
         retry = FIRST_RETRY
+        warned = ""
         while True:
             await self._join_once(tuple(self._bootstrap))
             if self._node.knows_nodes() or not self._bootstrap:
-                retry = FIRST_RETRY
+                retry, warned = FIRST_RETRY, ""
                 while self._node.knows_nodes() or not self._bootstrap:
                     await self._pause(CHECK_INTERVAL)
             else:
-                self._logger.warning("no DHT node answered; %s; trying again in %.0f s", self.report(), retry)
+                # What a person has read already is no warning again: without a network this comes every few seconds.
+                level = logging.INFO if (report := self.report()) == warned else logging.WARNING
+                self._logger.log(level, "no DHT node answered; %s; trying again in %.0f s", report, retry)
+                warned = report
                 await self._pause(retry)
                 retry = min(2 * retry, LAST_RETRY)
 
@@ -158,7 +162,10 @@ class Joining:
         return {str(node): outcome for node, outcome in self._bootstrap.items()}
 
     def report(self) -> str:
-        """The same in one line, for error messages."""
+        """The same in one line, for error messages: nodes with one outcome together."""
         if not self._bootstrap:
             return "no bootstrap node was given (set bootstrap to HOST:PORT of a DHT node)"
-        return "bootstrap: " + ", ".join(f"{node} ({outcome})" for node, outcome in self.outcomes().items())
+        alike: dict[str, list[str]] = {}
+        for node, outcome in self.outcomes().items():
+            alike.setdefault(outcome, []).append(node)
+        return "bootstrap: " + ", ".join(f"{', '.join(nodes)} ({outcome})" for outcome, nodes in alike.items())

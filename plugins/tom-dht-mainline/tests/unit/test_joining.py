@@ -125,6 +125,27 @@ async def test_an_unknown_name_is_named_in_the_error(client: MakeClient, monkeyp
             await node.get(bytes(range(32)))
 
 
+async def test_without_a_network_it_is_said_once(
+    client: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    """Nodes of which the same is known are named together, and a second try that ends alike warns nobody."""
+
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr("tom_dht_mainline.joining.FIRST_RETRY", 0.01)
+    caplog.set_level(logging.INFO)
+    async with client(bootstrap=["one.invalid:1", "two.invalid:2"]):
+        await eventually(lambda: len(_tries(caplog)) > 2)
+    assert [record.levelno for record in _tries(caplog)[:3]] == [logging.WARNING, logging.INFO, logging.INFO]
+    assert "bootstrap: one.invalid:1, two.invalid:2 (name not found: Temporary failure);" in caplog.text
+
+
+def _tries(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if "no DHT node answered" in record.getMessage()]
+
+
 async def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Resolving ends by itself, and a late answer disturbs nobody."""
     release = threading.Event()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -262,8 +265,15 @@ async def test_redirects_are_not_followed(
         assert ("GET", 200) not in target.site.counters.answers
 
 
-async def test_nobody_listens(lend: Any, clock: Any, relay: PkarrRelay, serve: Any) -> None:
-    """A port where nobody listens is told."""
+async def test_nobody_listens(lend: Any, clock: Any, relay: PkarrRelay) -> None:
+    """A port where nobody listens is told in words alone."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        place = "{}:{}".format(*closed.getsockname())
+    assert f"{place}: {os.strerror(errno.ECONNREFUSED)}" in await outcome(lend, clock, relay, f"http://{place}")
+
+
+async def test_a_relay_that_hangs_up(lend: Any, clock: Any, relay: PkarrRelay, serve: Any) -> None:
+    """A connection that ends before an answer is a failure of that relay alone."""
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()

@@ -196,6 +196,8 @@ def test_options_of_the_command_line() -> None:
     assert (config.listen, config.dht) == (("127.0.0.1:6882",), "off")
     with pytest.raises(ConfigError, match="--keep"):
         configured(base, {"pkarr_server_keep": "long"}, dev=False, is_default=lambda name: True)
+    with pytest.raises(ConfigError, match=r"^--listen: not a socket address: 'here'"):
+        configured(base, {"pkarr_server_listen": ("here",)}, dev=False, is_default=lambda name: True)
 
 
 @pytest.mark.slow

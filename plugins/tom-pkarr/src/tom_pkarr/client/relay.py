@@ -12,6 +12,7 @@ from typing import TypeVar
 import aiohttp
 import attrs
 
+from tom_connect.exceptions import reason_of
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
 from tom_pkarr.core.answers import GetAnswer, Held, PutAnswer, Refused, read_get, read_put
@@ -105,9 +106,8 @@ class PkarrRelayClient:
         except aiohttp.ClientResponseError:  # only for what it can't parse: statuses do not raise
             return Refused("its answer is not HTTP as it should be")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
-            text = " ".join(str(exc).split())[:200] or type(exc).__name__
             # What is not HTTP stays so; a connection may be had again.
-            return Refused(text, transient=isinstance(exc, aiohttp.ClientConnectionError | OSError))
+            return Refused(reason_of(exc), transient=isinstance(exc, aiohttp.ClientConnectionError | OSError))
 
     async def _request(
         self, method: str, node_id: NodeId, headers: Mapping[str, str], data: bytes | None = None

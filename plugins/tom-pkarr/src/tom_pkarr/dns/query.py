@@ -13,7 +13,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.message
 
-from tom_connect.exceptions import ConfigError
+from tom_connect.exceptions import ConfigError, reason_of
 from tom_connect.keys import NodeId
 from tom_pkarr.core.txt import DnsAnswer, DnsRefusal, question, read_answer
 from tom_pkarr.dns.servers import NameServer
@@ -85,7 +85,7 @@ class DnsClient:
         except dns.exception.DNSException as exc:
             return DnsRefusal(f"its answer can't be read: {type(exc).__name__}")
         except (OSError, EOFError, ssl.SSLError, ValueError) as exc:
-            return DnsRefusal(" ".join(str(exc).split())[:200] or type(exc).__name__)
+            return DnsRefusal(reason_of(exc))
 
     async def _exchange(self, query: dns.message.QueryMessage, server: NameServer) -> dns.message.Message:
         match server.protocol:
@@ -133,7 +133,7 @@ class DnsClient:
                         response.close()
                         raise ValueError("its answer is larger than a DNS message can be")
         except aiohttp.ClientError as exc:
-            raise OSError(str(exc) or type(exc).__name__) from None
+            raise OSError(reason_of(exc)) from None
         message = dns.message.from_wire(bytes(body))
         if not query.is_response(message):
             raise ValueError("its answer is to another question")

@@ -85,7 +85,10 @@ class PacketStore:
             self._clock = clock or 0
         except (sqlite3.Error, TypeError, ValueError) as exc:
             self.close()
-            raise PkarrServerError(f"{self._path}: can't be used for packets: {exc}") from None
+            why = str(exc)
+            if self._path is not None and not self._path.parent.is_dir():
+                why = f"there is no folder {self._path.parent}"
+            raise PkarrServerError(f"{self._path}: can't be used for packets: {why}") from None
         except PkarrServerError:
             self.close()
             raise

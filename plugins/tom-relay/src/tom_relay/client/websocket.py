@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 from websockets.typing import Subprotocol
 
 from tom_connect.addr import RelayUrl, SocketAddr, is_local
-from tom_connect.exceptions import ConfigError
+from tom_connect.exceptions import ConfigError, reason_of
 from tom_relay.client.carrier import CarrierClosedError
 from tom_relay.client.config import SCHEMES, RelayClientConfig
 from tom_relay.client.standing import Standing, ask_standing
@@ -127,8 +127,7 @@ class WebSocketDialer:
         except InvalidStatus as exc:
             raise RelayUnreachableError(f"it answers with HTTP status {exc.response.status_code}") from None
         except (OSError, ssl.SSLError, InvalidHandshake, EOFError, ValueError) as exc:
-            text = " ".join(str(exc).split())[:200] or type(exc).__name__
-            raise RelayUnreachableError(text) from None
+            raise RelayUnreachableError(reason_of(exc)) from None
 
     async def _open(self, url: RelayUrl, *, configured: bool, trusted: bool) -> WebSocketCarrier:
         scheme = SCHEMES[url.scheme]

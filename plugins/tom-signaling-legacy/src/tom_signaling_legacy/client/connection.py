@@ -11,7 +11,7 @@ from typing import NoReturn
 import aiohttp
 
 from tom_connect.abc import PluginContext
-from tom_connect.exceptions import NetworkError
+from tom_connect.exceptions import NetworkError, reason_of
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
 from tom_signaling_legacy.core.backoff import Backoff
@@ -140,7 +140,7 @@ class ServerConnection:
             except TimeoutError:
                 self.problem = f"no answer in {CONNECT_TIMEOUT:g} s"
             except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
-                self.problem = " ".join(str(exc).split())[:200] or type(exc).__name__
+                self.problem = reason_of(exc)
             finally:
                 self._session = None
                 self._end_questions()

@@ -1,0 +1,40 @@
+"""How an error of the system is told in a message of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from tom_connect.exceptions import reason_of
+
+
+class Wrapped(OSError):
+    """As aiohttp wraps what the system said."""
+
+    def __init__(self, inner: OSError) -> None:
+        super().__init__(inner.errno, f"Cannot connect to host x:443 ssl:default [{inner.strerror}]")
+        self.os_error = inner
+
+
+REFUSED = os.strerror(errno.ECONNREFUSED)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable"),
+        (socket.gaierror(socket.EAI_AGAIN, "Try later"), "Try later"),
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 9)"), REFUSED),
+        (Wrapped(OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 9)")), REFUSED),
+        (OSError("Multiple exceptions: [Errno 111] no, [Errno -2] never"), "Multiple exceptions: no, never"),
+        (ValueError("two\nlines  of it"), "two lines of it"),
+        (ValueError("x" * 300), "x" * 200),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_words(error: Exception, text: str) -> None:
+    """One line of words, never more than a message can hold; what says nothing is named by its kind."""
+    assert reason_of(error) == text
