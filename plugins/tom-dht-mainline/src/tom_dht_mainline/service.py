@@ -131,8 +131,12 @@ class LiveDiagnostics(Mapping[str, object]):
         self._service = service
 
     def _read(self) -> dict[str, object]:
+        contacts = self._service.contacts
+        told: dict[str, object] = {"contacts": len(contacts)} if contacts else {}
+        if contacts.only:
+            told["published to"] = "contacts alone"
         if not self._service.is_running:
-            return {"state": "not running"}
+            return {"state": "not running", **told}
         stats = self._service.node.stats()
         return {
             "state": "joined" if any(stats.table.values()) else "not joined",
@@ -146,8 +150,7 @@ class LiveDiagnostics(Mapping[str, object]):
             },
             "bootstrap": stats.bootstrap,
             "calls": self._service.calls,
-            **({"contacts": len(self._service.contacts)} if self._service.contacts else {}),
-            **({"published to": "contacts alone"} if self._service.contacts.only else {}),
+            **told,
             "datagrams received": stats.received,
             "datagrams sent": stats.sent,
             "dropped": stats.dropped,
