@@ -55,6 +55,12 @@ class Signer(Protocol):
     def sign_relay_challenge(self, digest: bytes) -> bytes:
         """The 64-byte signature by which we prove our key to a relay. `digest`: 32 bytes, a hash of its challenge."""
 
+    def shared_secret(self, node_id: NodeId, purpose: bytes) -> bytes:
+        """The 32 bytes that only this node and another one can work out, for one purpose and no other.
+
+        X25519 of the two keys, then HKDF-SHA256 (see docs/reference/wire-formats.md). `purpose`: 1 to 64 bytes.
+        """
+
 
 class SharedSocket(Protocol):
     """The endpoint's UDP sockets, as a datagram protocol may use them."""

@@ -199,7 +199,7 @@ class Sources:
                     persist=False,
                     watch_network=False,
                     plugins=("signaling",),
-                    plugin_configs={"signaling": SignalingConfig(urls=(self.places["signaling"],))},
+                    plugin_configs={"signaling": SignalingConfig(urls=(self.places["signaling"],), phase=1)},
                 )
             )
         )

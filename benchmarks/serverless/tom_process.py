@@ -48,8 +48,9 @@ class Node:
         port: int = 0,
         plugins: Sequence[str] = ("dht",),
         options: dict[str, Any] | None = None,
+        dht: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Open an endpoint with a fresh key, or that of a seed in hex, and say who it is."""
+        """Open an endpoint with a fresh key, or that of a seed in hex, and say who it is; `dht`: options of its DHT."""
         await self.unbind()
         config = EndpointConfig(
             alpns=(ALPN,),
@@ -59,7 +60,7 @@ class Node:
             persist=data_dir is not None,
             dht_only=True,
             plugins=tuple(plugins),
-            plugin_configs={"dht": DhtConfig(bootstrap=tuple(bootstrap), ipv6=False)},
+            plugin_configs={"dht": DhtConfig(bootstrap=tuple(bootstrap), ipv6=False, **(dht or {}))},
             **(options or {}),
         )
         self.endpoint = await Endpoint.bind(config)

@@ -44,7 +44,7 @@ def config(url: str) -> EndpointConfig:
         persist=False,
         plugins=(),
         extra_plugins=(("signaling-test", plugin),),
-        plugin_configs={"signaling": SignalingConfig(urls=(url,), timeout=2.0)},
+        plugin_configs={"signaling": SignalingConfig(urls=(url,), phase=1, timeout=2.0)},
     )
 
 

@@ -40,7 +40,7 @@ def plugin_configs(servers: dict[str, Any], names: set[str]) -> dict[str, object
     if "signaling" in names:
         from tom_signaling_legacy.client.config import SignalingConfig
 
-        configs["signaling"] = SignalingConfig(urls=servers["signaling"], timeout=20.0)
+        configs["signaling"] = SignalingConfig(urls=servers["signaling"], phase=1, timeout=20.0)
     return configs
 
 

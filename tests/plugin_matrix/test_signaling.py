@@ -28,23 +28,24 @@ asyncio.run(main())
 
 
 def test_signaling_comes_and_goes(tmp_path: Path, wheels: dict[str, Path]) -> None:
-    """Nodes meet through it; deprecated it says so in `plugins`; uninstalled, its table in a file is passed over."""
+    """Nodes meet through it, and each use warns once; uninstalled, its table in a file is passed over."""
     env = environment(tmp_path, wheels)
     told = {words: env.run(*words).stdout for words in (("--help",), ("plugins",), ("config",), ("id", "--help"))}
     env.install(wheels["tom-signaling-legacy"])
-    assert {row["name"]: (row["state"], row["reason"]) for row in env.plugin_rows()} == {
-        "signaling": ("loaded", ""),
-        "signaling-server": ("loaded", ""),
-    }
+    rows = {row["name"]: (row["state"], row["reason"]) for row in env.plugin_rows()}
+    assert rows["signaling"][0] == "loaded" and "deprecated" in rows["signaling"][1]
+    assert rows["signaling-server"] == ("loaded", "")
     assert "\n  signaling " in env.run("--help").stdout
     assert "--signaling-urls" in env.run("id", "--help").stdout
     done = env.script("-c", MEET)
-    assert (done.stdout, done.stderr) == ("True [('signaling', 'loaded'), ('signaling-server', 'loaded')]\n", "")
+    assert done.stdout == "True [('signaling', 'loaded'), ('signaling-server', 'loaded')]\n"
+    told_of = sorted(line.rpartition(" (")[2][:11] for line in done.stderr.splitlines())
+    assert done.stderr.count("legacy signaling is deprecated") == len(told_of) == 3, done.stderr
+    assert told_of[1:] == ["we register"] * 2, done.stderr
 
     config = env.home / "c.toml"
-    config.write_text('[signaling]\nurls = ["ws://127.0.0.1:3001"]\nphase = 3\n')
-    reasons = {row["name"]: row["reason"] for row in env.plugin_rows("--config", config)}
-    assert "deprecated" in reasons["signaling"] and not reasons["signaling-server"]
+    config.write_text('[signaling]\nurls = ["ws://127.0.0.1:3001"]\nphase = 1\n')
+    assert {row["reason"] for row in env.plugin_rows("--config", config)} == {""}
 
     env.uninstall("tom-signaling-legacy")
     assert {words: env.run(*words).stdout for words in told} == told

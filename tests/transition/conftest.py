@@ -1,7 +1,7 @@
 """What a phase of the transition away from signaling is: a DHT always, a signaling server until phase 4.
 
 The environment variable TOM_TRANSITION_PHASE names the phase, as the tox environments transition-1 to transition-4 do;
-without it the phase is 1 where tom-signaling-legacy is installed, else 4. The tests know nothing of it.
+without it the phase is 3, the default, where tom-signaling-legacy is installed, else 4. The tests know nothing of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Surroundings:
 @pytest.fixture(scope="session")
 def phase() -> int:
     """The phase that is tested; that it is the one that is installed is made sure of."""
-    phase = int(os.environ.get("TOM_TRANSITION_PHASE", "1" if INSTALLED else "4"))
+    phase = int(os.environ.get("TOM_TRANSITION_PHASE", "3" if INSTALLED else "4"))
     assert (phase < 4) == INSTALLED, f"phase {phase}, and tom-signaling-legacy is installed: {INSTALLED}"
     return phase
 

@@ -22,6 +22,8 @@ _CARRIES_CALLS = "tom_rendezvous"
 _HOW_CALLED = "calls"
 """What a plugin that carries calls tells of itself under this word, among its diagnostics."""
 _INVITED = "invited"
+_TO_WHOM = "published to"
+"""Under this word a plugin tells to whom alone it publishes us, if not to everybody."""
 
 
 @attrs.frozen
@@ -31,7 +33,8 @@ class ServerlessReport:
     `stored`: servers or DHT nodes that took our record, the best of the publishers, None before one did; `found`: the
     addresses that the stranger got, None if it found nothing; `source` and `seconds`: where from, and how long it took;
     `problem`: what became of its last look-up. `told`: whether we had any address to publish; `calls`: whether a plugin
-    carries calls where no path exists yet; `called`: how it waits for them, in its own words.
+    carries calls where no path exists yet; `called`: how it waits for them, in its own words; `audience`: to whom alone
+    we are published, in words, None: to everybody.
     """
 
     sources: tuple[str, ...] = ()
@@ -43,6 +46,7 @@ class ServerlessReport:
     told: bool = False
     called: str | None = None
     calls: bool = False
+    audience: str | None = None
 
 
 def stranger_config(config: EndpointConfig) -> EndpointConfig:
@@ -73,6 +77,12 @@ class ServerlessCheck:
     async def run(self) -> None:
         """Wait until our record is out, and let a stranger look it up until it finds us."""
         calls = carries_calls(self.endpoint.plugins)
+        if (audience := self._told(_TO_WHOM)) is not None:
+            # A stranger is not meant to find us.
+            self.report = ServerlessReport(calls=calls, audience=audience)
+            await self.endpoint.watch_published().other_than(())
+            self.report = attrs.evolve(self.report, stored=self._stored(), called=self._told(_HOW_CALLED))
+            return
         async with Endpoint.bind(stranger_config(self.endpoint.config)) as stranger:
             self.report = ServerlessReport(tuple(stranger.discovery_counts()), calls=calls)
             if not self.report.sources:
@@ -102,21 +112,21 @@ class ServerlessCheck:
                     seconds=asyncio.get_running_loop().time() - began,
                     problem=None,
                     told=True,
-                    called=self._called(),
+                    called=self._told(_HOW_CALLED),
                 )
                 return True
             problem = "; ".join(str(outcome) for outcome in lookup.outcomes)
             told = not self.endpoint.node_addr().is_empty()
             self.report = attrs.evolve(
-                self.report, stored=self._stored(), problem=problem, told=told, called=self._called()
+                self.report, stored=self._stored(), problem=problem, told=told, called=self._told(_HOW_CALLED)
             )
         return False
 
     def _stored(self) -> int | None:
         return max((report.nodes for report in self.endpoint.watch_published().value), default=None)
 
-    def _called(self) -> str | None:
-        words = (values.get(_HOW_CALLED) for values in self.endpoint.diagnostics().values())
+    def _told(self, what: str) -> str | None:
+        words = (values.get(what) for values in self.endpoint.diagnostics().values())
         return next((str(word) for word in words if word is not None), None)
 
 
@@ -132,6 +142,12 @@ def carries_calls(plugins: Sequence[PluginInfo]) -> bool:
 
 def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wanted: bool) -> Iterator[Finding]:
     """What a report means. `wanted`: whether the configuration allows nothing else (`dht_only`)."""
+    if report.audience is not None:
+        nodes = "no DHT node holds what is left for them yet" if not report.stored else f"{report.stored} nodes hold it"
+        yield Finding(
+            "note", f"In the DHT we are published to {report.audience} ({nodes}): no stranger can look us up."
+        )
+        return
     if not report.sources:
         if wanted:
             yield Finding(

@@ -74,6 +74,14 @@ def test_without_a_network_nobody_is_blamed() -> None:
     assert "dht" not in finding.text and finding.advice == "Is the network up?"
 
 
+def test_who_is_published_for_some_alone_is_told_so() -> None:
+    """That no stranger finds it is no fault then, whether it is stored yet or not."""
+    hidden = ServerlessReport(audience="contacts alone")
+    for stored, words in ((None, "no DHT node holds"), (8, "8 nodes hold it")):
+        (finding,) = about(attrs.evolve(hidden, stored=stored))
+        assert finding.level == "note" and "contacts alone" in finding.text and words in finding.text
+
+
 def test_without_a_plugin_only_those_hear_who_asked() -> None:
     """Where nothing finds nodes without a server, that is a fault if nothing else is allowed, and else no topic."""
     assert about(ServerlessReport(), wanted=False) == []

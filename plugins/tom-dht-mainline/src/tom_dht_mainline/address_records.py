@@ -11,8 +11,9 @@ from tom_connect.exceptions import DiscoveryError, NetworkError, RecordError
 from tom_connect.keys import NodeId
 from tom_connect.record import LEGACY_SALT, LegacyItem, SignedRecord
 
-from .core import DhtError, MutableItem
+from .core import DhtError, GetOperation, MutableItem
 from .core.bencode import encode
+from .core.rendezvous.contacts import Kind, Place
 from .errors import SupersededError
 from .service import DhtService
 
@@ -55,13 +56,23 @@ class DhtDiscovery(Discovery):
 
         Raises DiscoveryError if no DHT node answered, or if all that they hold is out of date or unreadable.
         """
-        node = self._service.node
+        node, contacts = self._service.node, self._service.contacts
+        place = contacts.theirs(node_id, Kind.RECORD) if node_id in contacts else None
+        # Whoever tells contacts alone where it is does not show either whom of them it looks for.
+        hidden = place is not None and contacts.only
         newest = -1
         refused: list[str] = []
         known = node.table_size()
         async with await node.values() as stream:
-            record = stream.add(node_id.raw)
-            legacy_due = time.monotonic() + LEGACY_DELAY if self._service.config.read_legacy_item else None
+
+            def look() -> GetOperation:
+                if place is not None:
+                    operation = stream.add(place.public_key)
+                return operation if hidden else stream.add(node_id.raw)
+
+            record = look()
+            wants_legacy = self._service.config.read_legacy_item and not hidden
+            legacy_due = time.monotonic() + LEGACY_DELAY if wants_legacy else None
             while True:
                 try:
                     async with asyncio.timeout(None if legacy_due is None else legacy_due - time.monotonic()):
@@ -71,13 +82,13 @@ class DhtDiscovery(Discovery):
                         if newest >= 0 or not await self._knows_more(known):
                             break
                         known = COLD
-                        record = stream.add(node_id.raw)
+                        record = look()
                         continue
                     legacy_due = None
                     stream.add(node_id.raw, LEGACY_SALT)
                     continue
                 try:
-                    found = self._read(node_id, item)
+                    found = self._read(node_id, item, place)
                 except RecordError as exc:
                     refused.append(str(exc))
                     continue
@@ -89,6 +100,8 @@ class DhtDiscovery(Discovery):
                     yield found
             if newest < 0 and refused:
                 raise DiscoveryError(f"the DHT holds no usable record: {refused[-1]}")
+            if newest < 0 and hidden and record.replies:
+                raise DiscoveryError("it has left nothing for us; does it name our node id among its contacts?")
             if newest < 0 and not any(operation.replies for operation in stream.operations):
                 raise DiscoveryError(str(node.unreachable(record)))
 
@@ -99,7 +112,7 @@ class DhtDiscovery(Discovery):
         await self._service.node.bootstrap()
         return self._service.node.table_size() > known
 
-    def _read(self, node_id: NodeId, item: MutableItem) -> FoundAddr:
+    def _read(self, node_id: NodeId, item: MutableItem, place: Place | None) -> FoundAddr:
         """Raises RecordError for what is unreadable, too old or too far in the future."""
         value = item.value
         if not isinstance(value, bytes):
@@ -110,10 +123,16 @@ class DhtDiscovery(Discovery):
             if legacy.is_stale(now):
                 raise RecordError(f"the legacy item is {_age(now, legacy.timestamp_ms / 1e3)}")
             return FoundAddr(legacy.addr, self.name, legacy.timestamp_ms * 1000)
-        if not -MAX_AHEAD <= now - item.seq / 1e6 <= MAX_AGE:
-            raise RecordError(f"the record is {_age(now, item.seq / 1e6)}")
-        record = SignedRecord(node_id, item.signature, item.seq, value)
-        return FoundAddr(record.addr, self.name, item.seq, record)
+        if place is not None and item.public_key != node_id.raw:
+            try:
+                record = SignedRecord.from_relay_payload(node_id, place.open(value))
+            except DhtError as exc:
+                raise RecordError(str(exc)) from None
+        else:
+            record = SignedRecord(node_id, item.signature, item.seq, value)
+        if not -MAX_AHEAD <= now - record.timestamp_us / 1e6 <= MAX_AGE:
+            raise RecordError(f"the record is {_age(now, record.timestamp_us / 1e6)}")
+        return FoundAddr(record.addr, self.name, record.timestamp_us, record)
 
 
 def _age(now: float, then: float) -> str:
@@ -148,7 +167,17 @@ class DhtPublisher(Publisher):
         A timestamp that is not above every one published before is raised, and the record signed again.
         Raises DhtUnreachableError or DhtPutError.
         """
+        contacts = self._service.contacts
+        if contacts.only:
+            record = self._risen(record, self._service.last_published() + 1)
+            stored = await contacts.publish(record) if contacts else 0
+            return PublishReport(self.name, stored, enough=stored >= self._service.config.quorum)
         stored = await self._publish_record(record)
+        if contacts:
+            try:
+                await contacts.publish(record)
+            except (NetworkError, DhtError) as exc:
+                self._service.ctx.logger.warning("our address was not left for contacts: %s", exc)
         if self._service.config.write_legacy_item:
             try:
                 await self._publish_legacy(record)
@@ -166,11 +195,15 @@ class DhtPublisher(Publisher):
                 raise
             return await self._put(record, newer.seq + 1)
 
-    async def _put(self, record: SignedRecord, lowest: int) -> int:
+    def _risen(self, record: SignedRecord, lowest: int) -> SignedRecord:
         if record.timestamp_us < lowest:
             record = self._service.ctx.signer.sign_record(record.addr, lowest)
         # Noted before it is sent: whatever becomes of this attempt, the next one must be above.
         self._service.note_published(record.timestamp_us)
+        return record
+
+    async def _put(self, record: SignedRecord, lowest: int) -> int:
+        record = self._risen(record, lowest)
         item = MutableItem(
             public_key=record.node_id.raw,
             encoded=encode(record.dns_packet),

@@ -9,7 +9,8 @@ import attrs
 
 from tom_connect.addr import SocketAddr
 from tom_connect.config import as_tuple, is_flag, seconds_between
-from tom_connect.exceptions import ConfigError, InvalidAddrError
+from tom_connect.exceptions import ConfigError, InvalidAddrError, InvalidKeyError
+from tom_connect.keys import NodeId
 
 from .bootstrap import DEFAULT_BOOTSTRAP, BootstrapNode, parse_bootstrap
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Server = Literal["auto", "on", "off"]
 MAX_QUORUM = 8
 """Nodes that an item is stored at (BEP 44), as the core has it."""
+MAX_CONTACTS = 8
+"""What is left for each of them takes some forty packets an hour."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -45,6 +48,17 @@ def _range(low: int, high: int) -> Any:
             raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a number from {low} to {high}")
 
     return check
+
+
+def _contacts(_self: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+        raise ConfigError(f"{field.name}: {value!r} is not allowed; expected a sequence of node ids")
+    try:
+        distinct = {NodeId.parse(text) for text in value}
+    except InvalidKeyError as exc:
+        raise ConfigError(f"{field.name}: {exc}") from None
+    if len(distinct) > MAX_CONTACTS:
+        raise ConfigError(f"{field.name}: {len(distinct)} contacts are too many; at most {MAX_CONTACTS} are kept up")
 
 
 def _host(_self: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -114,6 +128,19 @@ class DhtConfig:
         validator=seconds_between(0.1, 600.0),
         metadata=_help("seconds between two polls for calls: callers wait half as long, each poll is two packets"),
     )
+    contacts: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=as_tuple,
+        validator=_contacts,
+        metadata=_help(
+            "node id of somebody who names us too: we find and call each other at places that nobody else can work out"
+        ),
+    )
+    contacts_only: bool = attrs.field(
+        default=False,
+        validator=is_flag,
+        metadata=_help("publish in the DHT for `contacts` alone: nobody else finds or calls us there"),
+    )
     ipv4: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv4 DHT"))
     ipv6: bool = attrs.field(default=True, validator=is_flag, metadata=_help("take part in the IPv6 DHT"))
 
@@ -122,6 +149,8 @@ class DhtConfig:
             raise ConfigError("ipv4, ipv6: at least one must be True; disable the plugin to do without the DHT")
         if self.port and not self.own_socket:
             raise ConfigError("port: it is that of the DHT's own socket, so set own_socket too")
+        if self.contacts_only and not self.contacts:
+            raise ConfigError("contacts_only: without contacts nobody could find this node; name them in contacts too")
         if ":" in self.host or ":" not in self.host6:
             raise ConfigError("host, host6: expected an IPv4 and an IPv6 address")
 
@@ -129,6 +158,11 @@ class DhtConfig:
     def bootstrap_nodes(self) -> tuple[BootstrapNode, ...]:
         """`bootstrap`, read."""
         return parse_bootstrap(self.bootstrap)
+
+    @property
+    def contact_ids(self) -> tuple[NodeId, ...]:
+        """`contacts`, read, each once."""
+        return tuple(dict.fromkeys(map(NodeId.parse, self.contacts)))
 
     @property
     def bind_addrs(self) -> tuple[SocketAddr, ...]:

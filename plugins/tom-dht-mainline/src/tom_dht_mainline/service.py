@@ -12,6 +12,7 @@ from tom_connect.abc import PluginContext
 from tom_connect.addr import SocketAddr
 
 from .config import DhtConfig
+from .contacts import Contacts
 from .core import Address
 from .node import DhtNode
 from .store import StateStore
@@ -21,6 +22,8 @@ _KEY = "service"
 EXCLUDED_FOR = 600.0
 """Seconds for which a peer is left out of look-ups; a connection that lasts longer keeps its path itself."""
 MAX_EXCLUDED = 1024
+LONGEST_POLL = 600.0
+"""Seconds, as invitations can say it."""
 
 
 class DhtService:
@@ -43,6 +46,7 @@ class DhtService:
             peers=ctx.direct_peers if self.shared_transport else None,
             logger=ctx.logger,
         )
+        self.contacts = Contacts(ctx, self.config, self.node)
         self._users: set[object] = set()
         self._on_external: list[Callable[[], None]] = []
         self.calls = "not looked for"
@@ -84,6 +88,11 @@ class DhtService:
         until = self._excluded.get(address)
         return until is not None and time.monotonic() < until
 
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two polls of one mailbox: the more there is to do for calls, the longer."""
+        return min(self.config.rendezvous_poll * self.contacts.slower, LONGEST_POLL)
+
     async def acquire(self, user: object) -> None:
         """Count a user in; the node runs when this returns. Raises BindError."""
         async with self._lock:
@@ -122,8 +131,12 @@ class LiveDiagnostics(Mapping[str, object]):
         self._service = service
 
     def _read(self) -> dict[str, object]:
+        contacts = self._service.contacts
+        told: dict[str, object] = {"contacts": len(contacts)} if contacts else {}
+        if contacts.only:
+            told["published to"] = "contacts alone"
         if not self._service.is_running:
-            return {"state": "not running"}
+            return {"state": "not running", **told}
         stats = self._service.node.stats()
         return {
             "state": "joined" if any(stats.table.values()) else "not joined",
@@ -137,6 +150,7 @@ class LiveDiagnostics(Mapping[str, object]):
             },
             "bootstrap": stats.bootstrap,
             "calls": self._service.calls,
+            **told,
             "datagrams received": stats.received,
             "datagrams sent": stats.sent,
             "dropped": stats.dropped,

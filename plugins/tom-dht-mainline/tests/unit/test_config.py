@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from tom_connect.exceptions import ConfigError
+from tom_connect.keys import SecretKey
 from tom_dht_mainline import DEFAULT_BOOTSTRAP, Mode
 from tom_dht_mainline.config import DhtConfig
 
@@ -25,6 +26,12 @@ def test_none_is_no_bootstrap_node() -> None:
     """`none` and an empty list mean a node that waits for others."""
     assert DhtConfig(bootstrap=("none",)).bootstrap_nodes == ()
     assert DhtConfig(bootstrap=()).bootstrap_nodes == ()
+
+
+def test_contacts_are_read_once_each() -> None:
+    """However a node id is written, it names one contact."""
+    node_id = SecretKey.generate().node_id
+    assert DhtConfig(contacts=[str(node_id), str(node_id).upper()], contacts_only=True).contact_ids == (node_id,)
 
 
 def test_values_are_frozen_and_lists_become_tuples() -> None:
@@ -53,6 +60,11 @@ def test_values_are_frozen_and_lists_become_tuples() -> None:
         ({"quorum": 9}, "8"),
         ({"ipv4": False, "ipv6": False}, "at least one"),
         ({"read_legacy_item": "no"}, "True or False"),
+        ({"contacts": "00" * 32}, "sequence"),
+        ({"contacts": ("alice",)}, "contacts: not a valid node id"),
+        ({"contacts": tuple(str(SecretKey.generate().node_id) for _ in range(9))}, "at most 8"),
+        ({"contacts_only": True}, "name them in contacts"),
+        ({"contacts_only": "yes"}, "True or False"),
     ],
 )
 def test_wrong_values_name_the_option(options: dict[str, Any], reason: str) -> None:

@@ -17,7 +17,7 @@ from tom_signaling_legacy.server import SignalingServer
 
 
 def context(url: str, timeout: float = 10.0) -> LentContext:
-    return plugin_context(SignalingConfig(urls=(url,), timeout=timeout), name="signaling")
+    return plugin_context(SignalingConfig(urls=(url,), phase=1, timeout=timeout), name="signaling")
 
 
 def unreachable() -> LentContext:

@@ -37,7 +37,7 @@ def config(*urls: str, extra: tuple[Any, ...] = (), dht_only: bool = False, **op
         dht_only=dht_only,
         plugins=(),
         extra_plugins=(("signaling-test", plugin), *extra),
-        plugin_configs={"signaling": SignalingConfig(**{"urls": urls, "timeout": 10.0, **options})},
+        plugin_configs={"signaling": SignalingConfig(**{"urls": urls, "phase": 1, "timeout": 10.0, **options})},
     )
 
 
@@ -283,6 +283,26 @@ async def test_the_silent_phases_warn_of_nothing(server: SignalingServer, caplog
             async with Endpoint.bind(config(server.url, phase=phase)) as alice:
                 await published(alice)
     assert "deprecated" not in caplog.text
+
+
+def test_deprecated_is_the_default() -> None:
+    """Who says nothing of the phase is told that signaling is deprecated, and what to do."""
+    assert SignalingConfig().phase == 3
+    assert "pip uninstall" in str(SignalingConfig().deprecation)
+    assert SignalingConfig(phase=2).deprecation is None
+
+
+async def test_where_deprecations_are_errors_nobody_is_registered(
+    server: SignalingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `-W error` no part of signaling is used, which is told with the reason, and the endpoint goes on without."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with Endpoint.bind(config(server.url, phase=3)) as alice:
+            with pytest.raises(DiscoveryError):
+                await alice.connect(SecretKey.generate().node_id, ALPN, timeout=WAIT)
+    assert not server.gate.counts["accepted"]
+    assert caplog.text.count("failed: start(): DeprecationWarning: legacy signaling is deprecated") == 1
 
 
 async def test_phase_3_warns_once_of_each_use(server: SignalingServer, caplog: pytest.LogCaptureFixture) -> None:

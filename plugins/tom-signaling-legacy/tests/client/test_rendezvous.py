@@ -32,7 +32,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.asynccontextmanager
 async def calling(lend: Any, key: SecretKey, *urls: str) -> AsyncIterator[tuple[SignalingRendezvous, SignalingService]]:
     """A rendezvous that is registered with every server."""
-    ctx: PluginContext = lend(SignalingConfig(urls=urls), key=key)
+    ctx: PluginContext = lend(SignalingConfig(urls=urls, phase=1), key=key)
     way = tom_rendezvous(ctx)
     assert isinstance(way, SignalingRendezvous)
     service = SignalingService.of(ctx)

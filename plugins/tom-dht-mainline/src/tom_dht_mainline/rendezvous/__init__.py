@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from tom_connect.abc import Call, Callee, Rendezvous
 from tom_connect.keys import NodeId
 from tom_dht_mainline.service import DhtService
 
 from .caller import Caller
+from .for_contacts import ReachableForContacts
 from .reachable import Reachable
+
+MAX_CALLS: Final = 64
+"""Calls that nobody has taken yet."""
 
 
 class DhtRendezvous(Rendezvous):
@@ -21,7 +26,12 @@ class DhtRendezvous(Rendezvous):
 
     def __init__(self, service: DhtService) -> None:
         self._service = service
-        self._reachable = Reachable(service)
+        self._calls: asyncio.Queue[Call | None] = asyncio.Queue(MAX_CALLS)
+        self._reachable: list[Reachable] = []
+        if not service.contacts.only:
+            self._reachable.append(Reachable(service, self._calls))
+        if service.contacts:
+            self._reachable.append(ReachableForContacts(service, self._calls))
         self._caller = Caller(service)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -29,28 +39,34 @@ class DhtRendezvous(Rendezvous):
         """Start the node if it does not run yet, and be reachable."""
         await self._service.acquire(self)
         spawn = self._service.ctx.create_task
-        self._tasks = [
-            spawn(self._reachable.watch(), "polling for calls"),
-            spawn(self._reachable.read(), "reading calls"),
-            spawn(self._reachable.publish(), "publishing how to call us"),
-        ]
+        for each in self._reachable:
+            self._tasks += [
+                spawn(each.watch(), "polling for calls"),
+                spawn(each.read(), "reading calls"),
+                spawn(each.publish(), "publishing how to call us"),
+            ]
 
     async def aclose(self) -> None:
         """Be reachable no more; close the node if nobody else uses it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._reachable.close()
+        while self._calls.full():
+            self._calls.get_nowait()
+        self._calls.put_nowait(None)
         await self._service.release(self)
 
     def network_changed(self) -> None:
         """Be found at the new place: tokens, nodes and external addresses are others there."""
         if self._service.is_running:
             self._service.node.network_changed()
+        for each in self._reachable:
+            each.network_changed()
 
-    def calls(self) -> AsyncIterator[Call]:
+    async def calls(self) -> AsyncIterator[Call]:
         """See `Rendezvous`."""
-        return self._reachable.calls()
+        while (call := await self._calls.get()) is not None:
+            yield call
 
     async def call(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]

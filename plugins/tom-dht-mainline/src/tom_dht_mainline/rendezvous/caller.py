@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -15,6 +17,7 @@ from tom_connect.keys import NodeId
 from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, mutable_target
 from tom_dht_mainline.core.rendezvous.call import draw_nonce, seal_call
 from tom_dht_mainline.core.rendezvous.callee import ATTESTED_BY
+from tom_dht_mainline.core.rendezvous.contacts import Kind
 from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitation, decode_invitation
 from tom_dht_mainline.errors import DhtPutError, DhtUnreachableError
 from tom_dht_mainline.service import DhtService
@@ -40,6 +43,12 @@ class Caller:
         Raises DhtPutError if no DHT node took it, DhtClosedError.
         """
         await self._service.node.ready()
+        if node_id in self._service.contacts:
+            try:
+                if await self._call_contact(node_id, sealed, opened, learned):
+                    return
+            except DhtError as exc:
+                raise DhtPutError(f"the call was not left: {exc}") from exc
         target = mutable_target(node_id.raw)
         announcing = asyncio.create_task(self._announce(node_id, target, opened), name="announcing a call")
         try:
@@ -52,6 +61,34 @@ class Caller:
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
+
+    async def _call_contact(
+        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> bool:
+        """Leave a call where nobody else looks, if the contact says where; else False, or an error if we tell no other.
+
+        Nothing is announced before: the place under its node id would show to others who calls whom.
+        """
+        contacts = self._service.contacts
+        place = contacts.theirs(node_id, Kind.INVITATION)
+        mailbox, invitation = b"", None
+        stream = self._service.node.get_values(place.public_key)
+        async with aclosing(stream):
+            async for item in _read(stream):
+                try:
+                    invitation = decode_invitation(place.open(item.value))
+                except DhtError as exc:
+                    self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
+                    continue
+                learned(_learned(invitation))
+                if invitation.mailbox != mailbox:
+                    mailbox = invitation.mailbox
+                    await self._announce(node_id, mailbox, opened)
+        if invitation is not None:
+            await self._say_more(invitation, sealed, learned)
+        elif contacts.only:
+            raise DhtPutError(f"{node_id.short()} has left nothing for us; does it name our node id in dht.contacts?")
+        return invitation is not None
 
     async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> None:
         node = self._service.node
@@ -86,8 +123,7 @@ class Caller:
             except DhtError as exc:
                 self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
                 continue
-            filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
-            learned(Callee(filtered=filtered, ports_differ=invitation.ports_differ))
+            learned(_learned(invitation))
             if invitation.mailbox != target:
                 target = invitation.mailbox
                 await opened.wait()
@@ -113,6 +149,18 @@ class Caller:
             # Others that call it are attested there too.
             attested = tuple(ip for ip in attested if ip == invitation.ip)
         learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
+
+
+def _learned(invitation: Invitation) -> Callee:
+    filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
+    return Callee(filtered=filtered, ports_differ=invitation.ports_differ)
+
+
+async def _read(stream: AsyncGenerator[MutableItem]) -> AsyncGenerator[MutableItem]:
+    """What a get finds. That no node holds items is no error: there is nothing then."""
+    with contextlib.suppress(DhtUnreachableError):
+        async for item in stream:
+            yield item
 
 
 def _ignore(event: Event | None) -> None:

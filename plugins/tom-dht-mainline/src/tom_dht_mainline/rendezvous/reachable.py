@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -41,7 +40,6 @@ ANNOUNCE_AGAIN: Final = 2400.0
 NODES: Final = 8
 BUSY_FOR: Final = 10.0
 """Seconds until polling is tried again where the node had no room for it."""
-MAX_CALLS: Final = 64
 MAX_NONCES: Final = 8
 """Sealed calls that wait to be fetched; each costs a look-up."""
 FETCH_EVERY: Final = 1.0
@@ -53,14 +51,14 @@ MAX_READ: Final = 1024
 
 
 class Reachable:
-    """Our side as a callee. Each method but `close` runs until cancelled."""
+    """Our side as a callee; `calls` gets what is found. Each coroutine of it runs until cancelled."""
 
-    def __init__(self, service: DhtService) -> None:
+    def __init__(self, service: DhtService, calls: asyncio.Queue[Call | None], callee: Callee | None = None) -> None:
         self._service = service
-        self._callee = Callee(mutable_target(service.ctx.node_id.raw), os.urandom)
+        self._calls = calls
+        self._callee = callee or Callee(mutable_target(service.ctx.node_id.raw), os.urandom)
         self._keys = [X25519PrivateKey.generate()]
         """The key that we publish, and the one before."""
-        self._calls: asyncio.Queue[Call | None] = asyncio.Queue(MAX_CALLS)
         self._nonces: asyncio.Queue[tuple[Nonce, X25519PrivateKey]] = asyncio.Queue(MAX_NONCES)
         self._read: OrderedDict[Nonce, None] = OrderedDict()
         self._moved = asyncio.Event()
@@ -70,16 +68,8 @@ class Reachable:
         self._watch: MailboxOperation | None = None
         service.calls = "not invited yet"
 
-    def close(self) -> None:
-        """End `calls`."""
-        while self._calls.full():
-            self._calls.get_nowait()
-        self._calls.put_nowait(None)
-
-    async def calls(self) -> AsyncIterator[Call]:
-        """The calls, as they are found."""
-        while (call := await self._calls.get()) is not None:
-            yield call
+    def network_changed(self) -> None:
+        """The network is another one: say so, and be called there."""
 
     def _offer(self, call: Call) -> None:
         if not self._calls.full():
@@ -101,7 +91,7 @@ class Reachable:
 
     async def _watch_one(self, mailbox: bytes) -> None:
         """Poll one mailbox and be announced in it, until it is another one."""
-        node, interval = self._service.node, self._service.config.rendezvous_poll
+        node, interval = self._service.node, self._service.poll_interval
         self._watch = watch = node.begin(lambda core, now: core.watch_mailbox(mailbox, interval, now), self._heard)
         try:
             while not self._moved.is_set():
@@ -187,7 +177,7 @@ class Reachable:
         differ = seen is not None and seen[1] == 0
         return Invitation(
             mailbox=self._callee.mailbox,
-            interval=self._service.config.rendezvous_poll,
+            interval=self._service.poll_interval,
             nodes=NODES,
             key=self._keys[0].public_key().public_bytes_raw(),
             filtering=Filtering.OPEN if seen is not None and _is_ours(seen[0]) else Filtering.FILTERED,

@@ -61,10 +61,17 @@ def test_two_home_routers_meet_quickly_on_the_whole() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_routers_that_remember_unasked_packets_are_not_woken_too_early(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [(TRAP, TRAP), (TRAP, Nat.MODERATE), (Nat.MODERATE, TRAP), (TRAP, None), (None, TRAP)],
+    ids=["both", "caller", "callee", "caller of none", "callee of none"],
+)
+def test_routers_that_remember_unasked_packets_are_not_woken_too_early(
+    seed: int, caller: Nat | None, callee: Nat | None
+) -> None:
     """Nobody's packet reaches the other's router before that one's own has gone out: else it would shift the port."""
     world = World.make(seed)
-    here, there = pair(world, TRAP, TRAP)
+    here, there = pair(world, caller, callee)
     took = met(world, here, there)
     assert took is not None and took < 2 * POLL + 1.5
     assert there.seen_at == here.proven[0][1]

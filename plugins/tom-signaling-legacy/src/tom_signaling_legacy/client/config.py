@@ -72,9 +72,9 @@ class SignalingConfig:
         metadata=option("name under which servers list us; default: the begin of our node id"),
     )
     phase: int = attrs.field(
-        default=1,
+        default=DEPRECATED_PHASE,
         validator=_phase,
-        metadata=option("phase of the transition away from signaling: 1 and 2 are silent, 3 warns of every use"),
+        metadata=option("phase of the transition away from signaling: 3 warns of every use, 1 and 2 are silent"),
     )
     timeout: float = attrs.field(
         default=5.0,

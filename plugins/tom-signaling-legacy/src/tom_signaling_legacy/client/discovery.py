@@ -62,7 +62,7 @@ class SignalingDiscovery(Discovery):
                     if record is not None and record.timestamp_us > newest:
                         if newest < 0:
                             self._service.found += 1
-                            self._service.warn("found", f"{node_id!r} was found through it")
+                            self._service.warn("found", f"{node_id.short()} was found through it")
                         newest = record.timestamp_us
                         yield FoundAddr(record.addr, self.name, record.timestamp_us, record)
         finally:

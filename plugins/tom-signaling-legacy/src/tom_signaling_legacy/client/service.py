@@ -54,12 +54,12 @@ class SignalingService:
         return self._servers
 
     def acquire(self, user: object) -> None:
-        """Count a user in."""
+        """Count a user in; raises DeprecationWarning, and does nothing, where that is an error."""
+        self.warn("use", f"we register with {', '.join(map(host_of, self.config.wanted))}")
         self._users.add(user)
         if self._http is None:
             from tom_signaling_legacy.client.connection import ServerConnection, new_session
 
-            self.warn("use", f"we register with {', '.join(map(host_of, self.config.wanted))}")
             self._http = http = new_session()
             username = self.config.username or f"tom-{self.ctx.node_id!s:.8}"
             self._servers = tuple(
@@ -99,10 +99,12 @@ class SignalingService:
     def warn(self, kind: str, what: str) -> None:
         """In the phase in which signaling is deprecated, say so, once for each kind of use."""
         deprecation = self.config.deprecation
-        if deprecation is not None and kind not in self._warned:
-            self._warned.add(kind)
-            self.ctx.logger.warning("%s (%s)", deprecation, what)
-            warnings.warn(f"{deprecation} ({what})", DeprecationWarning, stacklevel=3)
+        if deprecation is None or kind in self._warned:
+            return
+        # Where it is an error (python -W error) it is one at each use: half of signaling would be worse than none.
+        warnings.warn(f"{deprecation} ({what})", DeprecationWarning, stacklevel=3)
+        self._warned.add(kind)
+        self.ctx.logger.warning("%s (%s)", deprecation, what)
 
     def _called(self, sealed: bytes) -> None:
         with contextlib.suppress(asyncio.QueueFull):  # who calls in vain calls again
