@@ -1,4 +1,4 @@
-"""The call itself: look up, open, announce, leave a sealed call, understand knocks, ping, and end with the first pong."""
+"""The call itself: look up, open, announce, understand knocks, say more where needed, ping until the first pong."""
 
 import asyncio
 import secrets
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from time import monotonic
 
-from . import disco, formats
+from . import disco, formats, probing
 from .dht import Krpc, Lookup, Node, QueryError, Reply
 from .disco import Addr, Seal
 from .formats import Invitation
@@ -27,8 +27,10 @@ class Options:
     bind: Addr = ("0.0.0.0", 0)
     seed: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     announce: bool = True
-    sealed: bool = True
-    port_each: bool = False
+    blind: bool = False
+    """Whether to forget the record's addresses, as if it had none."""
+    sealed: bool | None = None
+    """Whether to leave a sealed call; None: if exactly one of the two NATs shifts ports."""
 
 
 class Caller:
@@ -56,6 +58,8 @@ class Caller:
         self._cookies: dict[Addr, bytes] = {}
         self._proven: asyncio.Future[Addr] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._further: list[Wire] = []
+        self._looked_up = False
 
     async def run(self, patience: float) -> tuple[Addr, float]:
         """The address that proved the callee, and the seconds it took; TimeoutError after `patience` seconds."""
@@ -66,7 +70,8 @@ class Caller:
         finally:
             for task in [*self._tasks, *self._pinged.values()]:
                 task.cancel()
-            self._wire.close()
+            for wire in [self._wire, *self._further]:
+                wire.close()
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -83,15 +88,23 @@ class Caller:
         if self._options.announce:
             self._start(self._when_addresses_are_known())
         nodes, _ = await lookups
-        self._say(f"looked up: record from {len(self._named)} addresses, {len(nodes)} nodes, invited: {self._invitation is not None}")
+        self._looked_up = True
+        invited = "invited" if self._invitation is not None else "not invited"
+        self._say(f"looked up: {len(nodes)} nodes, {len(self._named)} addresses, {invited}")
         if not self._named and self._invitation is None:
             raise LookupError("the DHT holds neither a record nor an invitation of this node")
         self._have_addresses.set()
         if self._options.announce:
             await self._opened.wait()
             await self._announce_at_mailbox(nodes)
-        if self._options.sealed and self._invitation is not None:
-            await self._leave_sealed_call(self._invitation, nodes)
+        invitation = self._invitation
+        if invitation is None:
+            return
+        probing_helps = self._krpc.port_each() is not invitation.port_each
+        if self._options.sealed or (self._options.sealed is None and probing_helps):
+            await self._leave_sealed_call(invitation, nodes)
+            if probing_helps:
+                await self._probe_ports(invitation, nodes)
 
     # What the look-ups find
 
@@ -99,7 +112,8 @@ class Caller:
         item = formats.read_item(reply, self._options.callee, b"")
         if item is not None and item[0] > self._record_seq:
             self._record_seq = item[0]
-            self._named.update(formats.record_addresses(item[1]))
+            if not self._options.blind:
+                self._named.update(formats.record_addresses(item[1]))
             self._say(f"record: {sorted(self._named)}")
             self._have_addresses.set()
         if self._opened.is_set():
@@ -127,14 +141,11 @@ class Caller:
         self._announce(self._record.target, self._record.nearest())
         opened = monotonic()
         while not self._full.is_set():
-            invited = self._invitation is not None or not self._invited_is_over()
-            left = opened + (_PATIENCE if invited else _PATIENCE_UNINVITED) - monotonic()
+            uninvited = self._looked_up and self._invitation is None
+            left = opened + (_PATIENCE_UNINVITED if uninvited else _PATIENCE) - monotonic()
             if left <= 0:
                 self._full.set()
             await asyncio.sleep(min(0.1, max(0, left)))
-
-    def _invited_is_over(self) -> bool:
-        return len(self._invited.answered) > 0 and self._record.answered != []
 
     def _announce(self, infohash: bytes, nodes: list[Node], port: int | None = None) -> None:
         for node in nodes:
@@ -153,7 +164,7 @@ class Caller:
             self._say(f"{node.addr} took no announcement: {error!r}")
 
     async def _mailbox_nodes(self, mailbox: bytes, nodes: list[Node]) -> list[Node]:
-        """The nodes that take announcements in the mailbox: those of the record, with tokens for another infohash if it is one."""
+        """The nodes that take announcements in the mailbox: those of the record, asked for tokens if it is another."""
         if mailbox == self._record.target:
             return nodes
         return await Lookup(self._krpc, mailbox, b"get_peers").run([node.addr for node in nodes])
@@ -170,7 +181,7 @@ class Caller:
     async def _ping_loop(self, addr: Addr) -> None:
         began = monotonic()
         while (age := monotonic() - began) < 90:
-            full = self._full.is_set() or self._options.port_each or addr in self._strangers
+            full = self._full.is_set() or self._krpc.port_each() or addr in self._strangers
             self._ping(self._wire, addr, 64 if full else 2)
             pause = 0.5 if age < 3 else 1.0 if age < 10 else 3.0
             if full:
@@ -195,8 +206,9 @@ class Caller:
         if own is None:
             self._say("no node says at which address it sees us: no sealed call")
             return
-        mapping = disco.PORT_EACH if self._options.port_each else disco.ONE_PORT
-        packet = self._seal.seal(disco.call_me_maybe([own], mapping))
+        # The callee opens towards our mapped address, so that must be named; where ports shift there is none.
+        candidates, mapping = ([], disco.PORT_EACH) if self._krpc.port_each() else ([own], disco.ONE_PORT)
+        packet = self._seal.seal(disco.call_me_maybe(candidates, mapping))
         call = formats.make_call(invitation.key, IPv4Address(own[0]).packed, packet)
         stored = 0
         for node in await Lookup(self._krpc, call.target, b"get").run([node.addr for node in nodes]):
@@ -212,6 +224,24 @@ class Caller:
             for node in await self._mailbox_nodes(invitation.mailbox, nodes):
                 if node.token is not None:
                     await self._announce_on(node, invitation.mailbox, node.token, port)
+
+    async def _probe_ports(self, invitation: Invitation, nodes: list[Node]) -> None:
+        ours = self._krpc.port_each()
+        ips = {addr[0] for addr in self._named} if ours else {invitation.ip} - {None}
+        named = await Lookup(self._krpc, invitation.mailbox, b"get_peers").run([node.addr for node in nodes])
+        for ip in ips:
+            if ip is None or not probing.attested(ip, named):
+                self._say(f"too few networks name {ip}: no port probing")
+            elif ours:
+                there = next(addr for addr in self._named if addr[0] == ip)
+                self._further = probing.further_wires(self._options.bind[0], self._receive)
+                self._say(f"{len(self._further)} sockets open towards {there}")
+                await probing.open_sockets(self._further, there, self._ping)
+                return
+            else:
+                self._say(f"probing ports of {ip}")
+                await probing.probe(ip, lambda addr: self._ping(self._wire, addr))
+                return
 
     # What comes
 
@@ -251,11 +281,12 @@ class Caller:
         if kind == disco.PING:
             self._say(f"ping from {addr}")
             wire.send(self._seal.seal(disco.pong(tid, addr)), addr)
-            if addr not in self._named:
+            if wire is not self._wire:
+                self._ping(wire, addr)
+            elif addr not in self._named:
                 self._ping_stranger(addr)
             elif addr not in self._pinged:
                 self._ping_again_and_again(addr)
             self._full.set()
-        elif kind == disco.PONG and tid in self._transactions and self._transactions[tid][0] == addr:
-            if not self._proven.done():
-                self._proven.set_result(addr)
+        elif kind == disco.PONG and not self._proven.done() and self._transactions.get(tid, (None,))[0] == addr:
+            self._proven.set_result(addr)

@@ -1,4 +1,4 @@
-"""The caller's command line: `python -m tests.interop.second_caller NODEID --bootstrap HOST:PORT`."""
+"""The caller's command line: `python -m tests.interop.rendezvous_caller NODEID --bootstrap HOST:PORT`."""
 
 import argparse
 import asyncio
@@ -6,6 +6,8 @@ import sys
 
 from .caller import Caller, Options
 from .disco import Addr
+
+_CALLS = {"as-needed": None, "announced": False, "sealed": True}
 
 
 def _addr(text: str) -> Addr:
@@ -19,8 +21,8 @@ def _options() -> tuple[Options, float]:
     parser.add_argument("--bootstrap", type=_addr, action="append", required=True, metavar="HOST:PORT")
     parser.add_argument("--bind", type=_addr, default=("0.0.0.0", 0), metavar="HOST:PORT")
     parser.add_argument("--seed", type=bytes.fromhex, help="the caller's key: 64 hex digits")
-    parser.add_argument("--call", choices=["announced", "sealed", "both"], default="both")
-    parser.add_argument("--port-each", action="store_true", help="our NAT gives each destination another port")
+    parser.add_argument("--call", choices=list(_CALLS), default="as-needed", help="sealed: that and nothing else")
+    parser.add_argument("--blind", action="store_true", help="forget the record: find the callee by its knock alone")
     parser.add_argument("--patience", type=float, default=90.0, metavar="SECONDS")
     args = parser.parse_args()
     options = Options(
@@ -28,8 +30,8 @@ def _options() -> tuple[Options, float]:
         args.bootstrap,
         args.bind,
         announce=args.call != "sealed",
-        sealed=args.call != "announced",
-        port_each=args.port_each,
+        sealed=_CALLS[args.call],
+        blind=args.blind,
     )
     if args.seed is not None:
         options.seed = args.seed

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-type Addr = tuple[str, int]
+Addr = tuple[str, int]
 
 KNOCK = b"\x07\x01" + bytes(14)
 PING, PONG, CALL_ME_MAYBE = 1, 2, 3
@@ -56,7 +56,8 @@ def pong(tid: bytes, seen: Addr) -> bytes:
 
 def call_me_maybe(candidates: list[Addr], mapping: int) -> bytes:
     """A call with these candidates, no relay, and how our NAT maps."""
-    body = bytes([CALL_ME_MAYBE]) + secrets.token_bytes(12) + bytes([len(candidates)]) + b"".join(map(pack_addr, candidates))
+    body = bytes([CALL_ME_MAYBE]) + secrets.token_bytes(12) + bytes([len(candidates)])
+    body += b"".join(map(pack_addr, candidates))
     return (body + b"\x01\x00\x02" + bytes([mapping])).ljust(32, b"\0")
 
 

@@ -1,6 +1,8 @@
 """Bencode (BEP 3): integers, byte strings, lists, dictionaries with byte string keys."""
 
-type Value = int | bytes | list["Value"] | dict[bytes, "Value"]
+from typing import TypeAlias
+
+Value: TypeAlias = int | bytes | list["Value"] | dict[bytes, "Value"]
 
 _DEEPEST = 8
 

@@ -1,4 +1,4 @@
-"""What lies in the DHT for a caller: the address record, the invitation, and a sealed call (docs/reference/rendezvous.md)."""
+"""What lies in the DHT for a caller: address record, invitation, sealed call (docs/reference/rendezvous.md)."""
 
 import hashlib
 import hmac
@@ -89,7 +89,9 @@ def read_invitation(value: bytes) -> Invitation:
         raise ValueError("no invitation of version 1")
     flags, hundredths, nodes = struct.unpack_from("!BHB", value, 1)
     filtered = {1: True, 2: False}.get(flags & 3)
-    return Invitation(filtered, bool(flags & 4), hundredths / 100, nodes, value[5:25], value[25:57], unpack_ip(value[57:73]))
+    return Invitation(
+        filtered, bool(flags & 4), hundredths / 100, nodes, value[5:25], value[25:57], unpack_ip(value[57:73])
+    )
 
 
 def second_port(key: bytes, ip: bytes, p: int) -> int:

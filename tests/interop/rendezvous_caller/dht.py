@@ -10,7 +10,7 @@ from . import bencode
 from .disco import Addr
 from .wire import Wire
 
-type Reply = dict[bytes, bencode.Value]
+Reply = dict[bytes, bencode.Value]
 
 NEAREST = 8
 _AT_ONCE = 4
@@ -38,6 +38,10 @@ class Krpc:
     def own(self) -> Addr | None:
         """Our address as most nodes saw it."""
         return max(self.seen_as, key=self.seen_as.__getitem__, default=None)
+
+    def port_each(self) -> bool:
+        """Whether nodes see us at ports of their own: no address is named by half of those that name any."""
+        return 0 < 2 * max(self.seen_as.values(), default=0) < sum(self.seen_as.values())
 
     async def query(self, addr: Addr, method: bytes, args: Reply) -> Reply:
         """The `r` of the answer; QueryError or TimeoutError."""
@@ -107,7 +111,8 @@ class Lookup:
             while True:
                 near = self.nearest()
                 limit = near[-1].distance if len(near) == NEAREST else 2**161
-                waiting = sorted((distance, addr) for addr, distance in known.items() if addr not in asked and distance < limit)
+                nearer = ((distance, addr) for addr, distance in known.items() if distance < limit)
+                waiting = sorted(each for each in nearer if each[1] not in asked)
                 for _, addr in waiting[: _AT_ONCE - len(running)]:
                     if len(asked) < _MOST_ASKED:
                         asked.add(addr)
