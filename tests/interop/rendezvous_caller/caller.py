@@ -13,8 +13,8 @@ from .disco import Addr, Seal
 from .formats import Invitation
 from .wire import Wire
 
-_PINGS_AT_ONCE, _PING_EVERY = 40, 2.0
-_STRANGERS = 8
+_PAUSES = ((3.0, 0.5), (10.0, 1.0), (30.0, 2.0), (90.0, 6.0))
+_STRANGERS = 16
 _PATIENCE, _PATIENCE_UNINVITED = 4.0, 0.8
 
 
@@ -59,7 +59,6 @@ class Caller:
         self._proven: asyncio.Future[Addr] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._further: list[Wire] = []
-        self._looked_up = False
 
     async def run(self, patience: float) -> tuple[Addr, float]:
         """The address that proved the callee, and the seconds it took; TimeoutError after `patience` seconds."""
@@ -88,7 +87,6 @@ class Caller:
         if self._options.announce:
             self._start(self._when_addresses_are_known())
         nodes, _ = await lookups
-        self._looked_up = True
         invited = "invited" if self._invitation is not None else "not invited"
         self._say(f"looked up: {len(nodes)} nodes, {len(self._named)} addresses, {invited}")
         if not self._named and self._invitation is None:
@@ -141,8 +139,7 @@ class Caller:
         self._announce(self._record.target, self._record.nearest())
         opened = monotonic()
         while not self._full.is_set():
-            uninvited = self._looked_up and self._invitation is None
-            left = opened + (_PATIENCE_UNINVITED if uninvited else _PATIENCE) - monotonic()
+            left = opened + (_PATIENCE_UNINVITED if self._invitation is None else _PATIENCE) - monotonic()
             if left <= 0:
                 self._full.set()
             await asyncio.sleep(min(0.1, max(0, left)))
@@ -180,10 +177,10 @@ class Caller:
 
     async def _ping_loop(self, addr: Addr) -> None:
         began = monotonic()
-        while (age := monotonic() - began) < 90:
+        while (age := monotonic() - began) < _PAUSES[-1][0]:
             full = self._full.is_set() or self._krpc.port_each() or addr in self._strangers
             self._ping(self._wire, addr, 64 if full else 2)
-            pause = 0.5 if age < 3 else 1.0 if age < 10 else 3.0
+            pause = next(pause for until, pause in _PAUSES if age < until)
             if full:
                 await asyncio.sleep(pause)
                 continue
