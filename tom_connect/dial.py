@@ -89,6 +89,7 @@ class Dial:
         self._outcomes: Sequence[SourceOutcome] = ()
         self._found: list[FoundAddr] = []
         self._steps: Steps | None = None
+        self._started = driver.now()
 
     async def run(self) -> Connection:
         """The connection; raises DialError, DiscoveryError, AlpnError, PeerIdentityError or ConnectionError."""
@@ -97,7 +98,6 @@ class Dial:
                 f"nothing is known of where {self._target.node_id.short()} is: no discovery plugin is in use. Give an "
                 "address or ticket, or install one: pip install 'tom-connect[dht]'"
             )
-        self._started = self._driver.now()
         link = self._driver.connect(self._target.node_id, self._alpn, early_data=self._early_data)
         try:
             async with asyncio.timeout(self._timeout):
@@ -111,6 +111,17 @@ class Dial:
         except BaseException as exc:
             link.abandon(exc if isinstance(exc, Exception) else ConnectionLostError("the dial was cancelled"))
             raise
+        return self._done(link)
+
+    def replaced(self, link: Link) -> Connection:
+        """The connection that the node has made to us meanwhile, in place of the dial's own."""
+        if link.error is not None:
+            raise link.error
+        connection = self._done(link)
+        link.accept()
+        return connection
+
+    def _done(self, link: Link) -> Connection:
         connection = Connection(link)
         self._remember()
         self._tell(Connected(self._elapsed(), next((path for path in link.paths() if path.active), None)))

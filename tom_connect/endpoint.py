@@ -15,6 +15,7 @@ from tom_connect.abc import Diagnostics, PublishReport, RelayInfo
 from tom_connect.addr import NodeAddr, SocketAddr
 from tom_connect.config import EndpointConfig
 from tom_connect.connection import Connection
+from tom_connect.crossing import Crossings
 from tom_connect.dial import Dial, DialListener
 from tom_connect.direct import OwnConnections
 from tom_connect.discovery import DiscoveryService, KnownRecords, Lookup, PublishService, SourceCounts, keep_statistics
@@ -74,6 +75,12 @@ class Endpoint:
         self._closed = False
         self._driver: Driver
         self._connections: OwnConnections
+        self._crossings = Crossings(
+            self.node_id,
+            config.one_connection_alpns,
+            offer=self._offer,
+            spawn=lambda coroutine, what: self._spawn("tom-connect", coroutine, what),
+        )
         self._net: NetReporter
         self._contexts: PluginContexts
         self._publishing: PublishService
@@ -171,7 +178,8 @@ class Endpoint:
 
         Its addresses are looked up through the discovery plugins, unless those given answer. Returns once the peer's
         key is proven and it knows ours (for an ALPN in `early_data_alpns` at once, if it was met before). `timeout` in
-        seconds, else `connect_timeout` of the config; `on_progress(event)` hears of the dial's steps.
+        seconds, else `connect_timeout` of the config; `on_progress(event)` hears of the dial's steps. For an ALPN in
+        `one_connection_alpns` this may be the connection that the node has made to us meanwhile.
 
         Raises InvalidInputError for a malformed target; DiscoveryError if nobody knows where the node is, DialError
         if it can't be reached, each saying what was tried; PeerIdentityError, AlpnError, ConnectionRefusedError,
@@ -195,7 +203,7 @@ class Endpoint:
             early_data=alpn in self._config.early_data_alpns,
             listener=on_progress,
         )
-        return await dial.run()
+        return await self._crossings.connect(dial, addr.node_id, alpn, self._waiting)
 
     def look_up(self, node_id: NodeId) -> AbstractAsyncContextManager[Lookup]:
         """Ask where a node is: `async with endpoint.look_up(node_id) as lookup: async for found in lookup: ...`.
@@ -234,6 +242,12 @@ class Endpoint:
             link.refuse("refused")
             return
         if not self._closed and self._connections.take(link):
+            return
+        if self._closed or not self._crossings.take(link):
+            self._offer(link)
+
+    def _offer(self, link: Link) -> None:
+        if link.error is not None:
             return
         if self._closed or len(self._waiting) >= self._config.max_incoming:
             link.refuse("too many connections wait to be accepted")

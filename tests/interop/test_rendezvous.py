@@ -1,17 +1,21 @@
-"""An independent caller and an endpoint of ours meet through libtorrent's nodes."""
+"""A caller that was written from the page alone and an endpoint of ours meet through libtorrent's nodes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
+import json
+import subprocess
 from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.interop.peers import LibtorrentNet
-from tests.interop.rendezvous_caller import Caller
+from tests.interop.peers.process import REPOSITORY, python_module
+from tests.interop.rendezvous_caller import disco, formats
 from tom_connect import Endpoint, EndpointConfig
 from tom_dht_mainline.config import DhtConfig
 
@@ -19,6 +23,9 @@ pytestmark = pytest.mark.interop
 
 #: Seconds for each step, on a machine that is busy with other things.
 PATIENCE = 30.0
+VECTORS: dict[str, Any] = json.loads(
+    (Path(REPOSITORY) / "plugins/tom-dht-mainline/tests/vectors/rendezvous.json").read_text()
+)
 
 
 @contextlib.asynccontextmanager
@@ -40,29 +47,83 @@ async def callee(net: LibtorrentNet) -> AsyncIterator[Endpoint]:
         yield endpoint
 
 
-async def test_a_caller_written_from_the_page_is_knocked_for_and_gets_a_path(libtorrent_net: LibtorrentNet) -> None:
-    """It reads the invitation, announces itself, is knocked for, and its ping is answered where the knock came from."""
+async def call(net: LibtorrentNet, node_id: str, *options: str) -> tuple[str, str]:
+    """Run the caller; what it says at the end, and what happened before."""
+    command = python_module("tests.interop.rendezvous_caller", node_id, "--bind", "127.0.0.1:0", *options)
+    for addr in net.bootstrap[:3]:
+        command += ["--bootstrap", addr]
+    command += ["--patience", str(PATIENCE)]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, happened = await process.communicate()
+    return out.decode().strip(), happened.decode()
+
+
+async def test_a_caller_written_from_the_page_finds_a_node_by_its_record(libtorrent_net: LibtorrentNet) -> None:
+    """It reads record and invitation, and its ping is answered where the record says."""
     async with callee(libtorrent_net) as endpoint:
-        caller = Caller(libtorrent_net.addresses[:3], os.urandom(32))
-        with contextlib.closing(caller):
-            node_id = endpoint.node_id.raw
-            told = await asyncio.to_thread(caller.invitation, node_id)
-            assert told["mailbox"] == hashlib.sha1(node_id).digest()
-            assert (told["interval"], told["nodes"], told["ports_differ"]) == (1.1, 8, False)
-            assert await asyncio.to_thread(caller.announce, told["mailbox"]) > 0
-            there = await asyncio.to_thread(caller.knocked, PATIENCE)
-            assert there is not None
-            assert there[1] == endpoint.local_addrs[0].port
-            assert await asyncio.to_thread(caller.ping, node_id, there, PATIENCE)
+        said, happened = await call(libtorrent_net, str(endpoint.node_id), "--call", "announced")
+        assert said.startswith(f"pong from {endpoint.local_addrs[0]} after "), happened
+        assert "Invitation(filtered=False, port_each=False, interval=1.1, nodes=8, " in happened
+
+
+async def test_a_caller_written_from_the_page_is_knocked_for(libtorrent_net: LibtorrentNet) -> None:
+    """Without the record it announces itself, is knocked for, and its ping is answered where the knock came from."""
+    async with callee(libtorrent_net) as endpoint:
+        said, happened = await call(libtorrent_net, str(endpoint.node_id), "--call", "announced", "--blind")
+        assert said.startswith(f"pong from {endpoint.local_addrs[0]} after "), happened
+        assert "announced on " in happened
+        assert f"knock from {(endpoint.local_addrs[0].host, endpoint.local_addrs[0].port)}" in happened
+        assert endpoint._magic.counters["rendezvous: knocks"] > 0
 
 
 async def test_a_sealed_call_written_from_the_page_is_read(libtorrent_net: LibtorrentNet) -> None:
-    """The callee finds the nonce, fetches and opens the item, and pings the address that it names, sealed for us."""
+    """Nothing is announced but the two ports; the callee fetches and opens the item, and pings the address in it."""
     async with callee(libtorrent_net) as endpoint:
-        caller = Caller(libtorrent_net.addresses[:3], os.urandom(32))
-        with contextlib.closing(caller):
-            node_id = endpoint.node_id.raw
-            assert await asyncio.to_thread(caller.leave_sealed_call, node_id, "127.0.0.1") > 0
-            ping = await asyncio.to_thread(caller.await_message, 1, node_id, PATIENCE)
-            assert ping is not None
-            assert ping[1][1] == endpoint.local_addrs[0].port
+        said, happened = await call(libtorrent_net, str(endpoint.node_id), "--call", "sealed", "--blind")
+        assert said.startswith(f"pong from {endpoint.local_addrs[0]} after "), happened
+        assert "sealed call on 8 nodes" in happened and "knock from" not in happened
+        assert endpoint._magic.counters["rendezvous: calls answered"] == 1
+
+
+def test_the_caller_reads_the_vectors_of_invitations() -> None:
+    """What the page says of places, bytes and signature gives the vectors' values."""
+    node_id = bytes.fromhex(VECTORS["node_id"])
+    assert formats.target(node_id).hex() == VECTORS["record_target"]
+    assert formats.target(node_id, formats.SALT).hex() == VECTORS["invitation_target"]
+    for vector in VECTORS["invitations"]:
+        read = formats.read_invitation(bytes.fromhex(vector["value"]))
+        filtered = {0: None, 1: True, 2: False}[vector["filtering"]]
+        assert read == formats.Invitation(
+            filtered=filtered,
+            port_each=vector["ports_differ"],
+            interval=vector["interval"],
+            nodes=vector["nodes"],
+            mailbox=bytes.fromhex(vector["mailbox"]),
+            key=bytes.fromhex(vector["key"]),
+            ip=vector["ip"],
+        )
+    value, signature = VECTORS["invitations"][0]["value"], VECTORS["signature_of_the_first"]
+    reply: dict[bytes, Any] = {b"k": node_id, b"seq": VECTORS["seq"], b"sig": bytes.fromhex(signature)}
+    assert formats.read_item(reply | {b"v": bytes.fromhex(value)}, node_id, formats.SALT)
+    assert not formats.read_item(reply | {b"v": bytes.fromhex(value)[:-1] + b"\1"}, node_id, formats.SALT)
+
+
+@pytest.mark.parametrize("vector", VECTORS["calls"], ids=lambda vector: vector["ip"])
+def test_the_caller_seals_the_vectors_calls(vector: dict[str, str]) -> None:
+    """The second port, the item's key and all 849 bytes are those of the vector."""
+    key, ip, port = bytes.fromhex(vector["callee_key"]), ip_address(vector["ip"]).packed, int(vector["port"])
+    assert formats.second_port(key, ip, port) == int(vector["check_port"])
+    assert formats.item_seed(key, ip, port).hex() == vector["item_seed"]
+    content, secret = bytes.fromhex(vector["content"]), bytes.fromhex(vector["caller_secret"])
+    assert formats.seal_call(key, ip, port, content, secret).hex() == vector["value"]
+
+
+def test_the_caller_seals_the_pages_ping() -> None:
+    """The packet of disco's worked example, made from its description."""
+    receiver = "29acbae141bccaf0b22e1a94d34d0bc7361e526d0bfe12c89794bc9322966dd7"
+    seal = disco.Seal(bytes(range(32)), bytes.fromhex(receiver), bytes.fromhex("1011121314151617"))
+    packet = seal.seal(disco.ping(bytes(range(0xA0, 0xAC)))).hex()
+    page = (Path(REPOSITORY) / "docs/reference/disco.md").read_text()
+    assert packet in page.split("<!-- doc: output -->")[-1].replace("\n", "")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 
 from tests.interop.conftest import running
-from tests.interop.peers.process import LineProcess, python_module
+from tests.interop.peers.process import REPOSITORY, LineProcess, python_module
 from tests.netns.dht import DhtNet
 from tom_connect.keys import SecretKey
 from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
@@ -115,6 +117,27 @@ async def test_a_pair_that_needs_port_probing_meets(natlab: Lab, dht: DhtNet, ki
         said = await dialer.call("talk", node_id=node_id, wait=2 * PATIENCE)
         assert said["seconds"] is not None, said
         assert (await listener.call("counters"))["rendezvous: calls answered"] > 0
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [(Nat.MODERATE, Nat.MODERATE), (Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)],
+    ids=["ports-stay", "callee-shifts", "caller-shifts"],
+)
+async def test_a_caller_written_from_the_page_meets_a_node(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) -> None:
+    """It shares no code with us, and does its part of what the page asks of an end: opening, calling, probing ports."""
+    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(homes(natlab, *kinds))]
+    with node_on(hosts[1]) as listener:
+        node_id = await listening(listener, dht)
+        command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(PATIENCE))
+        for addr in dht.bootstrap:
+            command += ["--bootstrap", addr]
+        run = functools.partial(hosts[0].run, command, timeout=2 * PATIENCE, check=False, cwd=REPOSITORY)
+        said = await asyncio.to_thread(run)
+        assert said.stdout.startswith("pong from "), said
+        counters = await listener.call("counters")
+        assert counters["rendezvous: knocks"] > 0
+        assert counters.get("rendezvous: calls answered", 0) == (Nat.STRICT in kinds)
 
 
 async def test_a_node_that_is_called_again_comes_again(natlab: Lab, dht: DhtNet) -> None:

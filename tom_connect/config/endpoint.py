@@ -292,6 +292,16 @@ class EndpointConfig:
         metadata=option("protocols that may use 0-RTT", program_only=True),
     )
     """Only protocols that bear replay (RFC 9001 section 9.2) should be named here."""
+    one_connection_alpns: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=as_tuple,
+        validator=_alpns,
+        metadata=option(
+            "protocols of which two nodes that dial each other at once get one connection", program_only=True
+        ),
+    )
+    """For protocols whose two ends are equal: which end dialed says nothing. Both ends name them. Of others, each dial
+    makes a connection."""
     max_incoming: int = attrs.field(
         default=256,
         validator=_count,
@@ -335,6 +345,12 @@ class EndpointConfig:
             raise ConfigError(
                 f"keep_alive: {self.keep_alive!r} is not allowed; "
                 f"expected less than idle_timeout, which is {self.idle_timeout!r}"
+            )
+        early = set(self.one_connection_alpns).intersection(self.early_data_alpns)
+        if early:
+            raise ConfigError(
+                f"one_connection_alpns: {min(early)!r} is in early_data_alpns too; choose one, since with 0-RTT "
+                "both would have their connection before either hears of the other's"
             )
         if self.secret_key is not None and self.secret_key_file is not None:
             raise ConfigError("secret_key: give either secret_key or secret_key_file, not both")

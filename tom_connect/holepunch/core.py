@@ -17,6 +17,7 @@ from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.holepunch import disco
 from tom_connect.holepunch.addrfilter import (
     SOURCE_CALL,
+    SOURCE_KNOCK,
     SOURCE_OWN_RELAY,
     SOURCE_PEER,
     SOURCE_QUIC,
@@ -59,6 +60,8 @@ HELD_FOR: Final = 10.0
 IDLE_KEPT: Final = 60.0
 """Seconds that a node's paths are remembered after its last user: a reconnection then needs no discovery."""
 MAX_IDLE: Final = 256
+_HEARD_FROM: Final = frozenset({SOURCE_PEER, SOURCE_QUIC, SOURCE_KNOCK})
+"""Who makes a candidate of where a packet came from, so that it passed both NATs."""
 
 
 @attrs.define(eq=False)
@@ -347,7 +350,7 @@ class DiscoCore:
         if self.openers is None or self._unfiltered or not (can_be_called or self.meetings.on(known.paths)):
             return False
         # What came from there lately passed both NATs.
-        passed = max(state.heard or -inf, state.added if state.source in (SOURCE_PEER, SOURCE_QUIC) else -inf)
+        passed = max(state.heard or -inf, state.added if state.source in _HEARD_FROM else -inf)
         if now - passed < STALE:
             return False
         if state.given and known.paths.active is None:

@@ -67,6 +67,8 @@ class Link:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the handshake is confirmed, or failed with what ended the link."""
         self.error: Exception | None = None
+        self.over = asyncio.Event()
+        """Set with `error`, when the link has ended."""
         self.started = not is_client
         """Whether anything was sent; a client's link waits for a usable path first."""
         self.scheduled = False
@@ -217,6 +219,7 @@ class Link:
         if self.error is not None:
             return
         self.error = error
+        self.over.set()
         if not self.ready.done():
             self.ready.set_exception(error)
             self.ready.exception()  # read once, so that nobody's absence is reported as a forgotten error

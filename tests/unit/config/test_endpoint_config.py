@@ -78,6 +78,7 @@ def test_texts_become_paths() -> None:
         ("keep_alive", 0),
         ("keep_alive", 75.0),
         ("early_data_alpns", "x"),
+        ("one_connection_alpns", "x"),
         ("max_incoming", 0),
         ("max_incoming", 1.5),
         ("max_incoming", True),
@@ -89,6 +90,12 @@ def test_refused(field: str, value: Any) -> None:
         EndpointConfig(**{field: value})
     assert str(caught.value).startswith(f"{field}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_one_connection_goes_with_no_early_data() -> None:
+    """With 0-RTT both ends would have their connection before either hears of the other's."""
+    with pytest.raises(ConfigError, match=r"^one_connection_alpns: 'chat/1' is in early_data_alpns too"):
+        EndpointConfig(one_connection_alpns=("chat/1",), early_data_alpns=("chat/1",))
 
 
 def test_secret_is_never_shown() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import attrs
 import pytest
 
 from tom_connect import Endpoint, EndpointConfig
@@ -237,8 +238,8 @@ async def test_calls_are_answered_within_a_bound() -> None:
         assert callee._magic.counters["rendezvous: calls answered"] == service.MAX_ANSWERS
 
 
-async def test_both_dial_at_once_and_end_with_connections_that_work() -> None:
-    """Each finds the other's call while its own is out."""
+async def test_both_dial_at_once_and_each_dial_has_its_connection() -> None:
+    """Each finds the other's call while its own is out; which end dialed may matter, so nothing is merged."""
     one, two = Meeting(), Meeting()
     async with Endpoint.bind(config(one)) as left, Endpoint.bind(config(two)) as right:
         one.others[right.node_id], two.others[left.node_id] = two, one
@@ -248,3 +249,24 @@ async def test_both_dial_at_once_and_end_with_connections_that_work() -> None:
         for connection in await asyncio.gather(*dials):
             assert any(path.active and path.kind == "direct" for path in connection.paths())
         await asyncio.gather(*accepting)
+
+
+async def test_both_dial_at_once_and_one_connection_results() -> None:
+    """Where the protocol's ends are equal, both calls lead to one connection, and nobody else is given another."""
+    one, two = Meeting(), Meeting()
+    equal = [attrs.evolve(config(meeting), one_connection_alpns=(ALPN,)) for meeting in (one, two)]
+    async with Endpoint.bind(equal[0]) as left, Endpoint.bind(equal[1]) as right:
+        one.others[right.node_id], two.others[left.node_id] = two, one
+        accepting = [asyncio.create_task(accept(endpoint)) for endpoint in (left, right)]
+        dials = [left.connect(right.node_id, ALPN, timeout=30), right.connect(left.node_id, ALPN, timeout=30)]
+        ours, theirs = await asyncio.gather(*dials)
+        stream = await ours.open_bi()
+        stream.write(b"hello")
+        async with asyncio.timeout(30):
+            assert await (await theirs.accept_bi()).read(5) == b"hello"
+            while [len(end._driver.links) for end in (left, right)] != [1, 1]:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert not any(task.done() for task in accepting)
+        for task in accepting:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)

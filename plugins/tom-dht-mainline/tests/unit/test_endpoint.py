@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import attrs
 import pytest
 
 from tom_connect import Endpoint, EndpointConfig, SecretKey
+from tom_connect import endpoint as endpoint_module
 from tom_connect.exceptions import TomError
+from tom_connect.signing import SystemClock
 from tom_dht_mainline import plugin
 from tom_dht_mainline.config import DhtConfig
+from tom_dht_mainline.core.rendezvous.invitation import SALT, Invitation, decode_invitation
+from tom_dht_mainline.deferred import DeferredRendezvous
+from tom_dht_mainline.rendezvous import DhtRendezvous
 from tom_dht_mainline.testing import Testnet
 
 
@@ -47,3 +53,53 @@ async def test_an_unknown_node_is_an_error_that_names_the_dht(net: Testnet) -> N
         with pytest.raises(TomError, match="dht"):
             async with asyncio.timeout(10):
                 await bob.connect(SecretKey.generate().node_id, "test/1")
+
+
+def _clock_off_by(hours: int) -> type[SystemClock]:
+    class Off(SystemClock):
+        def wall(self) -> float:
+            return super().wall() + hours * 3600
+
+    return Off
+
+
+async def _invited(endpoint: Endpoint) -> Invitation:
+    """How an endpoint is to be called, once the DHT knows it."""
+    async with asyncio.timeout(30):
+        while not str(endpoint.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    ((_, way),) = endpoint._rendezvous._ways
+    assert isinstance(way, DeferredRendezvous)
+    real = await way.deferred.loaded()
+    assert isinstance(real, DhtRendezvous)
+    return real._reachable.invitation()
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids=["an hour behind", "an hour ahead"])
+@pytest.mark.parametrize("whose", ["callee", "caller"])
+async def test_a_wrong_clock_on_one_side_is_no_matter(
+    net: Testnet, hours: int, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found, called, and once its clock is set right and it starts again, its newest invitation is read."""
+    key = SecretKey.generate()
+    config = attrs.evolve(_config(net), dht_only=True)
+    mine = attrs.evolve(config, secret_key=key)
+
+    async def meet(caller: Endpoint, callee: Endpoint) -> None:
+        invitation = await _invited(callee)
+        accepting = asyncio.create_task(anext(aiter(callee.accept())))
+        dialing = asyncio.create_task(caller.connect(callee.node_id, "test/1", timeout=30))
+        await (await accepting).accept()
+        await (await dialing).close()
+        item = await net.nodes[-1].get(callee.node_id.raw, SALT)
+        assert item is not None and decode_invitation(item.value) == invitation
+
+    monkeypatch.setattr(endpoint_module, "SystemClock", _clock_off_by(hours if whose == "callee" else 0))
+    first = await Endpoint.bind(mine)
+    monkeypatch.setattr(endpoint_module, "SystemClock", _clock_off_by(hours if whose == "caller" else 0))
+    async with Endpoint.bind(config) as caller:
+        async with first as callee:
+            await meet(caller, callee)
+        monkeypatch.setattr(endpoint_module, "SystemClock", _clock_off_by(0))
+        async with Endpoint.bind(mine) as callee:
+            await meet(caller, callee)
