@@ -86,6 +86,13 @@ def test_plugins_and_the_command_line_are_light(module: str) -> None:
     )
 
 
+def test_finding_plugins_parses_no_mail() -> None:
+    """Which plugins are installed is read without the parsers of `email`, which take longer to import."""
+    loaded = loaded_by("from tom_connect.plugins.catalog import scan_entry_points; assert scan_entry_points()")
+    assert "tom_connect.plugins.catalog" in loaded
+    assert not loaded.intersection(("email.parser", "email.policy"))
+
+
 def test_binding_an_endpoint_brings_no_http() -> None:
     """With every plugin and no relay, server or domain configured, none of what only those need is imported."""
     loaded = loaded_by(
