@@ -41,11 +41,18 @@ def scan_entry_points() -> tuple[InstalledPlugin, ...]:
 
 
 def _distribution(entry: importlib_metadata.EntryPoint) -> tuple[str | None, str | None]:
-    """Name and version of the distribution; None where its metadata are damaged, which is no reason to fail."""
+    """Name and version of the distribution; None where its metadata are damaged, which is no reason to fail.
+
+    They are read here and not by `entry.dist.name`: to import the `email` package, which that does, takes as long as to
+    find the entry points.
+    """
     try:
-        return (None, None) if entry.dist is None else (entry.dist.name, entry.dist.version)
+        text = "" if entry.dist is None else entry.dist.read_text("METADATA") or entry.dist.read_text("PKG-INFO") or ""
     except Exception:
         return None, None
+    head, _, _description = text.replace("\r\n", "\n").partition("\n\n")
+    fields = {name: value.strip() for name, _, value in (line.partition(":") for line in head.splitlines())}
+    return fields.get("Name") or None, fields.get("Version") or None
 
 
 class PluginCatalog:

@@ -69,6 +69,7 @@ def test_every_public_name_is_where_the_package_says() -> None:
         "tom_portmap.plugin",
         "tom_relay.plugin",
         "tom_relay.server.plugin",
+        "tom_relay.volunteer.plugin",
         "tom_signaling_legacy.client.plugin",
         "tom_signaling_legacy.server.plugin",
     ],
@@ -80,7 +81,16 @@ def test_plugins_and_the_command_line_are_light(module: str) -> None:
     assert not packages(loaded).intersection(
         ("aioquic", "dns", "aiohttp", "websockets", "prometheus_client", "sqlite3")
     )
-    assert not any(name.startswith(("tom_dht_mainline.core", "tom_dht_mainline.node")) for name in loaded)
+    assert not any(
+        name.startswith(("tom_dht_mainline.core", "tom_dht_mainline.node", "tom_relay.wire")) for name in loaded
+    )
+
+
+def test_finding_plugins_parses_no_mail() -> None:
+    """Which plugins are installed is read without the parsers of `email`, which take longer to import."""
+    loaded = loaded_by("from tom_connect.plugins.catalog import scan_entry_points; assert scan_entry_points()")
+    assert "tom_connect.plugins.catalog" in loaded
+    assert not loaded.intersection(("email.parser", "email.policy"))
 
 
 def test_binding_an_endpoint_brings_no_http() -> None:
@@ -96,3 +106,5 @@ def test_binding_an_endpoint_brings_no_http() -> None:
     )
     assert "tom_connect.quic.engine" in loaded
     assert not packages(loaded).intersection(("dns", "aiohttp", "websockets", "prometheus_client", "sqlite3", "click"))
+    # Nor what looks for volunteers, which begins later.
+    assert not any(name.startswith(("tom_relay.wire", "tom_relay.client.volunteers")) for name in loaded)

@@ -7,11 +7,12 @@ taken, and that is to be said at once.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import importlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar, cast
 
 from tom_connect.abc import (
     Call,
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
     from .address_records import DhtDiscovery, DhtPublisher
     from .datagrams import DhtDatagrams
     from .rendezvous import DhtRendezvous
+    from .service import DhtService
     from .topics import DhtTopics
 
 T = TypeVar("T", bound=PluginObject)
 
-LATER = 0.01
+LATER: Final = 0.01
 """Seconds before it is loaded: an import takes the interpreter in turns of 5 ms, and binding is done in two of them."""
-_HEAVY = ("address_records", "datagrams", "rendezvous", "topics")
-_KEY = "loading"
+_KEY: Final = "loading"
 
 
 def config_of(ctx: PluginContext) -> DhtConfig:
@@ -52,41 +53,56 @@ def config_of(ctx: PluginContext) -> DhtConfig:
 
 
 class Loading:
-    """The import, once for an endpoint."""
+    """The imports, one after the other, each once for an endpoint: who asks first need not wait for all."""
 
     def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
 
     @classmethod
     def of(cls, ctx: PluginContext) -> Loading:
         """The one of an endpoint, made at the first call."""
         return cast(Loading, ctx.shared.setdefault(_KEY, cls()))
 
-    async def done(self) -> None:
-        """Wait until all is imported; the first call begins. Raises what the import does."""
-        if self._task is None:
-            self._task = asyncio.create_task(asyncio.to_thread(_import), name="loading the DHT")
-        await asyncio.shield(self._task)
+    async def done(self, module: str) -> None:
+        """Wait until a module of this package is imported; the first call begins. Raises what the import does."""
+        if module not in self._tasks:
+            self._tasks[module] = asyncio.create_task(self._load(module), name=f"loading the DHT: {module}")
+        await asyncio.shield(self._tasks[module])
+
+    async def _load(self, module: str) -> None:
+        async with self._turn:
+            await asyncio.to_thread(_import, module)
 
     async def settled(self) -> None:
         """Wait until no import is under way."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
 
 
-def _import() -> None:
-    for module in _HEAVY:
-        importlib.import_module(f"{__package__}.{module}")
+def _import(module: str) -> None:
+    importlib.import_module(f"{__package__}.{module}")
 
 
-class Deferred(Generic[T]):
-    """An object that `make` gives once all is imported. `real`: the object, started, or None before."""
+class Deferred(PluginObject, Generic[T]):
+    """An object that stands for another one, which is made once its module is imported.
 
-    def __init__(self, ctx: PluginContext, make: Callable[[PluginContext], T]) -> None:
+    `real`: that object, started, or None before.
+    """
+
+    name = "dht"
+    serverless = True
+    home: ClassVar[str]
+    """The module, of this package."""
+
+    def __init__(self, ctx: PluginContext) -> None:
         self.real: T | None = None
         self._ctx = ctx
-        self._make = make
         self._starting: asyncio.Task[T] | None = None
+
+    @abc.abstractmethod
+    def make(self, service: DhtService) -> T:
+        """The object, not started yet."""
 
     async def start(self) -> None:
         """Begin to load; with a socket of its own, wait for it. Raises what starting the object does."""
@@ -99,8 +115,10 @@ class Deferred(Generic[T]):
     async def _start(self) -> T:
         if not config_of(self._ctx).own_socket:
             await asyncio.sleep(LATER)
-        await Loading.of(self._ctx).done()
-        real = self._make(self._ctx)
+        await Loading.of(self._ctx).done(self.home)
+        from .service import DhtService
+
+        real = self.make(DhtService.of(self._ctx))
         await real.start()
         self.real = real
         return real
@@ -127,110 +145,57 @@ class Deferred(Generic[T]):
         await Loading.of(self._ctx).settled()
 
 
-def _discovery(ctx: PluginContext) -> DhtDiscovery:
-    from .address_records import DhtDiscovery
-    from .service import DhtService
-
-    return DhtDiscovery(DhtService.of(ctx))
-
-
-def _publisher(ctx: PluginContext) -> DhtPublisher:
-    from .address_records import DhtPublisher
-    from .service import DhtService
-
-    return DhtPublisher(DhtService.of(ctx))
-
-
-def _datagrams(ctx: PluginContext) -> DhtDatagrams:
-    from .datagrams import DhtDatagrams
-    from .service import DhtService
-
-    service = DhtService.of(ctx)
-    assert service.shared_transport is not None
-    return DhtDatagrams(service, service.shared_transport)
-
-
-def _rendezvous(ctx: PluginContext) -> DhtRendezvous:
-    from .rendezvous import DhtRendezvous
-    from .service import DhtService
-
-    return DhtRendezvous(DhtService.of(ctx))
-
-
-def _topics(ctx: PluginContext) -> DhtTopics:
-    from .service import DhtService
-    from .topics import DhtTopics
-
-    return DhtTopics(DhtService.of(ctx))
-
-
-class DeferredDiscovery(Discovery):
+class DeferredDiscovery(Deferred["DhtDiscovery"], Discovery):
     """`DhtDiscovery`, when it is loaded."""
 
-    name = "dht"
-    serverless = True
+    home = "address_records"
 
-    def __init__(self, ctx: PluginContext) -> None:
-        self.deferred = Deferred(ctx, _discovery)
-
-    async def start(self) -> None:
+    def make(self, service: DhtService) -> DhtDiscovery:
         """See `Deferred`."""
-        await self.deferred.start()
+        from .address_records import DhtDiscovery
 
-    async def aclose(self) -> None:
-        """See `Deferred`."""
-        await self.deferred.aclose()
+        return DhtDiscovery(service)
 
     @property
     def ready(self) -> bool:
         """Whether the DHT is loaded and joined."""
-        return self.deferred.real is not None and self.deferred.real.ready
+        return self.real is not None and self.real.ready
 
     async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
         """See `DhtDiscovery`."""
-        results = (await self.deferred.loaded()).resolve(node_id)
+        results = (await self.loaded()).resolve(node_id)
         async with aclosing(cast("AsyncGenerator[FoundAddr]", results)):
             async for found in results:
                 yield found
 
 
-class DeferredPublisher(Publisher):
+class DeferredPublisher(Deferred["DhtPublisher"], Publisher):
     """`DhtPublisher`, when it is loaded."""
 
-    name = "dht"
-    serverless = True
+    home = "address_records"
 
-    def __init__(self, ctx: PluginContext) -> None:
-        self.deferred = Deferred(ctx, _publisher)
-
-    async def start(self) -> None:
+    def make(self, service: DhtService) -> DhtPublisher:
         """See `Deferred`."""
-        await self.deferred.start()
+        from .address_records import DhtPublisher
 
-    async def aclose(self) -> None:
-        """See `Deferred`."""
-        await self.deferred.aclose()
+        return DhtPublisher(service)
 
     async def publish(self, record: SignedRecord) -> PublishReport:
         """See `DhtPublisher`."""
-        return await (await self.deferred.loaded()).publish(record)
+        return await (await self.loaded()).publish(record)
 
 
-class DeferredDatagrams(DatagramProtocol):
+class DeferredDatagrams(Deferred["DhtDatagrams"], DatagramProtocol):
     """The DHT's share of the endpoint's socket: KRPC messages. What comes before it is loaded, nobody waits for."""
 
-    name = "dht"
+    home = "datagrams"
 
-    def __init__(self, ctx: PluginContext) -> None:
-        self.deferred = Deferred(ctx, _datagrams)
-
-    async def start(self) -> None:
+    def make(self, service: DhtService) -> DhtDatagrams:
         """See `Deferred`."""
-        await self.deferred.start()
+        from .datagrams import DhtDatagrams
 
-    async def aclose(self) -> None:
-        """See `Deferred`."""
-        await self.deferred.aclose()
+        assert service.shared_transport is not None
+        return DhtDatagrams(service, service.shared_transport)
 
     def claims(self, head: bytes) -> bool:
         """A bencoded dict whose first key has 1 to 9 bytes: `d`, a digit, `:` (BEP 5); no QUIC packet to us does."""
@@ -238,71 +203,59 @@ class DeferredDatagrams(DatagramProtocol):
 
     def datagrams_received(self, datagrams: Sequence[tuple[bytes, SocketAddr]]) -> None:
         """Queue a batch; it is handled in turns of its own."""
-        if self.deferred.real is not None:
-            self.deferred.real.received(datagrams)
+        if self.real is not None:
+            self.real.received(datagrams)
 
 
-class DeferredRendezvous(Rendezvous):
+class DeferredRendezvous(Deferred["DhtRendezvous"], Rendezvous):
     """`DhtRendezvous`, when it is loaded."""
 
-    name = "dht"
-    serverless = True
+    home = "rendezvous"
 
-    def __init__(self, ctx: PluginContext) -> None:
-        self.deferred = Deferred(ctx, _rendezvous)
-
-    async def start(self) -> None:
+    def make(self, service: DhtService) -> DhtRendezvous:
         """See `Deferred`."""
-        await self.deferred.start()
+        from .rendezvous import DhtRendezvous
 
-    async def aclose(self) -> None:
-        """See `Deferred`."""
-        await self.deferred.aclose()
+        return DhtRendezvous(service)
 
     async def call(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         """See `DhtRendezvous`."""
-        await (await self.deferred.loaded()).call(node_id, sealed, opened, learned)
+        await (await self.loaded()).call(node_id, sealed, opened, learned)
 
     async def calls(self) -> AsyncIterator[Call]:
         """See `DhtRendezvous`."""
-        calls = (await self.deferred.loaded()).calls()
+        calls = (await self.loaded()).calls()
         async with aclosing(cast("AsyncGenerator[Call]", calls)):
             async for call in calls:
                 yield call
 
     def network_changed(self) -> None:
         """See `DhtRendezvous`."""
-        if self.deferred.real is not None:
-            self.deferred.real.network_changed()
+        if self.real is not None:
+            self.real.network_changed()
 
 
-class DeferredTopics(TopicDirectory):
+class DeferredTopics(Deferred["DhtTopics"], TopicDirectory):
     """`DhtTopics`, when it is loaded."""
 
-    name = "dht"
-    serverless = True
+    home = "topics"
     lifetime = 1800.0
 
-    def __init__(self, ctx: PluginContext) -> None:
-        self.deferred = Deferred(ctx, _topics)
-
-    async def start(self) -> None:
+    def make(self, service: DhtService) -> DhtTopics:
         """See `Deferred`."""
-        await self.deferred.start()
+        from .topics import DhtTopics
 
-    async def aclose(self) -> None:
-        """See `Deferred`."""
-        await self.deferred.aclose()
+        return DhtTopics(service)
 
     async def announce(self, topic: bytes, port: int | None = None) -> int:
         """See `DhtTopics`."""
-        return await (await self.deferred.loaded()).announce(topic, port)
+        return await (await self.loaded()).announce(topic, port)
 
     async def find(self, topic: bytes) -> AsyncIterator[SocketAddr]:
         """See `DhtTopics`."""
-        results = (await self.deferred.loaded()).find(topic)
+        results = (await self.loaded()).find(topic)
         async with aclosing(cast("AsyncGenerator[SocketAddr]", results)):
             async for addr in results:
                 yield addr

@@ -53,7 +53,7 @@ class Running:
         for obj in self.objects:
             await obj.start()
         for obj in self.objects if self._wait else ():
-            await obj.deferred.loaded()
+            await obj.loaded()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -213,7 +213,7 @@ async def test_one_that_is_closed_while_it_loads_leaves_nothing(net: Testnet, le
         pass
     assert not alice.service.is_running
     with pytest.raises(asyncio.CancelledError):
-        await alice.discovery.deferred.loaded()
+        await alice.discovery.loaded()
 
 
 async def test_a_dht_that_can_not_be_loaded_is_reported(
@@ -221,7 +221,7 @@ async def test_a_dht_that_can_not_be_loaded_is_reported(
 ) -> None:
     """A damaged installation: the endpoint's task fails with the reason, and so does whoever asks."""
 
-    def damaged() -> None:
+    def damaged(_module: str) -> None:
         raise ImportError("no module named 'gone'")
 
     monkeypatch.setattr("tom_dht_mainline.deferred._import", damaged)

@@ -36,7 +36,7 @@ async def test_who_announces_is_found(net: Testnet, lend: Lend) -> None:
         await directory.start()
         try:
             assert await directory.announce(TOPIC, port) >= 6
-            own = (await directory.deferred.loaded())._service.node.local_addrs[0]
+            own = (await directory.loaded())._service.node.local_addrs[0]
             announced.append(SocketAddr("127.0.0.1", port or own.port))
             found = [addr async for addr in directory.find(TOPIC)]
             assert sorted(found) == sorted(announced)

@@ -39,4 +39,6 @@ def tom_diagnostics(ctx: PluginContext) -> Diagnostics | None:
     if seeker is not None:
         used = ", ".join(map(str, seeker.used)) or seeker.problem or "none yet"
         told["volunteers"] = used if seeker.wanted else "not needed: strangers reach us"
+    elif transport.seeks:
+        told["volunteers"] = "none yet"
     return told

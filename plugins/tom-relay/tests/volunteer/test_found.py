@@ -105,10 +105,12 @@ async def test_nobody_looks_for_what_is_not_needed(net: Testnet) -> None:
             Endpoint.bind(config(plugin_configs=off, **DHT)) as told,
         ):
             await home(with_relay)
-            seekers = [node._contexts("relay").shared["transport"].seeker for node in (with_relay, reached, told)]
-            assert seekers[0] is None and seekers[2] is None
+            transports = [node._contexts("relay").shared["transport"] for node in (with_relay, reached, told)]
+            assert [transport.seeks for transport in transports] == [False, True, False]
+            await until(lambda: transports[1].seeker is not None)
             await asyncio.sleep(SETTLE + 3 * TICK)
-            assert seekers[1].tried == 0 and not reached.node_addr().relay_urls
+            assert transports[0].seeker is None and transports[2].seeker is None
+            assert transports[1].seeker.tried == 0 and not reached.node_addr().relay_urls
 
 
 async def test_a_node_without_a_relay_is_reached_through_volunteers(net: Testnet) -> None:

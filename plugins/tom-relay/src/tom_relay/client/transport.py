@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,9 @@ SWEEP: Final = 0.5
 """Seconds between looks at what is idle, and at the home relay."""
 FALL_BACK_AFTER: Final = 3.0
 """Seconds without any configured relay after which public ones are connected to, if they were asked for."""
+LOAD_SEEKER: Final = 1.0
+"""Seconds from the start until what looks for volunteers is loaded: in time for its first step (`SETTLE`), and after a
+dial that was begun at once."""
 MAX_KEYS: Final = 4096
 
 ATTESTS: Final = ("configured", "public")
@@ -79,17 +83,16 @@ class Relays(RelayTransport):
         self._receive: Receiver | None = None
         self._attested: Callable[[RelayUrl, NodeId, str], None] | None = None
         self._expected: dict[NodeId, asyncio.Queue[bytes]] = {}
-        self.seeker: VolunteerSeeker | None = None
-        """Who keeps volunteers, where no relay is configured."""
-        if (
+        self._ctx = ctx
+        self.seeks = (
             config.volunteers != "off"
             and ctx.direct
             and ctx.connections is not None
             and not (self._own or self._public)
-        ):
-            from tom_relay.client.volunteers.seeker import VolunteerSeeker
-
-            self.seeker = VolunteerSeeker(ctx, self, always=config.volunteers == "always")
+        )
+        """Whether volunteers are looked for where they are needed: no relay is configured."""
+        self.seeker: VolunteerSeeker | None = None
+        """Who keeps them; None while it is not loaded."""
         self._seeking: asyncio.Task[None] | None = None
         self._running = False
         self._without_since = 0.0
@@ -124,8 +127,17 @@ class Relays(RelayTransport):
         if self._public and not self._own:
             self._fall_back()
         self._sweeper = asyncio.create_task(self._sweep(), name="relays: sweeping")
-        if self.seeker is not None:
-            self._seeking = asyncio.create_task(self.seeker.run(), name="relays: looking after volunteers")
+        if self.seeks:
+            self._seeking = asyncio.create_task(self._seek(), name="relays: looking after volunteers")
+
+    async def _seek(self) -> None:
+        since = self.now()
+        await asyncio.sleep(LOAD_SEEKER)
+        await asyncio.to_thread(importlib.import_module, "tom_relay.client.volunteers.seeker")
+        from tom_relay.client.volunteers.seeker import VolunteerSeeker
+
+        self.seeker = VolunteerSeeker(self._ctx, self, always=self._config.volunteers == "always")
+        await self.seeker.run(since)
 
     async def aclose(self) -> None:
         """Leave all relays."""
@@ -161,7 +173,7 @@ class Relays(RelayTransport):
     @property
     def publishes_standby(self) -> bool:
         """A volunteer may go at any time, and nobody answers for it: both are told to everyone."""
-        return self.seeker is not None
+        return self.seeks
 
     def standby_relay(self) -> Watch[RelayUrl | None]:
         """See `RelayTransport`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from tom_connect.config import is_flag, option, whole_number_between
-from tom_relay.server.config import RelayServerConfig
-from tom_relay.wire import MAX_MESSAGE
+from tom_relay.limits import MAX_MESSAGE
+
+if TYPE_CHECKING:
+    from tom_relay.server.config import RelayServerConfig
 
 SECTION = "relay_for_others"
 
@@ -38,6 +40,8 @@ class RelayForOthersConfig:
 
     def hub_config(self) -> RelayServerConfig:
         """The limits as the relay's core takes them."""
+        from tom_relay.server.config import RelayServerConfig  # needed where a node serves, not where it might
+
         return RelayServerConfig(
             max_clients=self.clients,
             client_rate=self.client_rate,

@@ -139,11 +139,11 @@ class VolunteerSeeker:
 
     # Running
 
-    async def run(self) -> None:
-        """Keep volunteers until cancelled."""
+    async def run(self, since: float) -> None:
+        """Keep volunteers until cancelled; `since`: when the endpoint started, in seconds of its clock."""
         now = self._ctx.clock.monotonic
         self.book = VolunteerBook.load(await asyncio.to_thread(_read, self._path))
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(max(0.0, since + SETTLE - now()))
         save_at = now() + SAVE_EVERY
         try:
             while True:
