@@ -17,6 +17,7 @@ from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.holepunch import disco
 from tom_connect.holepunch.addrfilter import (
     SOURCE_CALL,
+    SOURCE_KNOCK,
     SOURCE_OWN_RELAY,
     SOURCE_PEER,
     SOURCE_QUIC,
@@ -347,7 +348,8 @@ class DiscoCore:
         if self.openers is None or self._unfiltered or not (can_be_called or self.meetings.on(known.paths)):
             return False
         # What came from there lately passed both NATs.
-        passed = max(state.heard or -inf, state.added if state.source in (SOURCE_PEER, SOURCE_QUIC) else -inf)
+        heard = state.source in (SOURCE_PEER, SOURCE_QUIC, SOURCE_KNOCK)
+        passed = max(state.heard or -inf, state.added if heard else -inf)
         if now - passed < STALE:
             return False
         if state.given and known.paths.active is None:

@@ -83,11 +83,14 @@ def test_a_knock_ends_the_opening() -> None:
 
 
 def test_a_knock_from_a_port_that_nobody_named_is_answered_by_a_ping() -> None:
-    """A node whose NAT shifts ports can be found by nothing else."""
+    """A node whose NAT shifts ports can be found by nothing else; it has opened there, so the first ping is in full."""
     core, remote = caller()
+    core.meetings.learned(B.node_id, 0.0, filtered=True)
     list(sent(core, 0.1))
-    core.receive(disco.KNOCK, ELSEWHERE, 0.2)
+    core.receive(disco.KNOCK, ELSEWHERE, 0.1)
+    core.tick(0.1)
     assert ELSEWHERE in remote.paths
+    assert [path for path, _ in core.outbox] == [ELSEWHERE]
 
 
 def test_knocks_that_nobody_waits_for_do_nothing() -> None:
