@@ -29,6 +29,8 @@ from tom_connect.testing.natlab import Nat, missing
 #: Seconds that a dial gets: trying ports takes hyperdht up to 13 s. A pair without a direct path gets fewer.
 WAIT: Final = 20.0
 WAIT_RELAYED: Final = 15.0
+#: Seconds after which a connection of such a pair is believed to stay relayed.
+RELAYED_FOR: Final = 5.0
 #: Seconds for iroh, which either knows an address or gives up at once.
 WAIT_IROH: Final = 5.0
 
@@ -128,7 +130,9 @@ async def _measure(made: list[Couple], kinds: list[str], cell: Cell, rounds: int
             for kind in kinds:
                 wait = WAIT_IROH if kind == IROH else WAIT_RELAYED if cell in RELAYED else WAIT
                 try:
-                    met[kind].append(await couple.meet(wait, kind))
+                    met[kind].append(
+                        await couple.meet(wait, kind, relayed_for=RELAYED_FOR if cell in RELAYED else None)
+                    )
                 except PeerError as error:
                     met[kind].append(Meeting(None, None, f"before the dial: {str(error).splitlines()[0]}"))
 

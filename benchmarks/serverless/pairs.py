@@ -53,7 +53,8 @@ class Couple:
     nodes: dict[str, list[LineProcess]]
     relayed: bool = False
     """Whether ours look for relays of volunteers."""
-    _dialing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    dialing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    """Held by who dials; that of all couples of a lab, so that none has the machine's CPU taken by another's dial."""
     _port: int = 20_000
 
     def settle(self, routers: tuple[Router, Router]) -> None:
@@ -61,14 +62,19 @@ class Couple:
         for host, router in zip(self.hosts, routers, strict=True):
             host.move(router)
 
-    async def meet(self, wait: float, kind: str = TOM) -> Meeting:
-        """Open fresh nodes with fresh keys on both sides, let both join and publish, then dial by the key alone."""
+    async def meet(self, wait: float, kind: str = TOM, *, relayed_for: float | None = None) -> Meeting:
+        """Open fresh nodes with fresh keys on both sides, let both join and publish, then dial by the key alone.
+
+        `relayed_for`: seconds after which a connection of ours is believed to stay relayed, if these are fewer.
+        """
         dialer, listener = self.nodes[kind]
         self._port += 1
         try:
-            key = await self._bind(kind, dialer, listener)
-            async with self._dialing:
-                met = await dialer.call("dial", wait=wait, timeout=wait + 60, **key)
+            options: dict[str, Any] = await self._bind(kind, dialer, listener)
+            if kind == TOM:
+                options["relayed_for"] = relayed_for
+            async with self.dialing:
+                met = await dialer.call("dial", wait=wait, timeout=wait + 60, **options)
             return Meeting(met.get("connected", met["direct"]), met["direct"], met["why"])
         finally:
             await asyncio.gather(dialer.call("unbind"), listener.call("unbind"))
@@ -123,13 +129,27 @@ def couples(kinds: Sequence[str] = (TOM,), *, count: int = 1, wire: Wire = UPLIN
             addresses = list(itertools.islice(public_addresses(random.Random(2)), HYPERDHT_NODES))
             network, bootstrap = start_hyperdht_network(lab.host("hyperdht", wire=wire, ipv6=False), addresses)
             stack.enter_context(network)
+        made = [stack.enter_context(couple(lab, dht, kinds, bootstrap, number=number)) for number in range(count)]
         dialing = asyncio.Lock()
-        made = []
-        for number in range(count):
-            hosts = lab.host(f"a{number}", ipv6=False), lab.host(f"b{number}", ipv6=False)
-            nodes = {kind: [stack.enter_context(_node(kind, host)) for host in hosts] for kind in kinds}
-            made.append(Couple(lab, hosts, dht, bootstrap, nodes, dialing=dialing))
+        for each in made:
+            each.dialing = dialing
         yield made
+
+
+@contextlib.contextmanager
+def couple(
+    lab: Lab,
+    dht: DhtNet,
+    kinds: Sequence[str] = (TOM,),
+    hyperdht_bootstrap: Sequence[dict[str, Any]] = (),
+    *,
+    number: int = 0,
+) -> Iterator[Couple]:
+    """Put two hosts on the internet of a lab that has the DHTs already, with a node of each kind in both."""
+    with contextlib.ExitStack() as stack:
+        hosts = lab.host(f"a{number}", ipv6=False), lab.host(f"b{number}", ipv6=False)
+        nodes = {kind: [stack.enter_context(_node(kind, host)) for host in hosts] for kind in kinds}
+        yield Couple(lab, hosts, dht, list(hyperdht_bootstrap), nodes)
 
 
 def _node(kind: str, host: Host) -> LineProcess:
