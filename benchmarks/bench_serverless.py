@@ -90,6 +90,7 @@ async def matrix(options: Options) -> Report:
         return report
     rounds = options.count(10)
     began = time.monotonic()
+    all_met: dict[str, Met] = {}
     try:
         with couples(kinds, count=min(COUPLES, rounds)) as made:
             for cell, row in zip(cells, rows, strict=True):
@@ -98,7 +99,7 @@ async def matrix(options: Options) -> Report:
                         await stack.enter_async_context(volunteers(made, VOLUNTEERS))
                     met = await _measure(made, kinds, cell, rounds)
                 _fill(row, met)
-                report.notes += _failures(cell, met)
+                all_met[row.name] = met
                 print(f"{time.monotonic() - began:5.0f} s  {_summary(row, kinds)}", file=sys.stderr, flush=True)
     except PeerMissing as error:
         for row in rows:
@@ -107,6 +108,7 @@ async def matrix(options: Options) -> Report:
     if len(cells) == len(PAIRS):
         _aims(report, cells)
     report.notes += [
+        *_failures(all_met),
         "ms: medians, from the dial of a key; both sides have joined and are published, with fresh keys and ports",
         f"{rounds} dials a pair, {time.monotonic() - began:.0f} s in all: no two at once, but the next joins meanwhile",
         "the DHTs: 50 nodes of Mainline, 15 of them without BEP 44, and 5 dead ones; 50 nodes of hyperdht",
@@ -158,13 +160,19 @@ def _fill(row: Row, met: Met) -> None:
             row.add(**{f"{kind}_slowest": max(direct, default=None)})
 
 
-def _failures(cell: Cell, met: Met) -> list[str]:
-    """Each reason for which dials did not end on a direct path, with their number."""
+def _failures(met: dict[str, Met]) -> list[str]:
+    """Each reason for which dials did not end on a direct path, with their number and the pairs."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for pair, kinds in met.items():
+        for kind, meetings in kinds.items():
+            for each in meetings:
+                if each.direct is None:
+                    found.setdefault((kind, each.why or "relayed"), Counter())[pair] += 1
     notes = []
-    for kind, meetings in met.items():
-        failed = [each for each in meetings if each.direct is None]
-        for reason, times in Counter(each.why or "relayed" for each in failed).items():
-            notes.append(f"{_name(cell)}, {kind}, {times} of {len(meetings)} not direct: {reason}")
+    for (kind, reason), times in found.items():
+        where = ", ".join(f"{pair} {count} times" for pair, count in times.items())
+        everywhere = len(times) == len(met) > 1
+        notes.append(f"{kind} not direct, {f'{times.total()} times, all pairs' if everywhere else where}: {reason}")
     return notes
 
 

@@ -108,7 +108,7 @@ class Node:
         async with asyncio.timeout(PUBLISH_TIMEOUT):
             while not str(self._bound.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
-        seen: dict[str, str] = self._bound.diagnostics()["dht"]["seen by others at"]
+        seen = (await self.dht())["dht"]["seen by others at"]
         if all("port differs" in address for address in seen.values()):
             return {}
         # Where there is an address, the record that tells it goes out at about the same time.
