@@ -71,7 +71,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark; the median counts")
     parser.add_argument("--without", action="append", default=[], metavar="CONTENDER", help="leave a contender out")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="PART", help="in nat*: the nets alone whose name has this in it"
+        "--only",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="in nat* and serverless: the nets alone whose name has this in it",
     )
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - BENCHES.keys() - {"all"}

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -41,38 +41,40 @@ class Meeting:
 
 @attrs.define(eq=False)
 class Couple:
-    """Two hosts of a lab, with a node of each kind in both; one dials the other by its key."""
+    """Two hosts of a lab, with a node of each kind in both; one dials the other by its key.
+
+    Couples of one lab may join and publish at the same time; a couple dials while no other does.
+    """
 
     lab: Lab
     hosts: tuple[Host, Host]
     dht: DhtNet
     hyperdht_bootstrap: list[dict[str, Any]]
     nodes: dict[str, list[LineProcess]]
-    volunteers: list[LineProcess] = attrs.field(factory=list)
+    relayed: bool = False
+    """Whether ours look for relays of volunteers."""
+    dialing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    """Held by who dials; that of all couples of a lab, so that none has the machine's CPU taken by another's dial."""
     _port: int = 20_000
-
-    async def call_volunteers(self, count: int, wire: Wire) -> None:
-        """Start nodes with public addresses that are relays for others; from now on ours look for them."""
-        for number in range(count):
-            router = self.lab.router(f"office{number}", Nat.NONE, wire=wire)
-            host = self.lab.host(f"volunteer{number}", router, ipv6=False)
-            process = LineProcess.start(host.command(python_module("tests.netns.volunteer_process")))
-            self.volunteers.append(process)
-            await process.call("start", bootstrap=self.dht.names, volunteer=True)
-            await process.call("announced")
 
     def settle(self, routers: tuple[Router, Router]) -> None:
         """Move the hosts behind two routers."""
         for host, router in zip(self.hosts, routers, strict=True):
             host.move(router)
 
-    async def meet(self, wait: float, kind: str = TOM) -> Meeting:
-        """Open fresh nodes with fresh keys on both sides, let both join and publish, then dial by the key alone."""
+    async def meet(self, wait: float, kind: str = TOM, *, relayed_for: float | None = None) -> Meeting:
+        """Open fresh nodes with fresh keys on both sides, let both join and publish, then dial by the key alone.
+
+        `relayed_for`: seconds after which a connection of ours is believed to stay relayed, if these are fewer.
+        """
         dialer, listener = self.nodes[kind]
         self._port += 1
         try:
-            key = await self._bind(kind, dialer, listener)
-            met = await dialer.call("dial", wait=wait, timeout=wait + 60, **key)
+            options: dict[str, Any] = await self._bind(kind, dialer, listener)
+            if kind == TOM:
+                options["relayed_for"] = relayed_for
+            async with self.dialing:
+                met = await dialer.call("dial", wait=wait, timeout=wait + 60, **options)
             return Meeting(met.get("connected", met["direct"]), met["direct"], met["why"])
         finally:
             await asyncio.gather(dialer.call("unbind"), listener.call("unbind"))
@@ -80,45 +82,78 @@ class Couple:
     async def _bind(self, kind: str, *both: LineProcess) -> dict[str, str]:
         options: dict[str, Any] = {"port": self._port}
         if kind == TOM:
-            options |= {"bootstrap": self.dht.names, "plugins": WITH_VOLUNTEERS if self.volunteers else PLUGINS}
+            options |= {"bootstrap": self.dht.names, "plugins": WITH_VOLUNTEERS if self.relayed else PLUGINS}
         elif kind == HYPERDHT:
             options = {"bootstrap": self.hyperdht_bootstrap}
         _, listening = await asyncio.gather(*(node.call("bind", **options) for node in both))
         if kind == TOM:
             # Behind a strict NAT there is nothing to publish but how to be called; with a relay there is.
-            wait = "published" if self.volunteers else "reachable"
+            wait = "published" if self.relayed else "reachable"
             await asyncio.gather(*(node.call(wait) for node in both))
         name = "key" if kind == HYPERDHT else "node_id"
         return {name: listening[name]}
 
 
+@contextlib.asynccontextmanager
+async def volunteers(couples: Sequence[Couple], count: int, wire: Wire = UPLINK) -> AsyncIterator[None]:
+    """Nodes with public addresses that are relays for others; while they are there, the nodes of ours look for them."""
+    lab, dht = couples[0].lab, couples[0].dht
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            router = lab.router(f"office{number}", Nat.NONE, wire=wire)
+            host = lab.host(f"volunteer{number}", router, ipv6=False)
+            command = host.command(python_module("tests.netns.volunteer_process"))
+            process = stack.enter_context(LineProcess.start(command))
+            await process.call("start", bootstrap=dht.names, volunteer=True)
+            await process.call("announced")
+        for couple in couples:
+            couple.relayed = True
+        try:
+            yield
+        finally:
+            for couple in couples:
+                couple.relayed = False
+
+
 @contextlib.contextmanager
-def couple(kinds: Sequence[str] = (TOM,), *, wire: Wire = UPLINK, nodes: int = 50) -> Iterator[Couple]:
-    """Build a lab with the DHTs and two hosts on its internet, and start a node of each kind in both hosts.
+def couples(kinds: Sequence[str] = (TOM,), *, count: int = 1, wire: Wire = UPLINK) -> Iterator[list[Couple]]:
+    """Build a lab with the DHTs and two hosts on its internet for each couple, and start a node of each kind in them.
 
     Raises PeerMissing without libtorrent, or hyperdht where it is wanted.
     """
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Lab())
-        dht = stack.enter_context(DhtNet.start(lab, nodes, wire=wire))
+        dht = stack.enter_context(DhtNet.start(lab, wire=wire))
         bootstrap: list[dict[str, Any]] = []
         if HYPERDHT in kinds:
             addresses = list(itertools.islice(public_addresses(random.Random(2)), HYPERDHT_NODES))
             network, bootstrap = start_hyperdht_network(lab.host("hyperdht", wire=wire, ipv6=False), addresses)
             stack.enter_context(network)
-        hosts = lab.host("a", ipv6=False), lab.host("b", ipv6=False)
-        modules = {TOM: "benchmarks.serverless.tom_process", IROH: "benchmarks.serverless.iroh_process"}
-        running: dict[str, list[LineProcess]] = {}
-        for kind in kinds:
-            for host in hosts:
-                if kind == HYPERDHT:
-                    process = start_hyperdht(host)
-                else:
-                    process = LineProcess.start(host.command(python_module(modules[kind])))
-                running.setdefault(kind, []).append(stack.enter_context(process))
-        made = Couple(lab, hosts, dht, bootstrap, running)
-        try:
-            yield made
-        finally:
-            for process in made.volunteers:
-                process.close()
+        made = [stack.enter_context(couple(lab, dht, kinds, bootstrap, number=number)) for number in range(count)]
+        dialing = asyncio.Lock()
+        for each in made:
+            each.dialing = dialing
+        yield made
+
+
+@contextlib.contextmanager
+def couple(
+    lab: Lab,
+    dht: DhtNet,
+    kinds: Sequence[str] = (TOM,),
+    hyperdht_bootstrap: Sequence[dict[str, Any]] = (),
+    *,
+    number: int = 0,
+) -> Iterator[Couple]:
+    """Put two hosts on the internet of a lab that has the DHTs already, with a node of each kind in both."""
+    with contextlib.ExitStack() as stack:
+        hosts = lab.host(f"a{number}", ipv6=False), lab.host(f"b{number}", ipv6=False)
+        nodes = {kind: [stack.enter_context(_node(kind, host)) for host in hosts] for kind in kinds}
+        yield Couple(lab, hosts, dht, list(hyperdht_bootstrap), nodes)
+
+
+def _node(kind: str, host: Host) -> LineProcess:
+    if kind == HYPERDHT:
+        return start_hyperdht(host)
+    modules = {TOM: "benchmarks.serverless.tom_process", IROH: "benchmarks.serverless.iroh_process"}
+    return LineProcess.start(host.command(python_module(modules[kind])))

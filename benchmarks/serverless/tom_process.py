@@ -109,6 +109,9 @@ class Node:
         async with asyncio.timeout(PUBLISH_TIMEOUT):
             while not str(self._bound.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
+        seen = (await self.dht())["dht"]["seen by others at"]
+        if all("port differs" in address for address in seen.values()):
+            return {}
         # Where there is an address, the record that tells it goes out at about the same time.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECORD_TIMEOUT):
@@ -130,10 +133,11 @@ class Node:
             "outcomes": [str(outcome) for outcome in lookup.outcomes],
         }
 
-    async def dial(self, node_id: str, wait: float) -> dict[str, Any]:
+    async def dial(self, node_id: str, wait: float, relayed_for: float | None = None) -> dict[str, Any]:
         """Dial a node by its id; seconds until connected and until on a direct path, None if it never was.
 
-        What was said over the connection has come back when this returns. A dial that fails says why.
+        `relayed_for`: seconds after which a connection is believed to stay relayed, instead of `wait`. What was said
+        over the connection has come back when this returns. A dial that fails says why.
         """
         began = time.monotonic()
         try:
@@ -142,7 +146,8 @@ class Node:
             return {"connected": None, "direct": None, "addr": None, "why": str(error)}
         connected = time.monotonic() - began
         async with connection:
-            addr = await direct_path(connection, max(0.0, wait - connected))
+            patience = max(0.0, wait - connected) if relayed_for is None else relayed_for
+            addr = await direct_path(connection, patience)
             direct = time.monotonic() - began if addr is not None else None
             stream = await connection.open_bi()
             stream.write(b"are you there?")

@@ -1,122 +1,60 @@
-"""Two nodes behind NATs meet through a DHT of libtorrent's nodes: no relay, no STUN, nothing else on the internet."""
+"""Nodes behind NATs that meet through a DHT of libtorrent's nodes: in traps, in secret, by another's caller, again."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.interop.conftest import running
 from tests.interop.peers.process import REPOSITORY, LineProcess, python_module
-from tests.netns.dht import DhtNet
+from tests.netns.town import Town, child_on
 from tom_connect.keys import SecretKey
-from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
+from tom_connect.testing.natlab import Nat
 
-#: With the same at the DHT, 50 ms from home to home and from home to the DHT and back.
-UPLINK = Wire(delay=0.0125)
+TALKER = "tests.netns.rendezvous_process"
 #: Seconds for a dial on a machine that is busy with other things.
 PATIENCE = 30.0
 #: Seconds within which a connection comes back after its NAT has forgotten it, as is promised.
 BACK_WITHIN = 15.0
-PLAIN = [
-    (Nat.MODERATE, Nat.MODERATE),
-    (Nat.OPEN, Nat.MODERATE),
-    (Nat.NONE, Nat.MODERATE),
-    (Nat.STRICT, Nat.OPEN),
-    (Nat.NONE, Nat.STRICT),
-    (Nat.OPEN, Nat.STRICT),
-]
 
 
-@pytest.fixture
-def dht(natlab: Lab) -> Iterator[DhtNet]:
-    """A DHT of 50 nodes, and 5 dead ones."""
-    yield from running(lambda: DhtNet.start(natlab, wire=UPLINK))
-
-
-def node_on(host: Host) -> AbstractContextManager[LineProcess]:
-    """A process on a machine that runs one endpoint with `dht_only`."""
-    return contextlib.closing(LineProcess.start(host.command(python_module("tests.netns.rendezvous_process"))))
-
-
-def homes(lab: Lab, *kinds: Nat) -> list[Router]:
-    """A router of each kind."""
-    return [lab.router(f"home{n}", kind, wire=UPLINK) for n, kind in enumerate(kinds)]
-
-
-async def listening(node: LineProcess, dht: DhtNet) -> str:
+async def listening(node: LineProcess, town: Town) -> str:
     """Bind a node that can be called; its id."""
-    node_id: str = (await node.call("bind", bootstrap=dht.names))["node_id"]
+    node_id: str = (await node.call("bind", bootstrap=town.dht.names))["node_id"]
     await node.call("invited", wait=PATIENCE)
     return node_id
 
 
-@pytest.mark.parametrize("kinds", PLAIN, ids=lambda kinds: f"{kinds[0].value}-{kinds[1].value}")
-async def test_a_pair_meets(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) -> None:
-    """The dialer knows the other's key and one name of the DHT, and they talk directly."""
-    routers = homes(natlab, *kinds)
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        await dialer.call("bind", bootstrap=dht.names)
-        said = await dialer.call("talk", node_id=node_id, wait=PATIENCE)
-        assert said["seconds"] is not None, said
-        (paths,) = (await dialer.call("paths"))["paths"]
-        assert paths[0].startswith("direct ")
-
-
 @pytest.mark.parametrize("trap", [(True, False), (False, True), (True, True)], ids=["caller", "callee", "both"])
-async def test_routers_that_remember_unasked_packets_are_no_trap(
-    natlab: Lab, dht: DhtNet, trap: tuple[bool, bool]
-) -> None:
+async def test_routers_that_remember_unasked_packets_are_no_trap(town: Town, trap: tuple[bool, bool]) -> None:
     """A router that takes a packet which comes too early for its own gives the answer another port: none comes so."""
-    routers = [natlab.router(f"home{n}", Nat.MODERATE, reject=reject, wire=UPLINK) for n, reject in enumerate(trap)]
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        await dialer.call("bind", bootstrap=dht.names)
+    hosts = [town.host(town.router(Nat.MODERATE, reject=reject)) for reject in trap]
+    with child_on(hosts[0], TALKER) as dialer, child_on(hosts[1], TALKER) as listener:
+        node_id = await listening(listener, town)
+        await dialer.call("bind", bootstrap=town.dht.names)
         said = await dialer.call("talk", node_id=node_id, wait=PATIENCE)
         assert said["seconds"] is not None, said
         (paths,) = (await dialer.call("paths"))["paths"]
         assert paths[0].startswith("direct ")
 
 
-async def test_contacts_meet_where_nobody_else_looks(natlab: Lab, dht: DhtNet) -> None:
+async def test_contacts_meet_where_nobody_else_looks(town: Town) -> None:
     """Each names the other and is published for nobody else: they meet, and a third who knows the key finds nothing."""
-    routers = homes(natlab, Nat.MODERATE, Nat.MODERATE)
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    seeds = [bytes([number]) * 32 for number in (1, 2)]
+    _, hosts = town.homes(Nat.MODERATE, Nat.MODERATE)
+    seeds = [SecretKey.generate().seed for _ in hosts]
     ids = [str(SecretKey(seed).node_id) for seed in seeds]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener, node_on(natlab.host("third")) as third:
+    with child_on(hosts[0], TALKER) as dialer, child_on(hosts[1], TALKER) as listener:
         for node, seed, contact in ((listener, seeds[1], ids[0]), (dialer, seeds[0], ids[1])):
             told = {"contacts": (contact,), "contacts_only": True}
-            await node.call("bind", bootstrap=dht.names, seed=seed.hex(), dht=told)
+            await node.call("bind", bootstrap=town.dht.names, seed=seed.hex(), dht=told)
         await listener.call("invited", wait=PATIENCE)
         said = await dialer.call("talk", node_id=ids[1], wait=PATIENCE)
         assert said["seconds"] is not None, said
-        await third.call("bind", bootstrap=dht.names)
-        said = await third.call("talk", node_id=ids[1], wait=3.0)
-        assert said["seconds"] is None
-
-
-@pytest.mark.parametrize(
-    "kinds", [(Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)], ids=["callee-shifts", "caller-shifts"]
-)
-async def test_a_pair_that_needs_port_probing_meets(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) -> None:
-    """One NAT gives each destination another port: a sealed call tells both ends to probe, and they talk directly."""
-    routers = homes(natlab, *kinds)
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        await dialer.call("bind", bootstrap=dht.names)
-        await dialer.call("invited", wait=PATIENCE)
-        said = await dialer.call("talk", node_id=node_id, wait=2 * PATIENCE)
-        assert said["seconds"] is not None, said
-        assert (await listener.call("counters"))["rendezvous: calls answered"] > 0
+        with child_on(town.host(), TALKER) as third:
+            await third.call("bind", bootstrap=town.dht.names)
+            said = await third.call("talk", node_id=ids[1], wait=3.0)
+            assert said["seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -124,13 +62,13 @@ async def test_a_pair_that_needs_port_probing_meets(natlab: Lab, dht: DhtNet, ki
     [(Nat.MODERATE, Nat.MODERATE), (Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)],
     ids=["ports-stay", "callee-shifts", "caller-shifts"],
 )
-async def test_a_caller_written_from_the_page_meets_a_node(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) -> None:
+async def test_a_caller_written_from_the_page_meets_a_node(town: Town, kinds: tuple[Nat, Nat]) -> None:
     """It shares no code with us, and does its part of what the page asks of an end: opening, calling, probing ports."""
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(homes(natlab, *kinds))]
-    with node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
+    _, hosts = town.homes(*kinds)
+    with child_on(hosts[1], TALKER) as listener:
+        node_id = await listening(listener, town)
         command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(PATIENCE))
-        for addr in dht.bootstrap:
+        for addr in town.dht.bootstrap:
             command += ["--bootstrap", addr]
         run = functools.partial(hosts[0].run, command, timeout=2 * PATIENCE, check=False, cwd=REPOSITORY)
         said = await asyncio.to_thread(run)
@@ -140,13 +78,12 @@ async def test_a_caller_written_from_the_page_meets_a_node(natlab: Lab, dht: Dht
         assert counters.get("rendezvous: calls answered", 0) == (Nat.STRICT in kinds)
 
 
-async def test_a_node_that_is_called_again_comes_again(natlab: Lab, dht: DhtNet) -> None:
+async def test_a_node_that_is_called_again_comes_again(town: Town) -> None:
     """A second call from the same address, which already stands in the mailbox, is noticed all the same."""
-    routers = homes(natlab, Nat.MODERATE, Nat.MODERATE)
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        await dialer.call("bind", bootstrap=dht.names)
+    routers, hosts = town.homes(Nat.MODERATE, Nat.MODERATE)
+    with child_on(hosts[0], TALKER) as dialer, child_on(hosts[1], TALKER) as listener:
+        node_id = await listening(listener, town)
+        await dialer.call("bind", bootstrap=town.dht.names)
         for _ in range(2):
             said = await dialer.call("talk", node_id=node_id, wait=PATIENCE)
             assert said["seconds"] is not None, said
@@ -156,13 +93,12 @@ async def test_a_node_that_is_called_again_comes_again(natlab: Lab, dht: DhtNet)
                 router.rebind(keep_ports=True)
 
 
-async def test_a_connection_whose_nat_forgets_comes_back(natlab: Lab, dht: DhtNet) -> None:
+async def test_a_connection_whose_nat_forgets_comes_back(town: Town) -> None:
     """One NAT forgets its mappings and gives new ports: neither end hears the other, one calls, and they talk on."""
-    routers = homes(natlab, Nat.MODERATE, Nat.MODERATE)
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        await dialer.call("bind", bootstrap=dht.names)
+    routers, hosts = town.homes(Nat.MODERATE, Nat.MODERATE)
+    with child_on(hosts[0], TALKER) as dialer, child_on(hosts[1], TALKER) as listener:
+        node_id = await listening(listener, town)
+        await dialer.call("bind", bootstrap=town.dht.names)
         assert (await dialer.call("talk", node_id=node_id, wait=PATIENCE))["seconds"] is not None
         routers[0].rebind()
         said = await dialer.call("say", wait=PATIENCE)

@@ -2,89 +2,107 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.dht.krpc import decode, encode
+from benchmarks.nat.settings import PAIRS, RELAYED, homes
+from benchmarks.serverless import pairs
 from tests.interop.conftest import running
-from tests.interop.peers.process import LineProcess, python_module
 from tests.netns.dht import DhtNet
-from tom_connect.testing.natlab import Host, Lab, Nat, Wire
+from tests.netns.town import UPLINK, Town, child_on
+from tom_connect.testing.natlab import Host, Lab, Nat
 from tom_dht_mainline.core.nodeid import matches_ip
 
-#: With the same at the DHT, 50 ms from home to home and from home to the DHT and back.
-UPLINK = Wire(delay=0.0125)
+NODE = "benchmarks.serverless.tom_process"
 #: Seconds for a dial on a machine that is busy with other things.
 PATIENCE = 30.0
+#: The same where ports are tried, or a relay is found first.
+MORE_PATIENCE = 60.0
+#: Seconds after which a pair that must be relayed is believed to stay so.
+RELAYED_FOR = 3.0
+VOLUNTEERS = 2
 
 
-@pytest.fixture
-def dht(natlab: Lab) -> Iterator[DhtNet]:
-    """A DHT of 50 nodes, and 5 dead ones."""
-    yield from running(lambda: DhtNet.start(natlab, wire=UPLINK))
+@pytest.fixture(scope="module")
+def couple(town: Town) -> Iterator[pairs.Couple]:
+    """Two machines that move from home to home, with a node process in each."""
+    with pairs.couple(town.lab, town.dht) as made:
+        yield made
 
 
-def node_on(host: Host) -> AbstractContextManager[LineProcess]:
-    """A process on a machine that runs one endpoint with `dht_only`."""
-    return contextlib.closing(LineProcess.start(host.command(python_module("benchmarks.serverless.tom_process"))))
+def name(cell: tuple[Nat, Nat]) -> str:
+    """A pair as test ids and routers have it."""
+    return "-".join(kind.value for kind in cell)
 
 
-async def test_nodes_behind_nats_find_each_other(natlab: Lab, dht: DhtNet) -> None:
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("cell", [cell for cell in PAIRS if cell not in RELAYED], ids=name)
+async def test_a_pair_gets_a_direct_path(couple: pairs.Couple, cell: tuple[Nat, Nat]) -> None:
+    """With fresh keys on both sides, who knows the other's key and the DHT's names alone talks to it directly."""
+    couple.settle(homes(couple.lab, name(cell), *cell, wire=UPLINK))
+    met = await couple.meet(MORE_PATIENCE)
+    assert met.direct is not None, met
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("cell", RELAYED, ids=name)
+async def test_a_pair_without_a_direct_path_meets_through_a_volunteer(
+    couple: pairs.Couple, cell: tuple[Nat, Nat]
+) -> None:
+    """Where both NATs shift ports (RELAYED says why) the DHT leads both to a node that is a relay for others."""
+    couple.settle(homes(couple.lab, name(cell), *cell, wire=UPLINK))
+    async with pairs.volunteers([couple], VOLUNTEERS):
+        met = await couple.meet(MORE_PATIENCE, relayed_for=RELAYED_FOR)
+    assert met.connected is not None and met.direct is None, met
+
+
+async def test_nodes_behind_nats_find_each_other(town: Town) -> None:
     """Two nodes behind home routers learn their outer addresses from the DHT, publish them and look each other up."""
-    homes = [natlab.router(name, Nat.MODERATE, wire=UPLINK) for name in ("one", "two")]
-    hosts = [natlab.host(f"host-{home.name}", home) for home in homes]
-    with node_on(hosts[0]) as one, node_on(hosts[1]) as two:
-        ids = [(await node.call("bind", bootstrap=dht.names))["node_id"] for node in (one, two)]
+    routers, hosts = town.homes(Nat.MODERATE, Nat.MODERATE)
+    with child_on(hosts[0], NODE) as one, child_on(hosts[1], NODE) as two:
+        ids = [(await node.call("bind", bootstrap=town.dht.names))["node_id"] for node in (one, two)]
         for node in (one, two):
             assert (await node.call("published"))["stored"] > 0
-        for asker, wanted, home in ((one, ids[1], homes[1]), (two, ids[0], homes[0])):
+        for asker, wanted, home in ((one, ids[1], routers[1]), (two, ids[0], routers[0])):
             found = await asker.call("find", node_id=wanted)
             assert [addr.rpartition(":")[0] for addr in found["addresses"]] == [home.wan], found
             assert found["source"] == "dht"
 
 
-async def test_a_node_without_nat_is_dialed_by_its_key(natlab: Lab, dht: DhtNet) -> None:
-    """From behind a home router to a machine with a public address, knowing its key and one name of the DHT."""
-    home = natlab.router("home", Nat.MODERATE, wire=UPLINK)
-    here, there = natlab.host("here", home), natlab.host("there", natlab.router("office", Nat.NONE, wire=UPLINK))
-    with node_on(here) as dialer, node_on(there) as listener:
-        node_id = (await listener.call("bind", bootstrap=dht.names[:1]))["node_id"]
-        await listener.call("published")
-        await dialer.call("bind", bootstrap=dht.names[:1])
-        met = await dialer.call("dial", node_id=node_id, wait=PATIENCE)
-        assert met["direct"] is not None, met
-        assert met["addr"].rpartition(":")[0] == there.addr
+@pytest.fixture
+def names(town: Town) -> Iterator[None]:
+    """The names of the DHT, which come back for the next test."""
+    yield
+    town.dht.set_names(town.lab)
 
 
-async def test_a_restart_needs_no_name(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+async def test_a_restart_needs_no_name(town: Town, names: None, tmp_path: Path) -> None:
     """With bootstrap names that nobody resolves a node joins by the table it saved, and dials a peer that it knows.
 
     The same node without its saved state stays alone.
     """
-    home = natlab.router("home", Nat.MODERATE, wire=UPLINK)
-    here, there = natlab.host("here", home), natlab.host("there", natlab.router("office", Nat.NONE, wire=UPLINK))
+    _, (here, there) = town.homes(Nat.MODERATE, Nat.NONE)
     seed, data_dir = os.urandom(32).hex(), str(tmp_path)
     bind = {"seed": seed, "data_dir": data_dir, "port": 4433}
-    with node_on(there) as listener:
-        node_id = (await listener.call("bind", bootstrap=dht.names))["node_id"]
+    with child_on(there, NODE) as listener:
+        node_id = (await listener.call("bind", bootstrap=town.dht.names))["node_id"]
         await listener.call("published")
-        with node_on(here) as dialer:
-            await dialer.call("bind", bootstrap=dht.names, **bind)
+        with child_on(here, NODE) as dialer:
+            await dialer.call("bind", bootstrap=town.dht.names, **bind)
             await dialer.call("published")
             assert (await dialer.call("dial", node_id=node_id, wait=PATIENCE))["direct"] is not None
             before = (await dialer.call("dht"))["dht"]
-        natlab.set_names({})
-        with node_on(here) as dialer:
-            await dialer.call("bind", bootstrap=dht.names, **bind)
+        town.lab.set_names({})
+        with child_on(here, NODE) as dialer:
+            await dialer.call("bind", bootstrap=town.dht.names, **bind)
             await dialer.call("published")
             after = (await dialer.call("dht"))["dht"]
             assert after["state"] == "joined"
@@ -94,27 +112,32 @@ async def test_a_restart_needs_no_name(natlab: Lab, dht: DhtNet, tmp_path: Path)
             assert {source.split(":")[0] for source in found["outcomes"]} == {"known", "dht"}
             assert all(": 1 address found" in outcome for outcome in found["outcomes"]), found
             assert (await dialer.call("dial", node_id=node_id, wait=PATIENCE))["direct"] is not None
-            await dialer.call("bind", bootstrap=dht.names, **bind | {"data_dir": str(tmp_path / "other")})
+            await dialer.call("bind", bootstrap=town.dht.names, **bind | {"data_dir": str(tmp_path / "other")})
             met = await dialer.call("dial", node_id=node_id, wait=5.0)
             assert met["connected"] is None and "name not found" in met["why"], met
 
 
-async def test_peers_lead_into_the_dht(natlab: Lab, dht: DhtNet) -> None:
+async def test_peers_lead_into_the_dht(town: Town) -> None:
     """A node whose bootstrap names are dead, but which is dialed by a node in the DHT, joins through it and publishes.
 
     The one that dials is behind a NAT, so that no DHT node would ask it anything.
     """
-    home = natlab.router("home", Nat.MODERATE, wire=UPLINK)
-    here, there = natlab.host("here", home), natlab.host("there", natlab.router("office", Nat.NONE, wire=UPLINK))
-    with node_on(here) as dialer, node_on(there) as listener:
+    _, (here, there) = town.homes(Nat.MODERATE, Nat.NONE)
+    with child_on(here, NODE) as dialer, child_on(there, NODE) as listener:
         bound = await listener.call("bind", bootstrap=["nobody.example:6881"], port=4433)
-        await dialer.call("bind", bootstrap=dht.names)
+        await dialer.call("bind", bootstrap=town.dht.names)
         await dialer.call("published")
         assert (await listener.call("dht"))["dht"]["state"] == "not joined"
         met = await dialer.call("stay", node_id=bound["node_id"], addr=f"{there.addr}:4433")
         assert met["direct"] is not None, met
         await listener.call("published")
         assert (await listener.call("dht"))["dht"]["state"] == "joined"
+
+
+@pytest.fixture
+def dht(natlab: Lab) -> Iterator[DhtNet]:
+    """A DHT that nobody has used yet: the dead are forgotten with time."""
+    yield from running(lambda: DhtNet.start(natlab, wire=UPLINK))
 
 
 async def test_the_dht_of_the_lab_is_what_it_says(natlab: Lab, dht: DhtNet) -> None:
@@ -168,10 +191,9 @@ def doctor(host: Host, home: Path, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", [Nat.NONE, Nat.MODERATE], ids=lambda kind: kind.value)
-def test_doctor_says_who_reaches_us_without_a_server(natlab: Lab, dht: DhtNet, tmp_path: Path, kind: Nat) -> None:
+def test_doctor_says_who_reaches_us_without_a_server(town: Town, tmp_path: Path, kind: Nat) -> None:
     """A stranger finds the node at the address that others see, and doctor says what its NAT means for them."""
-    router = natlab.router("home", kind, wire=UPLINK)
-    host = natlab.host("host", router)
+    (router,), (host,) = town.homes(kind)
     said = doctor(host, tmp_path, "--wait", "20")
     report = said["serverless"]
     assert report["sources"] == ["dht"] and report["source"] == "dht" and report["stored"] > 0, said
@@ -183,9 +205,10 @@ def test_doctor_says_who_reaches_us_without_a_server(natlab: Lab, dht: DhtNet, t
         assert "everybody who knows our key" in about
 
 
-def test_doctor_knows_that_a_strict_nat_has_no_address_to_publish(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+def test_doctor_knows_that_a_strict_nat_has_no_address_to_publish(town: Town, tmp_path: Path) -> None:
     """Behind a NAT that maps by destination no record is found, and doctor says who can call the node all the same."""
-    said = doctor(natlab.host("host", natlab.router("home", Nat.STRICT, wire=UPLINK)), tmp_path, "--wait", "20")
+    _, (host,) = town.homes(Nat.STRICT)
+    said = doctor(host, tmp_path, "--wait", "20")
     about = [
         finding
         for finding in said["findings"]
@@ -196,9 +219,9 @@ def test_doctor_knows_that_a_strict_nat_has_no_address_to_publish(natlab: Lab, d
     assert said["serverless"]["found"] is None and said["serverless"]["called"].startswith("invited")
 
 
-def test_doctor_says_what_stands_in_the_way(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+def test_doctor_says_what_stands_in_the_way(town: Town, tmp_path: Path) -> None:
     """Where UDP is blocked nothing is published, and doctor names the bootstrap nodes that don't answer."""
-    host = natlab.host("host", natlab.router("home", block_udp=True))
+    host = town.host(town.router(block_udp=True))
     said = doctor(host, tmp_path, "--wait", "4")
     (finding,) = [each for each in said["findings"] if each["text"].startswith("Without a server nobody finds")]
     assert finding["level"] == "fails" and "Allow outgoing UDP" in finding["advice"]

@@ -55,18 +55,6 @@ def home(lab: Lab, name: str, nat: Nat = Nat.STRICT) -> Host:
     return lab.host(name, lab.router(f"{name}s-router", nat, wire=UPLINK))
 
 
-async def test_strict_with_strict_through_a_volunteer(natlab: Lab, dht: DhtNet) -> None:
-    """Two nodes between which no direct path is possible meet by the key alone, with no server of anybody's."""
-    async with volunteers(natlab, dht, "", "") as those, node_on(home(natlab, "one"), dht) as (one, key):
-        told = await one.call("relayed")
-        assert set(told["urls"]) <= set(those), told
-        async with node_on(home(natlab, "two"), dht) as (two, _):
-            await two.call("published")
-            met = await two.call("meet", node_id=key, wait=30.0)
-        assert met["seconds"] < CONNECTED_WITHIN and met["kinds"] == ["relay"], met
-        print(f"home after {told['found']:.1f} s, published after {told['published']:.1f}; met in {met['seconds']:.2f}")
-
-
 async def test_a_volunteer_is_killed(natlab: Lab, dht: DhtNet) -> None:
     """A live connection goes on through the other volunteer within seconds, and a third takes the place of the dead."""
     async with volunteers(natlab, dht, "", "", "") as those, node_on(home(natlab, "one"), dht) as (one, key):

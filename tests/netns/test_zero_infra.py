@@ -12,7 +12,7 @@ from tests.docs.runner import PageRun
 from tests.docs.test_pages import runs
 from tests.interop.conftest import running
 from tests.netns.dht import DhtNet
-from tests.netns.test_serverless import UPLINK
+from tests.netns.town import UPLINK
 from tom_connect.testing.natlab import Lab, Nat
 
 PAGE = ROOT / "docs" / "how-to" / "zero-infra.md"

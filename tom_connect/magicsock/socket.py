@@ -104,6 +104,7 @@ class MagicSocket:
         self._quic: QuicReceiver | None = None
         self._batch_end: Callable[[float], None] | None = None
         self._quic_in_turn = False
+        self._disco_in_turn = False
         self._writable: Callable[[], None] | None = None
         self._observed: Callable[[SocketAddr, NodeId], None] | None = None
         self._selector: PathSelector | None = None
@@ -343,7 +344,9 @@ class MagicSocket:
             self._logger.exception("the QUIC driver failed on datagrams from %s", source)
 
     def _turn_end(self, now: float) -> None:
-        if self._core.outbox or self._core.events:
+        # What arrived may only have brought a ping forward, as a knock does: then it is the timer that must know.
+        if self._disco_in_turn or self._core.outbox or self._core.events:
+            self._disco_in_turn = False
             self._pump()
         if self._quic_in_turn:
             self._quic_in_turn = False
@@ -426,6 +429,7 @@ class MagicSocket:
     def _disco_arrived(self, data: bytes, source: Path, now: float) -> None:
         # Not the turn's time: an RTT must not include what was worked off before.
         self._core.receive(data, source, self._clock())
+        self._disco_in_turn = True
         if self._core.outbox:
             self._flush_outbox()
 

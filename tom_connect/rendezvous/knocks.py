@@ -17,7 +17,7 @@ import attrs
 from tom_connect.addr import SocketAddr
 from tom_connect.holepunch.limits import KeyedBuckets, TokenBucket
 
-TIMES: Final = ((0.0, True), (0.1, False), (0.6, False), (1.6, False))
+TIMES: Final = ((0.0, True), (0.02, False), (0.6, False), (1.6, False))
 """Seconds after a call was found at which its address is knocked at, and whether only our own NAT sees it. The first
 opens; those after it tell the caller, whose own opening has been under way since before it called."""
 AGAIN: Final = 20.0

@@ -114,6 +114,9 @@ class RendezvousService:
         def learned(callee: Callee) -> None:
             if not steps.invited.done():
                 steps.invited.set_result(True)
+            if callee.ports_differ:
+                # It has no address to which we could open: the end of its record's look-up is not worth waiting for.
+                steps.open()
             if callee.told:
                 doorstep.told(remote, callee.attested)
             elif callee.filtered is not None:

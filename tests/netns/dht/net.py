@@ -96,8 +96,12 @@ class DhtNet:
         process = LineProcess.start(command)
         net = cls(host, modern, old, gone, process, chooser, addresses, modern[: len(ports)])
         process.call_sync("silence", nodes=gone)
-        lab.set_names(dict(zip(NAMED_PORTS, (each for each, _ in net._bootstrap), strict=True)))
+        net.set_names(lab)
         return net
+
+    def set_names(self, lab: Lab) -> None:
+        """Let programs in the lab resolve BOOTSTRAP_NAMES, as from the start."""
+        lab.set_names(dict(zip(NAMED_PORTS, (each for each, _ in self._bootstrap), strict=True)))
 
     @property
     def bootstrap(self) -> tuple[str, ...]:

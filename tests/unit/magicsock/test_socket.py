@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ from tests.unit.magicsock.waiting import until
 from tom_connect.abc import PathInfo, PathSelector, SharedSocket
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalError
+from tom_connect.holepunch import disco, meeting, pathprobing
 from tom_connect.holepunch.events import PathEvent, PathSelected
 from tom_connect.holepunch.path import RelayPath
 from tom_connect.keys import NodeId, SecretKey
@@ -126,6 +128,30 @@ async def test_untrusted_candidates_get_no_quic_before_a_pong(make: Make) -> Non
         while (data := listener.recv(2000))[0] == 4:
             pass
         assert data == QUIC
+
+
+async def test_a_knock_has_its_address_pinged_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ping that was due next, a minute later, is brought forward although nothing else is to be sent."""
+    monkeypatch.setattr(meeting, "STEPS", ((math.inf, 60.0),))
+    monkeypatch.setattr(pathprobing, "PROBES", (60.0, 60.0))
+    a = await make()
+    loop = asyncio.get_running_loop()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with contextlib.closing(listener):
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        peer = a.remote(SecretKey.generate().node_id)
+        peer.add_candidates([SocketAddr(*listener.getsockname())], "dht", trusted=False)
+        a.doorstep.meet(peer)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.5):
+                    await loop.sock_recv(listener, 2000)
+        (own,) = a.local_addrs
+        listener.sendto(disco.KNOCK, (own.host, own.port))
+        async with asyncio.timeout(20):
+            assert (await loop.sock_recv(listener, 2000))[0] == disco.KIND_SEALED
+        peer.release()
 
 
 async def test_local_candidates_need_permission(make: Make) -> None:

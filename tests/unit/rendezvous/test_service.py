@@ -43,6 +43,8 @@ class Board(Rendezvous):
     ) -> None:
         if self.fails is not None:
             raise self.fails
+        if self.plugin.ports_differ:
+            learned(Callee(filtered=True, ports_differ=True))
         await opened.wait()
         self.left.append((node_id, sealed))
         other = self.plugin.others.get(node_id)
@@ -65,6 +67,8 @@ class Names(Discovery):
         self.plugin = plugin
 
     async def resolve(self, node_id: NodeId) -> AsyncIterator[FoundAddr]:
+        if self.plugin.searching is not None:
+            await self.plugin.searching.wait()
         if node_id in self.plugin.names:
             yield FoundAddr(self.plugin.names[node_id], self.name)
 
@@ -90,6 +94,8 @@ class Meeting:
         self.names: dict[NodeId, NodeAddr] = {}
         self.blocked: set[NodeId] = set()
         self.closed_to_all = False
+        self.ports_differ = False
+        self.searching: asyncio.Event | None = None
         self.board = Board(self)
         self.ctx: PluginContext
 
@@ -149,6 +155,18 @@ async def test_a_node_that_publishes_no_address_is_reached_by_a_call() -> None:
                 assert accepted.remote_node_id == caller.node_id
             break
         assert callee._magic.counters["rendezvous: calls answered"] == 1
+
+
+async def test_a_node_whose_nat_shifts_ports_is_called_before_the_look_up_ends() -> None:
+    """It has no address to which the caller could open, so the call does not wait for one."""
+    one, two = Meeting(), Meeting()
+    one.ports_differ, one.searching = True, asyncio.Event()
+    async with Endpoint.bind(config(one)) as caller, Endpoint.bind(config(two)) as callee:
+        one.others[callee.node_id] = two
+        accepting = asyncio.create_task(accept(callee))
+        async with asyncio.timeout(60), await caller.connect(callee.node_id, ALPN, timeout=30):
+            await accepting
+        assert one.board.left
 
 
 async def test_a_node_that_nobody_knows_and_that_says_nothing_is_given_up_at_once() -> None:
