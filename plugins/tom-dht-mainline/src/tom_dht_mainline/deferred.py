@@ -265,6 +265,10 @@ class DeferredRendezvous(Rendezvous):
         """See `DhtRendezvous`."""
         await (await self.deferred.loaded()).call(node_id, sealed, opened, learned)
 
+    async def say(self, node_id: NodeId, sealed: bytes) -> None:
+        """See `DhtRendezvous`."""
+        await (await self.deferred.loaded()).say(node_id, sealed)
+
     async def calls(self) -> AsyncIterator[Call]:
         """See `DhtRendezvous`."""
         calls = (await self.deferred.loaded()).calls()

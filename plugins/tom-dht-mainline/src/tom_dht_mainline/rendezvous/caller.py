@@ -23,6 +23,8 @@ RING_AFTER: Final = 2700.0
 """Seconds for which nodes name an announcement: who calls again within them announces another port besides, or it would
 not be seen."""
 MAX_RUNG: Final = 1024
+KNOWN_FOR: Final = 60.0
+"""Seconds for which what a node says of being called is not asked for again."""
 
 
 class Caller:
@@ -31,6 +33,8 @@ class Caller:
     def __init__(self, service: DhtService) -> None:
         self._service = service
         self._called: dict[NodeId, float] = {}
+        self._invitations: dict[NodeId, tuple[Invitation, float]] = {}
+        """What nodes said last of being called, and when that was found out."""
 
     async def call(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
@@ -45,13 +49,34 @@ class Caller:
         try:
             invitation = await self._ask(node_id, target, opened, learned)
             await announcing
-            if invitation is not None:
-                await self._say_more(invitation, sealed, learned)
+            # Where one of the NATs, not both, shifts ports, an address says too little.
+            if invitation is not None and (seen := self._seen()) and (seen[1] == 0) is not invitation.ports_differ:
+                await self._probed(invitation, seen[0], sealed, learned)
         except DhtError as exc:
             raise DhtPutError(f"the call was not left: {exc}") from exc
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
+
+    async def say(self, node_id: NodeId, sealed: bytes) -> None:
+        """Leave a sealed call for a node that has been called. Raises DhtPutError, DhtClosedError."""
+        await self._service.node.ready()
+        invitation, found_at = self._invitations.get(node_id, (None, 0.0))
+        target = mutable_target(node_id.raw)
+        opened = asyncio.Event()
+        opened.set()
+        try:
+            if invitation is None or time.monotonic() - found_at > KNOWN_FOR:
+                invitation = await self._ask(node_id, target, opened, _nothing_new)
+            seen = self._seen()
+            if invitation is None or seen is None:
+                raise DhtPutError("nothing more can be said: how to call the node, or our own address, is not known")
+            await self._leave_sealed(invitation, seen[0], sealed)
+        except DhtError as exc:
+            raise DhtPutError(f"what the call says was not left: {exc}") from exc
+
+    def _seen(self) -> tuple[str, int] | None:
+        return self._service.node.external_address(Family.IPV4)
 
     async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> None:
         node = self._service.node
@@ -86,6 +111,9 @@ class Caller:
             except DhtError as exc:
                 self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
                 continue
+            self._invitations[node_id] = (invitation, time.monotonic())
+            if len(self._invitations) > MAX_RUNG:
+                del self._invitations[next(iter(self._invitations))]
             filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
             learned(Callee(filtered=filtered, ports_differ=invitation.ports_differ))
             if invitation.mailbox != target:
@@ -93,19 +121,20 @@ class Caller:
                 await opened.wait()
                 await self._service.node.announced(target)
 
-    async def _say_more(self, invitation: Invitation, sealed: bytes, learned: Callable[[Callee], None]) -> None:
-        """Where one of the NATs, not both, shifts ports, an address says too little: leave the sealed call too."""
+    async def _leave_sealed(self, invitation: Invitation, ip: str, sealed: bytes) -> None:
         node = self._service.node
-        seen = node.external_address(Family.IPV4)
-        if seen is None or (seen[1] == 0) is invitation.ports_differ:
-            return
-        nonce = draw_nonce(invitation.key, seen[0], os.urandom(4))
+        nonce = draw_nonce(invitation.key, ip, os.urandom(4))
         value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
+        await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
+        for port in (nonce.port, nonce.check):
+            await node.announced(invitation.mailbox, port)
+
+    async def _probed(self, invitation: Invitation, ip: str, sealed: bytes, learned: Callable[[Callee], None]) -> None:
+        """Leave a sealed call so that both ends probe ports, and tell where."""
+        node = self._service.node
         looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
         try:
-            await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
-            for port in (nonce.port, nonce.check):
-                await node.announced(invitation.mailbox, port)
+            await self._leave_sealed(invitation, ip, sealed)
         finally:
             node.cancel(looking)
         attested = tuple(ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY)
@@ -113,6 +142,10 @@ class Caller:
             # Others that call it are attested there too.
             attested = tuple(ip for ip in attested if ip == invitation.ip)
         learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
+
+
+def _nothing_new(callee: Callee) -> None:
+    """The call has told it already."""
 
 
 def _ignore(event: Event | None) -> None:
