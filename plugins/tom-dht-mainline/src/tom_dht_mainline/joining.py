@@ -53,14 +53,19 @@ class Joining:
     async def run(self) -> None:
         """Join, and again whenever nobody is left; never ends by itself."""
         retry = FIRST_RETRY
+        said: str | None = None
         while True:
             await self._join_once(tuple(self._bootstrap))
             if self._node.knows_nodes() or not self._bootstrap:
-                retry = FIRST_RETRY
+                if said is not None:
+                    self._logger.warning("the DHT answers now")
+                retry, said = FIRST_RETRY, None
                 while self._node.knows_nodes() or not self._bootstrap:
                     await self._pause(CHECK_INTERVAL)
             else:
-                self._logger.warning("no DHT node answered; %s; trying again in %.0f s", self.report(), retry)
+                if (report := self.report()) != said:
+                    said = report
+                    self._logger.warning("no DHT node answered; %s; trying again from now on", report)
                 await self._pause(retry)
                 retry = min(2 * retry, LAST_RETRY)
 
