@@ -189,7 +189,7 @@ async def main(level: str = "ERROR") -> None:
         "unbind",
     )
     try:
-        await serve({name: getattr(node, name) for name in names})
+        await serve({name: getattr(node, name) for name in (*names, "unbind")})
     finally:
         with contextlib.suppress(Exception):
             await node.unbind()

@@ -19,9 +19,8 @@ from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 from tom_connect.keys import SecretKey
 from tom_connect.watch import Watch
-from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport
+from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport, joining
 from tom_dht_mainline import bootstrap as bootstrap_module
-from tom_dht_mainline import joining
 from tom_dht_mainline.bootstrap import DEFAULT_BOOTSTRAP, parse_bootstrap, resolve
 from tom_dht_mainline.testing import Testnet
 
