@@ -30,7 +30,7 @@ MAX_RETURNS: Final = 64
 SAY_AFTER: Final = 2.5
 """Seconds in which a relay that the node names, or a NAT that has opened, lets an answer come; then we say where we can
 be met ourselves."""
-SAY_AGAIN: Final = 4.0
+SAY_AGAIN: Final = 2.5
 """Seconds at least between two times that this is said, since each is a look-up and a put."""
 UNHEARD: Final = 1.5
 """Seconds after a call was found until relays are suspected that have brought no handshake: callers dial at once."""

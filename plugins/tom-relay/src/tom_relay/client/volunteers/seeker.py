@@ -46,8 +46,8 @@ stays; before it is over only who calls by other means can tell that something i
 CHECK_TIMEOUT: Final = 2.0
 """Seconds for each of two tests in a row: longer than a sign of life may take, which is asked for when each begins."""
 SUSPECT_AGAIN: Final = 20.0
-"""Seconds after a test in which calls by other means are no reason for another: anybody can leave such calls, and a
-test is ten kilobytes."""
+"""Seconds from one test for a call by other means to the next: anybody can leave such calls, and a test is ten
+kilobytes."""
 FIRST_RETRY: Final = 2.0
 LAST_RETRY: Final = 300.0
 LAST_RETRY_KNOWN: Final = 30.0
@@ -105,7 +105,9 @@ class _InUse:
     was_connected: bool = False
     failures: int = 0
     passed: int = 0
-    checked_at: float = -math.inf
+    suspected: bool = False
+    suspected_at: float = -math.inf
+    """When a suspicion was last followed."""
     check: asyncio.Task[bool] | None = None
 
 
@@ -144,10 +146,9 @@ class VolunteerSeeker:
         self._search_at, self._retry = 0.0, FIRST_RETRY
 
     def suspect(self) -> None:
-        """Somebody could not reach us through any of them, it seems: test those now that were not tested lately."""
-        now = self._ctx.clock.monotonic()
+        """Somebody could not reach us through any of them, it seems: test them all."""
         for used in self._used.values():
-            used.check_at = min(used.check_at, max(now, used.checked_at + SUSPECT_AGAIN))
+            used.suspected = True
         self._suspected.set()
 
     # Running
@@ -242,7 +243,6 @@ class VolunteerSeeker:
             used.check = None
             used.failures = 0 if passed else used.failures + 1
             used.passed += passed
-            used.checked_at = now
             if used.failures == 1:
                 self._search_at, self._retry = now, FIRST_RETRY
             pause = CHECKS[min(used.passed, len(CHECKS) - 1)] * self._rng.uniform(0.7, 1.0)
@@ -250,7 +250,10 @@ class VolunteerSeeker:
             if used.failures >= 2 and used.connection.connected:
                 self._give_up(url, "it does not pass on what others send us", blame=True)
                 return
-        if used.check is None and used.connection.connected and now >= used.check_at:
+        suspected = used.suspected and now >= used.suspected_at + SUSPECT_AGAIN
+        if used.check is None and used.connection.connected and (suspected or now >= used.check_at):
+            if suspected:
+                used.suspected, used.suspected_at = False, now
             # Perhaps the way is gone altogether, which is another matter and known before the test is over.
             used.connection.ask_for_life()
             used.check = asyncio.create_task(self._passes(url), name=f"testing relay {url}")
