@@ -49,12 +49,12 @@ class _Answer:
 class Steps:
     """How far a call is. `open` it when our pings have gone to the node's addresses, or it has none.
 
-    `patience`: seconds that an answer has from then on until we say where we can be met; `invited`: whether the node
-    says that it can be called.
+    `patience`: seconds that an answer has from then on until we say where we can be met, None for `SAY_AFTER`;
+    `invited`: whether the node says that it can be called.
     """
 
-    def __init__(self, patience: float = SAY_AFTER) -> None:
-        self.patience = patience
+    def __init__(self, patience: float | None = None) -> None:
+        self.patience = SAY_AFTER if patience is None else patience
         self.opened = asyncio.Event()
         self.invited: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._then: Callable[[], None] | None = None
