@@ -232,7 +232,8 @@ class Dial:
         if tried:
             parts.append("tried " + ", ".join(tried))
         if self._steps is not None and self._steps.invited.done() and self._steps.invited.result():
-            parts.append("it was called where it looks for calls, and did not come")
+            told = ", told at which relays we are" if self._steps.said else ""
+            parts.append(f"it was called where it looks for calls{told}, and did not come")
         if unanswered:
             parts.append(f"no answer, and given up: {', '.join(unanswered)}")
         if local:

@@ -50,11 +50,12 @@ class Steps:
     """How far a call is. `open` it when our pings have gone to the node's addresses, or it has none.
 
     `patience`: seconds that an answer has from then on until we say where we can be met, None for `SAY_AFTER`;
-    `invited`: whether the node says that it can be called.
+    `invited`: whether the node says that it can be called; `said`: whether that was said.
     """
 
     def __init__(self, patience: float | None = None) -> None:
         self.patience = SAY_AFTER if patience is None else patience
+        self.said = False
         self.opened = asyncio.Event()
         self.invited: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._then: Callable[[], None] | None = None
@@ -148,6 +149,7 @@ class RendezvousService:
             except EndpointClosedError:
                 return
             if said and (remote.active_path is None or remote.core.in_outage):
+                steps.said = True
                 self._magic.counters["rendezvous: said where we can be met"] += 1
                 sealed = self._magic.doorstep.sealed_call(remote)
                 await asyncio.gather(*(self._say_by(name, way, remote.node_id, sealed) for name, way in self._ways))

@@ -11,6 +11,7 @@ import pytest
 from tom_connect import Connection, Endpoint, EndpointConfig
 from tom_connect.abc import Call, Callee, Discovery, FoundAddr, PluginContext, RelayTransport, Rendezvous
 from tom_connect.addr import NodeAddr, RelayUrl, SocketAddr
+from tom_connect.exceptions import DialError
 from tom_connect.hookspecs import hookimpl
 from tom_connect.keys import NodeId
 from tom_connect.rendezvous import service
@@ -254,3 +255,13 @@ async def test_calls_that_nobody_follows_raise_one_suspicion_at_a_time(world: Wo
         await until(lambda: called.relays.suspected > 0)
         assert called.relays.suspected == 1
         assert callee._magic.counters["rendezvous: calls found"] == 100
+
+
+async def test_the_error_says_what_was_told(world: World) -> None:
+    """Where neither's relays pass anything on, the dial fails in time and says that the node was called and told."""
+    world.silent |= {ONE, TWO}
+    async with world.node("127.0.0.2", TWO) as (caller, _), world.node("127.0.0.3", ONE) as (callee, called):
+        dialing = asyncio.create_task(caller.connect(callee.node_id, ALPN, timeout=4.0))
+        with pytest.raises(DialError, match="told at which relays we are, and did not come"):
+            await dialing
+        assert TWO in called.relays.opened
