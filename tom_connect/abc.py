@@ -437,6 +437,12 @@ class RelayTransport(PluginObject):
     def network_changed(self) -> None:
         """The network is another one: find out at once which connections still live, and try again what failed."""
 
+    def suspect(self) -> None:
+        """Somebody had to call by other means: find out whether the relays where we are reachable pass packets on.
+
+        Anybody can leave calls, so what is done about one must be bounded. Must not block.
+        """
+
     def relays(self) -> Sequence[RelayInfo]:
         """The relays that are in use or wanted, the home relay first."""
         return ()
@@ -506,6 +512,13 @@ class Rendezvous(PluginObject):
         it out where that is enough. `opened`: set once our NAT lets in what comes from the node's addresses; whatever
         makes the node send there must wait for it. `learned`: called with what is found out about the node. Raises
         NetworkError if the call could not be left.
+        """
+
+    async def say(self, node_id: NodeId, sealed: bytes) -> None:
+        """Leave what we have to say, whatever addresses say: no path led to the node, and we can be met at a relay.
+
+        For a rendezvous whose `call` may leave `sealed` out; it is called while `call` runs or after that, perhaps
+        again when what is said has changed. Raises NetworkError if it could not be left.
         """
 
     @abc.abstractmethod

@@ -21,7 +21,8 @@ ASK_ANYWAY = 1.0
 """Seconds that addresses given by the caller have to answer before others are looked for: one lost first flight."""
 
 LOOK_AGAIN = 3.0
-"""Seconds between two look-ups of a node that can be called and has no record: what it publishes comes one by one."""
+"""Seconds between two look-ups of a node that can be called and that nothing led to: what it publishes comes one by
+one, and it takes other relays once a call shows that those which it named are silent."""
 GUESS = 3.0
 """Seconds that a node which no source knows has to answer at a relay of ours: its name look-up and handshakes."""
 CALL_AFTER = 1.5
@@ -176,10 +177,9 @@ class Dial:
             await asyncio.wait((link.ready,), timeout=ASK_ANYWAY)
         await self._look(link)
         self._opened()
-        if not self._found and not given:
-            if self._steps is not None and await self._steps.invited:
-                await self._look_again(link)
-                return
+        if self._steps is not None and (self._found or not given) and await self._steps.invited:
+            await self._look_again(link)
+        elif not self._found and not given:
             if link.remote is not None and link.remote.usable():
                 await asyncio.wait((link.ready,), timeout=GUESS)
                 if link.ready.done():
@@ -187,12 +187,14 @@ class Dial:
             raise DiscoveryError(self._describe(link, "no source knows where it is"))
 
     async def _look_again(self, link: Link) -> None:
-        """Ask now and then where a node is that can be called: it may have no address to tell, or none yet."""
-        while not self._found:
+        """Ask now and then where a node is that can be called, until it answers: it may have moved, or do so now."""
+        assert link.remote is not None
+        while True:
             await asyncio.wait((link.ready,), timeout=LOOK_AGAIN)
             if link.ready.done():
                 return
-            await self._look(link)
+            if link.remote.active_path is None:
+                await self._look(link)
 
     async def _look(self, link: Link) -> None:
         """Pass on what the sources tell, as they tell it, to their end."""
@@ -200,7 +202,8 @@ class Dial:
             self._outcomes = lookup.outcomes
             async for found in lookup:
                 assert link.remote is not None
-                self._found.append(found)
+                if found not in self._found:
+                    self._found.append(found)
                 # Relays first: traffic may go there at once, while an address must first answer.
                 link.remote.add_relays(found.addr.relay_urls[:MAX_RELAYS], found.source, trusted=False)
                 link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
@@ -240,7 +243,8 @@ class Dial:
         if tried:
             parts.append("tried " + ", ".join(tried))
         if self._steps is not None and self._steps.invited.done() and self._steps.invited.result():
-            parts.append("it was called where it looks for calls, and did not come")
+            told = ", told at which relays we are" if self._steps.said else ""
+            parts.append(f"it was called where it looks for calls{told}, and did not come")
         if unanswered:
             parts.append(f"no answer, and given up: {', '.join(unanswered)}")
         if local:

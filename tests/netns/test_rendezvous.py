@@ -42,7 +42,7 @@ async def test_routers_that_remember_unasked_packets_are_no_trap(town: Town, tra
 async def test_contacts_meet_where_nobody_else_looks(town: Town) -> None:
     """Each names the other and is published for nobody else: they meet, and a third who knows the key finds nothing."""
     _, hosts = town.homes(Nat.MODERATE, Nat.MODERATE)
-    seeds = [SecretKey.generate().seed for _ in hosts]
+    seeds = [SecretKey.generate().seed() for _ in hosts]
     ids = [str(SecretKey(seed).node_id) for seed in seeds]
     with child_on(hosts[0], TALKER) as dialer, child_on(hosts[1], TALKER) as listener:
         for node, seed, contact in ((listener, seeds[1], ids[0]), (dialer, seeds[0], ids[1])):

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 UPLINK = Wire(delay=0.0125)
 #: Seconds within which two nodes behind strict NATs are to be connected.
 CONNECTED_WITHIN = 15.0
+#: The same where all home relays of the callee, and perhaps those of the caller, have just fallen silent.
+SILENT_WITHIN = 30.0
 
 
 @pytest.fixture
@@ -90,6 +92,31 @@ async def test_volunteers_that_lie(natlab: Lab, dht: DhtNet, lies: str) -> None:
             f"home after {told['found']:.1f} s, {after['tried']} tried, met in {met['seconds']:.2f} s, "
             f"liars out {found_out:.1f} s after that, longest wait then {talked['longest']:.2f} s"
         )
+
+
+async def test_both_home_volunteers_fall_silent(natlab: Lab, dht: DhtNet) -> None:
+    """Where both pass nothing on any more and nothing has shown it yet, the first dial does, and it succeeds."""
+    async with (
+        volunteers(natlab, dht, "", "") as those,
+        node_on(home(natlab, "one"), dht, trusting=True) as (one, key),
+    ):
+        await one.call("tested")
+        told = await one.call("relayed")
+        assert set(told["urls"]) == set(those), told
+        async with (
+            node_on(home(natlab, "third", Nat.NONE), dht, volunteer=True) as (third, _),
+            node_on(home(natlab, "two"), dht) as (two, _),
+        ):
+            honest = (await third.call("announced"))["url"]
+            await two.call("published")
+            for liar in those.values():
+                await liar.call("lie")
+            met = await two.call("meet", node_id=key, wait=60.0)
+            print(f"met in {met['seconds']:.2f} s")
+            assert met["seconds"] < SILENT_WITHIN and met["kinds"] == ["relay"], met
+            async with asyncio.timeout(60):
+                while (await one.call("relays"))["urls"] != [honest]:
+                    await two.call("talk", seconds=0.5)
 
 
 async def test_a_volunteer_behind_a_nat_says_why_it_is_none(natlab: Lab, dht: DhtNet) -> None:

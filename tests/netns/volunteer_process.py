@@ -17,6 +17,7 @@ from tom_connect.exceptions import DiscoveryError
 from tom_connect.plugins import PluginState
 from tom_dht_mainline.config import DhtConfig
 from tom_relay.client.transport import Relays
+from tom_relay.client.volunteers import seeker
 from tom_relay.server.hub import RelayClient
 from tom_relay.volunteer.config import RelayForOthersConfig
 from tom_relay.volunteer.service import Volunteer
@@ -28,9 +29,16 @@ LIES_AFTER = 2.5
 class RelayedNode(Node):
     """One endpoint with the plugins `dht`, `relay` and `relay-volunteer`."""
 
-    async def start(self, bootstrap: Sequence[str], *, volunteer: bool = False, lies: str = "") -> dict[str, Any]:
-        """Open an endpoint; `volunteer`: be a relay for others; `lies`: "always" or "later" pass nothing on."""
+    async def start(
+        self, bootstrap: Sequence[str], *, volunteer: bool = False, lies: str = "", trusting: bool = False
+    ) -> dict[str, Any]:
+        """Open an endpoint; `volunteer`: be a relay for others; `lies`: "always" or "later" pass nothing on.
+
+        `trusting`: volunteers that passed a first test while they are used are not tested again for minutes.
+        """
         await self.unbind()
+        if trusting:
+            seeker.CHECKS = (1.0, 240.0)  # type: ignore[misc]
         self.endpoint = await Endpoint.bind(
             EndpointConfig(
                 alpns=(ALPN,),
@@ -50,6 +58,20 @@ class RelayedNode(Node):
             self._lie(later=lies == "later")
         self.accepting = asyncio.create_task(self._accept(self.endpoint))
         return {"node_id": str(self.endpoint.node_id)}
+
+    async def lie(self) -> dict[str, Any]:
+        """Pass nothing on from now on."""
+        self._lie(later=False)
+        return {}
+
+    async def tested(self) -> dict[str, Any]:
+        """Wait until two volunteers are in use and have been tested there."""
+        seeker = self._relays().seeker
+        assert seeker is not None
+        async with asyncio.timeout(60):
+            while sum(used.passed > 0 for used in seeker._used.values()) < 2:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+        return {}
 
     def _volunteer(self) -> Volunteer:
         volunteer = self._bound._contexts("relay-volunteer").shared["volunteer"]
@@ -153,9 +175,21 @@ async def main(level: str = "ERROR") -> None:
     """Answer until standard input ends."""
     logging.basicConfig(level=level, format="%(asctime)s.%(msecs)03d %(name)s %(message)s", datefmt="%M:%S")
     node = RelayedNode()
-    names = ("start", "announced", "why_not", "published", "relayed", "relays", "meet", "talk", "unbind")
+    names = (
+        "start",
+        "announced",
+        "lie",
+        "tested",
+        "why_not",
+        "published",
+        "relayed",
+        "relays",
+        "meet",
+        "talk",
+        "unbind",
+    )
     try:
-        await serve({name: getattr(node, name) for name in names})
+        await serve({name: getattr(node, name) for name in (*names, "unbind")})
     finally:
         with contextlib.suppress(Exception):
             await node.unbind()

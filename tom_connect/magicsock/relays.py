@@ -84,6 +84,14 @@ class Relays:
                 except Exception as exc:  # a plugin may raise anything
                     self._failed("open", exc)
 
+    def suspect(self) -> None:
+        """Have the transports find out whether the relays where we are reachable pass packets on."""
+        for transport in set(self._by_scheme.values()):
+            try:
+                transport.suspect()
+            except Exception as exc:  # a plugin may raise anything
+                self._failed("suspect", exc)
+
     def attest(self, path: RelayPath) -> None:
         """Ask a path's relay where its node is connected from; `attested` hears the answer, if there is one."""
         transport = self._by_scheme.get(path.url.scheme)

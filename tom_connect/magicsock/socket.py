@@ -31,6 +31,7 @@ from tom_connect.magicsock.remote import Remote, Route
 from tom_connect.magicsock.shared import SharedUdp
 from tom_connect.magicsock.sockets import FamilySockets
 from tom_connect.magicsock.udp import UdpSocket
+from tom_connect.watch import Watch
 
 QuicReceiver = Callable[[Path, Sequence[bytes], float], None]
 
@@ -86,6 +87,10 @@ class MagicSocket:
         )
         """The relay transports, which plugins bring."""
         self.relays.attested = self._attested
+        self.own_relays: Watch[tuple[RelayUrl, ...]] = Watch(())
+        """The relays at which we may be reached, as peers are told."""
+        self.handshake_at = -inf
+        """When somebody who dialed us has last proven a key, by `now`."""
         self._sockets = FamilySockets(
             receive=self._demux.received,
             turn_end=self._turn_end,
@@ -144,6 +149,7 @@ class MagicSocket:
             self._timer = None
         self._demux.close()
         self.relays.close()
+        self.own_relays.close()
         self._core.ports_link.sockets = None
         await self._sockets.aclose()
         self._provisional.clear()
@@ -278,7 +284,8 @@ class MagicSocket:
         remote = self.remote(node_id)
         address.node = remote.address
         self._provisional.drop(address)
-        remote.core.handshake_done(path, self._clock())
+        self.handshake_at = self._clock()
+        remote.core.handshake_done(path, self.handshake_at)
         self._pump()
         return remote.address
 
@@ -369,6 +376,7 @@ class MagicSocket:
 
     def set_own_candidates(self, addrs: Sequence[SocketAddr], relays: Sequence[RelayUrl] = ()) -> None:
         """Say where we may be reached; sent sealed, in call-me-maybe, to peers with a proven path."""
+        self.own_relays.set(tuple(relays))
         self._core.set_own_candidates(addrs if self._direct else (), self._clock(), relays)
         self._pump()
 

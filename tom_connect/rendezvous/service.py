@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import attrs
+
 from tom_connect.abc import Call, Callee, Rendezvous
 from tom_connect.addr import RelayUrl, SocketAddr
-from tom_connect.exceptions import NetworkError, TomError
+from tom_connect.exceptions import EndpointClosedError, NetworkError, TomError
 from tom_connect.holepunch.disco import CallMeMaybe
 from tom_connect.holepunch.events import PathEvent, PathRestored, PathSelected
 from tom_connect.keys import NodeId
@@ -25,15 +27,35 @@ ANSWER_FOR: Final = 15.0
 MAX_ANSWERS: Final = 64
 MAX_RETURNS: Final = 64
 """Lost connections that are called after at once."""
+SAY_AFTER: Final = 2.5
+"""Seconds in which a relay that the node names, or a NAT that has opened, lets an answer come; then we say where we can
+be met ourselves."""
+SAY_AGAIN: Final = 2.5
+"""Seconds at least between two times that this is said, since each is a look-up and a put."""
+UNHEARD: Final = 1.5
+"""Seconds after a call was found until relays are suspected that have brought no handshake: callers dial at once."""
+HEARD_BEFORE: Final = 4.0
+"""Seconds before a call was found in which a handshake may be its caller's: calls are found with the next poll."""
+MAX_TOLD: Final = 8
+"""Relays that one caller may name while it is answered."""
+
+
+@attrs.frozen
+class _Answer:
+    remote: Remote
+    relays: set[RelayUrl]
 
 
 class Steps:
     """How far a call is. `open` it when our pings have gone to the node's addresses, or it has none.
 
-    `invited`: whether the node says that it can be called.
+    `patience`: seconds that an answer has from then on until we say where we can be met, None for `SAY_AFTER`;
+    `invited`: whether the node says that it can be called; `said`: whether that was said.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float | None = None) -> None:
+        self.patience = SAY_AFTER if patience is None else patience
+        self.said = False
         self.opened = asyncio.Event()
         self.invited: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._then: Callable[[], None] | None = None
@@ -78,7 +100,8 @@ class RendezvousService:
         self._called = asyncio.Event()
         self._lost: asyncio.Queue[NodeId] = asyncio.Queue(MAX_RETURNS)
         self._returning: set[NodeId] = set()
-        self._answering: set[NodeId] = set()
+        self._answering: dict[NodeId, _Answer] = {}
+        self._wondering: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
         magic.doorstep.set_outage(self._outage)
 
@@ -92,10 +115,11 @@ class RendezvousService:
         """Call a node and ping its addresses, until cancelled: a path, if one comes, is the remote's."""
         doorstep = self._magic.doorstep
         try:
-            while True:
-                doorstep.meet(remote)
-                steps.on_opened(lambda: doorstep.opened(remote))
-                async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._say(remote, steps), name="saying where we can be met")
+                while True:
+                    doorstep.meet(remote)
+                    steps.on_opened(lambda: doorstep.opened(remote))
                     leaving = [
                         group.create_task(self._leave(name, way, remote, steps), name=f"{name}: leaving a call")
                         for name, way in self._ways
@@ -107,6 +131,38 @@ class RendezvousService:
                     await pause
         finally:
             doorstep.part(remote)
+
+    async def _say(self, remote: Remote, steps: Steps) -> None:
+        """Say at which relays we can be met while no path leads to the node, since those that it names may be silent.
+
+        Said again when it changes, and as often as a call is left.
+        """
+        await steps.opened.wait()
+        await asyncio.sleep(steps.patience)
+        said: tuple[RelayUrl, ...] = ()
+        while True:
+            try:
+                async with asyncio.timeout(AGAIN if said else None):
+                    said = await self._magic.own_relays.other_than(said)
+            except TimeoutError:
+                pass
+            except EndpointClosedError:
+                return
+            if said and (remote.active_path is None or remote.core.in_outage):
+                steps.said = True
+                self._magic.counters["rendezvous: said where we can be met"] += 1
+                sealed = self._magic.doorstep.sealed_call(remote)
+                await asyncio.gather(*(self._say_by(name, way, remote.node_id, sealed) for name, way in self._ways))
+            await asyncio.sleep(SAY_AGAIN)
+
+    async def _say_by(self, name: str, way: Rendezvous, node_id: NodeId, sealed: bytes) -> None:
+        try:
+            async with asyncio.timeout(AGAIN):
+                await way.say(node_id, sealed)
+        except (TimeoutError, NetworkError):
+            self._magic.counters["rendezvous: call not left"] += 1
+        except Exception as exc:  # a plugin may raise anything, and the others go on
+            self._report_failure(name, exc)
 
     async def _leave(self, name: str, way: Rendezvous, remote: Remote, steps: Steps) -> None:
         doorstep = self._magic.doorstep
@@ -158,29 +214,53 @@ class RendezvousService:
             self._magic.counters["rendezvous: calls found"] += 1
             self._knocks.called(addrs, self._magic.now())
             self._called.set()
+            self._wonder()
         read = doorstep.read_call(call.sealed, call.attested) if call.sealed is not None else None
-        if read is None or read[0] in self._answering:
-            return
-        if not self._let_in(read[0]) or len(self._answering) >= MAX_ANSWERS:
+        if read is not None:
+            self._take_words(*read, call.attested)
+
+    def _take_words(self, node_id: NodeId, message: CallMeMaybe, attested: Sequence[str]) -> None:
+        answer = self._answering.get(node_id)
+        if answer is not None:
+            # It may have found a relay only after it had called.
+            if not answer.relays.issuperset(message.relays) and len(answer.relays) < MAX_TOLD:
+                answer.relays.update(message.relays)
+                self._magic.doorstep.called(answer.remote, message, attested)
+        elif not self._let_in(node_id) or len(self._answering) >= MAX_ANSWERS:
             self._magic.counters["rendezvous: calls refused"] += 1
         else:
-            self._answering.add(read[0])
+            try:
+                remote = self._magic.remote(node_id)
+            except TomError:  # the endpoint is closing
+                return
+            self._answering[node_id] = _Answer(remote, set(message.relays))
+            self._magic.counters["rendezvous: calls answered"] += 1
+            if remote.active_path is None:
+                self._magic.relays.suspect()
+            self._magic.doorstep.called(remote, message, attested)
             assert self._group is not None
-            self._group.create_task(self._answer(*read, call.attested), name="answering a call")
+            self._group.create_task(self._answer(node_id, remote), name="answering a call")
 
-    async def _answer(self, node_id: NodeId, message: CallMeMaybe, attested: Sequence[str]) -> None:
+    async def _answer(self, node_id: NodeId, remote: Remote) -> None:
         """Hold a node that has called for as long as its call may succeed."""
         try:
-            remote = self._magic.remote(node_id)
-        except TomError:  # the endpoint is closing
-            return
-        try:
-            self._magic.counters["rendezvous: calls answered"] += 1
-            self._magic.doorstep.called(remote, message, attested)
             await asyncio.sleep(ANSWER_FOR)
         finally:
-            self._answering.discard(node_id)
+            del self._answering[node_id]
             remote.release()
+
+    def _wonder(self) -> None:
+        """Have a call lead to a handshake soon, or our relays be suspected: they may pass nothing on to us."""
+        if self._magic.own_relays.value and (self._wondering is None or self._wondering.done()):
+            assert self._group is not None
+            self._wondering = self._group.create_task(self._unheard(), name="waiting for a caller's handshake")
+
+    async def _unheard(self) -> None:
+        since = self._magic.now() - HEARD_BEFORE
+        await asyncio.sleep(UNHEARD)
+        if self._magic.handshake_at < since:
+            self._magic.counters["rendezvous: relays suspected"] += 1
+            self._magic.relays.suspect()
 
     async def _knock(self) -> None:
         while True:
@@ -217,8 +297,8 @@ class RendezvousService:
             self._returning.discard(node_id)
             return
         remote.add_listener(listener)
-        steps = Steps()
-        steps.open()  # all its paths are pinged already
+        steps = Steps(patience=0.0)
+        steps.open()  # all its paths are pinged already, and silent
         calling = asyncio.create_task(self.call(remote, steps), name="a call after a lost connection")
         try:
             async with asyncio.timeout(RETURN_WITHIN):

@@ -224,6 +224,10 @@ class DeferredRendezvous(Deferred["DhtRendezvous"], Rendezvous):
         """See `DhtRendezvous`."""
         await (await self.loaded()).call(node_id, sealed, opened, learned)
 
+    async def say(self, node_id: NodeId, sealed: bytes) -> None:
+        """See `DhtRendezvous`."""
+        await (await self.loaded()).say(node_id, sealed)
+
     async def calls(self) -> AsyncIterator[Call]:
         """See `DhtRendezvous`."""
         calls = (await self.loaded()).calls()

@@ -19,7 +19,7 @@ from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 from tom_connect.keys import SecretKey
 from tom_connect.watch import Watch
-from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport
+from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport, joining
 from tom_dht_mainline import bootstrap as bootstrap_module
 from tom_dht_mainline.bootstrap import DEFAULT_BOOTSTRAP, parse_bootstrap, resolve
 from tom_dht_mainline.testing import Testnet
@@ -242,3 +242,29 @@ async def test_a_node_joins_through_peers_it_is_connected_to(eventually: Eventua
                 peers.set((SocketAddr(*silent.getsockname()), net.nodes[3].local_addrs[0]))
                 await eventually(node.knows_nodes)
             assert (await node.find_node(bytes(20)))[0].node_id in {other.node_id() for other in net.nodes}
+
+
+async def test_a_silence_is_told_once(
+    net: Testnet,
+    client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Eventually,
+) -> None:
+    """However often joining fails, it is said once why, again when the reason is another, and when it is over."""
+    monkeypatch.setattr(joining, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(joining, "LAST_RETRY", 0.01)
+    tries = 0
+
+    async def scripted(_node: BootstrapNode) -> list[tuple[str, int]]:
+        nonlocal tries
+        tries += 1
+        if tries <= 10:
+            raise OSError(1, "first reason" if tries <= 5 else "second reason")
+        return [net.nodes[0].local_addrs[0]]
+
+    monkeypatch.setattr(joining, "resolve", scripted)
+    async with client(bootstrap=["name.invalid:1"]):
+        await eventually(lambda: "the DHT answers now" in caplog.text)
+    told = [record.getMessage() for record in caplog.records if "no DHT node answered" in record.getMessage()]
+    assert len(told) == 2 and "first reason" in told[0] and "second reason" in told[1]

@@ -74,5 +74,9 @@ class DhtRendezvous(Rendezvous):
         """See `Rendezvous`."""
         await self._caller.call(node_id, sealed, opened, learned)
 
+    async def say(self, node_id: NodeId, sealed: bytes) -> None:
+        """See `Rendezvous`."""
+        await self._caller.say(node_id, sealed)
+
 
 __all__ = ["DhtRendezvous"]

@@ -26,6 +26,8 @@ RING_AFTER: Final = 2700.0
 """Seconds for which nodes name an announcement: who calls again within them announces another port besides, or it would
 not be seen."""
 MAX_RUNG: Final = 1024
+KNOWN_FOR: Final = 60.0
+"""Seconds for which what a node says of being called is not asked for again."""
 
 
 class Caller:
@@ -34,6 +36,8 @@ class Caller:
     def __init__(self, service: DhtService) -> None:
         self._service = service
         self._called: dict[NodeId, float] = {}
+        self._invitations: dict[NodeId, tuple[Invitation, float]] = {}
+        """What nodes said last of being called, and when that was found out."""
 
     async def call(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
@@ -69,26 +73,67 @@ class Caller:
 
         Nothing is announced before: the place under its node id would show to others who calls whom.
         """
-        contacts = self._service.contacts
-        place = contacts.theirs(node_id, Kind.INVITATION)
         mailbox, invitation = b"", None
-        stream = self._service.node.get_values(place.public_key)
-        async with aclosing(stream):
-            async for item in _read(stream):
-                try:
-                    invitation = decode_invitation(place.open(item.value))
-                except DhtError as exc:
-                    self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
-                    continue
+        async with aclosing(self._of_contact(node_id)) as said:
+            async for invitation in said:
                 learned(_learned(invitation))
                 if invitation.mailbox != mailbox:
                     mailbox = invitation.mailbox
                     await self._announce(node_id, mailbox, opened)
         if invitation is not None:
             await self._say_more(invitation, sealed, learned)
-        elif contacts.only:
+        elif self._service.contacts.only:
             raise DhtPutError(f"{node_id.short()} has left nothing for us; does it name our node id in dht.contacts?")
         return invitation is not None
+
+    async def _of_contact(self, node_id: NodeId) -> AsyncGenerator[Invitation]:
+        """What a contact says of being called, where nobody else looks."""
+        place = self._service.contacts.theirs(node_id, Kind.INVITATION)
+        async with aclosing(self._service.node.get_values(place.public_key)) as stream:
+            async for item in _read(stream):
+                try:
+                    invitation = decode_invitation(place.open(item.value))
+                except DhtError as exc:
+                    self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
+                    continue
+                self._learn(node_id, invitation)
+                yield invitation
+
+    async def say(self, node_id: NodeId, sealed: bytes) -> None:
+        """Leave a sealed call for a node that has been called. Raises DhtPutError, DhtClosedError."""
+        await self._service.node.ready()
+        try:
+            invitation, seen = await self._latest(node_id), self._seen()
+            if invitation is None or seen is None:
+                raise DhtPutError("nothing more can be said: how to call the node, or our own address, is not known")
+            await self._leave_sealed(invitation, seen[0], sealed)
+        except DhtError as exc:
+            raise DhtPutError(f"what the call says was not left: {exc}") from exc
+
+    async def _latest(self, node_id: NodeId) -> Invitation | None:
+        """What a node said last of being called, asked for again if that is old."""
+        invitation, found_at = self._invitations.get(node_id, (None, 0.0))
+        if invitation is not None and time.monotonic() - found_at <= KNOWN_FOR:
+            return invitation
+        contacts = self._service.contacts
+        latest: Invitation | None = None
+        if node_id in contacts:
+            async with aclosing(self._of_contact(node_id)) as said:
+                async for invitation in said:
+                    latest = invitation
+            if latest is not None or contacts.only:
+                return latest
+        opened = asyncio.Event()
+        opened.set()
+        return await self._ask(node_id, mutable_target(node_id.raw), opened, _nothing_new)
+
+    def _learn(self, node_id: NodeId, invitation: Invitation) -> None:
+        self._invitations[node_id] = (invitation, time.monotonic())
+        if len(self._invitations) > MAX_RUNG:
+            del self._invitations[next(iter(self._invitations))]
+
+    def _seen(self) -> tuple[str, int] | None:
+        return self._service.node.external_address(Family.IPV4)
 
     async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> None:
         node = self._service.node
@@ -123,25 +168,29 @@ class Caller:
             except DhtError as exc:
                 self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
                 continue
+            self._learn(node_id, invitation)
             learned(_learned(invitation))
             if invitation.mailbox != target:
                 target = invitation.mailbox
                 await opened.wait()
                 await self._service.node.announced(target)
 
+    async def _leave_sealed(self, invitation: Invitation, ip: str, sealed: bytes) -> None:
+        node = self._service.node
+        nonce = draw_nonce(invitation.key, ip, os.urandom(4))
+        value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
+        await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
+        for port in (nonce.port, nonce.check):
+            await node.announced(invitation.mailbox, port)
+
     async def _say_more(self, invitation: Invitation, sealed: bytes, learned: Callable[[Callee], None]) -> None:
         """Where one of the NATs, not both, shifts ports, an address says too little: leave the sealed call too."""
-        node = self._service.node
-        seen = node.external_address(Family.IPV4)
+        node, seen = self._service.node, self._seen()
         if seen is None or (seen[1] == 0) is invitation.ports_differ:
             return
-        nonce = draw_nonce(invitation.key, seen[0], os.urandom(4))
-        value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
         looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
         try:
-            await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
-            for port in (nonce.port, nonce.check):
-                await node.announced(invitation.mailbox, port)
+            await self._leave_sealed(invitation, seen[0], sealed)
         finally:
             node.cancel(looking)
         attested = tuple(ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY)
@@ -154,6 +203,10 @@ class Caller:
 def _learned(invitation: Invitation) -> Callee:
     filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
     return Callee(filtered=filtered, ports_differ=invitation.ports_differ)
+
+
+def _nothing_new(callee: Callee) -> None:
+    """The call has told it already."""
 
 
 async def _read(stream: AsyncGenerator[MutableItem]) -> AsyncGenerator[MutableItem]:

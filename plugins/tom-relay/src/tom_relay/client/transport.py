@@ -207,6 +207,11 @@ class Relays(RelayTransport):
         if self.seeker is not None:
             self.seeker.network_changed()
 
+    def suspect(self) -> None:
+        """See `RelayTransport`; relays that the user named are believed."""
+        if self.seeker is not None:
+            self.seeker.suspect()
+
     def relays(self) -> Sequence[RelayInfo]:
         """See `RelayTransport`."""
         home = self._home.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import pathlib
 import random
 from collections.abc import Iterable, Sequence
@@ -38,12 +39,15 @@ LOST_AFTER: Final = 2.0
 """Seconds without a connection after which a volunteer is given up."""
 GIVE_UP_CONNECTING: Final = 4.0
 """Seconds that one has to take us in, after it was tested."""
-CHECKS: Final = (1.0, 4.0, 15.0, 60.0, 240.0)
+CHECKS: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 """Seconds from one test of a volunteer that is in use to the next, up to a third earlier: one that lies once it is
-trusted is found out soon, one that has served for long costs little. The last stays."""
-CHECK_AGAIN: Final = 1.5
-"""Seconds before one that failed a test is tested again: longer than a sign of life may take."""
+trusted is found out about as long after that as it has served, one that has served for long costs little. The last
+stays; before it is over only who calls by other means can tell that something is wrong (`suspect`)."""
 CHECK_TIMEOUT: Final = 2.0
+"""Seconds for each of two tests in a row: longer than a sign of life may take, which is asked for when each begins."""
+SUSPECT_AGAIN: Final = 20.0
+"""Seconds from one test for a call by other means to the next: anybody can leave such calls, and a test is ten
+kilobytes."""
 FIRST_RETRY: Final = 2.0
 LAST_RETRY: Final = 300.0
 LAST_RETRY_KNOWN: Final = 30.0
@@ -101,6 +105,9 @@ class _InUse:
     was_connected: bool = False
     failures: int = 0
     passed: int = 0
+    suspected: bool = False
+    suspected_at: float = -math.inf
+    """When a suspicion was last followed."""
     check: asyncio.Task[bool] | None = None
 
 
@@ -127,6 +134,7 @@ class VolunteerSeeker:
         self._retry = FIRST_RETRY
         self._candidates_seen = 0
         self._wanted_at = -UNWANTED_FOR
+        self._suspected = asyncio.Event()
 
     @property
     def used(self) -> Sequence[RelayUrl]:
@@ -136,6 +144,12 @@ class VolunteerSeeker:
     def network_changed(self) -> None:
         """Search at once if something is missing."""
         self._search_at, self._retry = 0.0, FIRST_RETRY
+
+    def suspect(self) -> None:
+        """Somebody could not reach us through any of them, it seems: test them all."""
+        for used in self._used.values():
+            used.suspected = True
+        self._suspected.set()
 
     # Running
 
@@ -152,7 +166,10 @@ class VolunteerSeeker:
                     save_at = now() + SAVE_EVERY
                     if self.book.changed:
                         await asyncio.to_thread(self._write, self.book.dump())
-                await asyncio.sleep(TICK)
+                self._suspected.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK):
+                        await self._suspected.wait()
         finally:
             tasks = [used.check for used in self._used.values() if used.check is not None]
             tasks += [self._search] if self._search is not None else []  # type: ignore[list-item]
@@ -183,10 +200,22 @@ class VolunteerSeeker:
             return
         for url, used in list(self._used.items()):
             self._judge(url, used, now)
-        if len(self._used) < WANTED and self._search is None and now >= self._search_at:
+        self._leave_surplus()
+        if self._sound < WANTED and self._search is None and now >= self._search_at:
             self._search_at = now + self._retry * self._rng.uniform(0.8, 1.2)
             self._retry = min(2 * self._retry, LAST_RETRY if len(self.book) == 0 else LAST_RETRY_KNOWN)
             self._search = asyncio.create_task(self._find(), name="looking for volunteer relays")
+
+    @property
+    def _sound(self) -> int:
+        """Those in use that have not just failed a test: others are sought while those are tested again."""
+        return sum(not used.failures for used in self._used.values())
+
+    def _leave_surplus(self) -> None:
+        """Who failed one test and passed the next is kept, and who came for its place is not needed."""
+        if self._sound == len(self._used) and self._search is None:
+            for url in sorted(self._used, key=lambda url: self._used[url].since)[WANTED:]:
+                self._leave(url)
 
     def _account(self, now: float) -> None:
         wall = self._ctx.clock.wall()
@@ -214,15 +243,19 @@ class VolunteerSeeker:
             used.check = None
             used.failures = 0 if passed else used.failures + 1
             used.passed += passed
-            if not passed:
-                # Perhaps the way is gone altogether, which is another matter and known by the time of the next test.
-                used.connection.ask_for_life()
+            if used.failures == 1:
+                self._search_at, self._retry = now, FIRST_RETRY
             pause = CHECKS[min(used.passed, len(CHECKS) - 1)] * self._rng.uniform(0.7, 1.0)
-            used.check_at = now + (pause if passed else CHECK_AGAIN)
+            used.check_at = now + (pause if passed else 0.0)
             if used.failures >= 2 and used.connection.connected:
                 self._give_up(url, "it does not pass on what others send us", blame=True)
                 return
-        if used.check is None and used.connection.connected and now >= used.check_at:
+        suspected = used.suspected and now >= used.suspected_at + SUSPECT_AGAIN
+        if used.check is None and used.connection.connected and (suspected or now >= used.check_at):
+            if suspected:
+                used.suspected, used.suspected_at = False, now
+            # Perhaps the way is gone altogether, which is another matter and known before the test is over.
+            used.connection.ask_for_life()
             used.check = asyncio.create_task(self._passes(url), name=f"testing relay {url}")
 
     def _give_up(self, url: RelayUrl, why: str, *, blame: bool) -> None:
@@ -312,8 +345,8 @@ class VolunteerSeeker:
                 if not trials and feeder.done():
                     break
                 left = None if first_at is None else first_at + CHOICE_FOR - clock()
-                unused = [one for one in found if one.url not in self._used]
-                chosen = left is not None and left <= 0 and len(self._used) + len(unused) >= WANTED
+                unused = [one for one in found if self._is_new(one)]
+                chosen = left is not None and left <= 0 and self._sound + len(unused) >= WANTED
                 if chosen or len(found) >= ENOUGH:
                     break
                 waiting: set[asyncio.Future[object]] = {*trials} if feeder.done() else {*trials, feeder}  # type: ignore[arg-type]
@@ -326,10 +359,10 @@ class VolunteerSeeker:
                         failed.append(addr)
                         continue
                     found.append(result)
-                    if first_at is None:
+                    if first_at is None and self._is_new(result):
                         first_at = clock()
                         # Being reachable at all comes first; a nearer one may take its place in a moment.
-                        if not self._used:
+                        if not self._sound:
                             self._use(result)
         finally:
             for task in (*trials, feeder):
@@ -352,16 +385,20 @@ class VolunteerSeeker:
 
     def _choose(self, found: Iterable[Tested]) -> None:
         """Take the best of those that were tested."""
-        keys = {url.node_id for url in self._used}
         ranked = sorted(found, key=lambda one: one.rtt - 0.01 * self.book.standing(one.url).score)
         for one in ranked:
-            if len(self._used) >= WANTED:
+            if self._sound >= WANTED:
                 break
-            if one.url.node_id not in keys:
-                keys.add(one.url.node_id)
+            if self._is_new(one):
                 self._use(one)
-        if len(self._used) >= WANTED:
+        if self._sound >= WANTED:
             self._retry = FIRST_RETRY
+
+    def _is_new(self, one: Tested) -> bool:
+        """Whether it is not in use, nor was given up while it was tested for another time."""
+        assert one.url.node_addr is not None
+        known = any(url.node_id == one.url.node_id for url in self._used)
+        return not known and not self._candidates.has_failed(one.url.node_addr, self._ctx.clock.monotonic())
 
     def _tell(self) -> None:
         if not self._used:

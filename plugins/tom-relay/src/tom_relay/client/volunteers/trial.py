@@ -1,6 +1,7 @@
 """Whether an address is a relay that passes datagrams on: two nodes that nobody knows meet there, both of them us.
 
-It does not learn our key, and can't tell the test from other traffic but by the address from which both come.
+It does not learn our key. What tells the test from other traffic is the address from which both come, and, to who
+opens what looks like a first packet of QUIC, that nothing is in it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ SAMPLES: Final = 4
 """Datagrams each way; all but one must arrive."""
 SIZE: Final = 1200
 """Bytes of each: what a first packet of QUIC has."""
+INITIAL: Final = 0xC0
+SHORT: Final = 0x40
+QUIC_1: Final = (1).to_bytes(4, "big")
 
 
 class TrialError(RelayError):
@@ -93,8 +97,12 @@ class Stranger:
 
 
 def random_payloads() -> list[bytes]:
-    """Datagrams that are neither QUIC nor disco, so that they mean nothing to anyone."""
-    return [b"\0" + os.urandom(SIZE - 1) for _ in range(SAMPLES)]
+    """Datagrams that look like those of a node which connects to another (RFC 9000 section 17), and open for nobody."""
+    short = [bytes((SHORT | os.urandom(1)[0] & 0x3F,)) + os.urandom(SIZE - 1) for _ in range(SAMPLES - 1)]
+    ids = b"\x08" + os.urandom(8) + b"\x08" + os.urandom(8)
+    head = bytes((INITIAL | os.urandom(1)[0] & 0x0F,)) + QUIC_1 + ids + b"\0"
+    rest = SIZE - len(head) - 2
+    return [head + (0x4000 | rest).to_bytes(2, "big") + os.urandom(rest), *short]
 
 
 @contextlib.asynccontextmanager

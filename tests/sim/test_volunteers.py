@@ -1,0 +1,143 @@
+"""The search for volunteers on virtual time: those that lie once they are trusted, and calls that show it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from benchmarks.volunteers.simulated import Volunteer, World, run_virtually
+from tom_connect.addr import SocketAddr
+from tom_relay.client.volunteers.seeker import CHECKS, SUSPECT_AGAIN, WANTED
+
+#: Seconds after which the pauses between tests have become as long as they get.
+LONG = 900.0
+
+
+def volunteers(count: int) -> list[Volunteer]:
+    """Honest ones, each in a network of its own."""
+    return [Volunteer(SocketAddr(f"198.51.{number}.1", 4433)) for number in range(count)]
+
+
+async def silenced(world: World, seconds: float) -> float:
+    """Have those that are in use pass nothing on after so many seconds; the loop's time then."""
+    await world.until(WANTED)
+    await asyncio.sleep(seconds)
+    for url in world.user.in_use:
+        world.at(url).passes = False
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize("served", [0.5, 3.0, 10.0, 60.0, LONG])
+def test_liars_are_found_out_though_nobody_calls(served: float) -> None:
+    """It takes about as long as they have served, and no longer than the longest pause between two tests."""
+
+    async def main() -> float:
+        world = World(volunteers(5))
+        async with world.seeking():
+            began = await silenced(world, served)
+            return await world.until(WANTED) - began
+
+    took = run_virtually(main())
+    assert took < min(2 * served, CHECKS[-1]) + 8.0
+
+
+@pytest.mark.parametrize("served", [0.5, 3.0, 10.0, 60.0, LONG])
+def test_a_call_shows_it_within_seconds(served: float) -> None:
+    """However long they have served, both are replaced soon after somebody had to call by other means."""
+
+    async def main() -> float:
+        world = World(volunteers(5))
+        async with world.seeking() as seeker:
+            began = await silenced(world, served)
+            seeker.suspect()
+            return await world.until(WANTED) - began
+
+    assert run_virtually(main()) < 7.0
+
+
+def test_a_substitute_is_there_when_the_second_test_fails() -> None:
+    """It is looked for while a volunteer that failed once is tested again, and taken before that one is left."""
+
+    async def main() -> None:
+        world = World(volunteers(3))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(60.0)
+            liar, *_ = world.user.in_use
+            world.at(liar).passes = False
+            seeker.suspect()
+            async with asyncio.timeout(30.0):
+                while liar in world.user.in_use:
+                    before = len(world.user.in_use)
+                    world.moved.clear()
+                    await world.moved.wait()
+            assert before == WANTED + 1 and len(world.user.in_use) == WANTED
+
+    run_virtually(main())
+
+
+def test_one_bad_test_costs_no_volunteer() -> None:
+    """Who fails a test and passes the next is kept, and who came for its place is left again."""
+
+    async def main() -> None:
+        world = World(volunteers(3))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(60.0)
+            both = set(world.user.in_use)
+            for url in both:
+                world.at(url).passes = False
+            tests = len(world.tests)
+            seeker.suspect()
+            async with asyncio.timeout(30.0):
+                while len(world.tests) < tests + WANTED:  # noqa: ASYNC110 - the time is virtual
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(1.9)
+            for url in both:
+                world.at(url).passes = True
+            await asyncio.sleep(30.0)
+            assert set(world.user.in_use) == both
+            assert all(seeker.book.of(url).failures == 0 for url in both)
+
+    run_virtually(main())
+
+
+def test_false_alarms_cost_a_bounded_number_of_tests() -> None:
+    """Who leaves calls all the time has each volunteer tested every 20 s, no more, and nobody is given up for it."""
+
+    async def main() -> None:
+        world = World(volunteers(4))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(LONG)
+            both, tests = set(world.user.in_use), len(world.tests)
+            for _ in range(600):
+                seeker.suspect()
+                await asyncio.sleep(1.0)
+            assert set(world.user.in_use) == both
+            assert len(world.tests) - tests <= WANTED * (600 / SUSPECT_AGAIN + 600 / (0.7 * CHECKS[-1]) + 2)
+
+    run_virtually(main())
+
+
+def test_who_was_given_up_is_not_taken_again_by_the_search_that_tested_it() -> None:
+    """A liar passes each trial, since it is not trusted yet there; that does not bring it back for ten minutes."""
+
+    async def main() -> None:
+        world = World(volunteers(2))
+        async with world.seeking() as seeker:
+            await silenced(world, 60.0)
+            liars = set(world.user.in_use)
+            seeker.suspect()
+            async with asyncio.timeout(60.0):
+                while world.user.in_use:
+                    world.moved.clear()
+                    await world.moved.wait()
+            await asyncio.sleep(300.0)
+            assert not liars.intersection(world.user.in_use)
+            world.volunteers += volunteers(1)
+            world.volunteers[-1].addr = SocketAddr("198.51.77.1", 4433)
+            await world.until(1)
+
+    run_virtually(main())
