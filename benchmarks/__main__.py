@@ -23,6 +23,7 @@ from benchmarks import (
     bench_relay,
     bench_resolve,
     bench_serverless,
+    bench_serverless_attack,
     bench_serverless_discovery,
     bench_serverless_idle,
     bench_shared_socket,
@@ -58,6 +59,7 @@ ALL = (
     bench_serverless_discovery.BENCH,
     bench_volunteers.BENCH,
     bench_serverless_idle.BENCH,
+    bench_serverless_attack.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
 

@@ -111,7 +111,11 @@ class Node:
             body = {b"y": b"e", b"e": [204, b"Method Unknown"]} if handler is None else handler(self, arguments, source)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError):
             return None
-        return encode({**body, b"t": transaction, b"v": b"SN\x00\x01", b"ip": pack(source)})
+        return encode({**body, b"t": transaction, b"v": b"SN\x00\x01", b"ip": pack(self.sees(source))})
+
+    def sees(self, source: Address) -> Address:
+        """Return the address that a querier is told it was seen at (BEP 42)."""
+        return source
 
     def closest(self, target: bytes) -> list[Contact]:
         """Return the 8 contacts of the table that are closest to a target."""

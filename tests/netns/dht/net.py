@@ -128,6 +128,14 @@ class DhtNet:
         self.old = [each for each in self.old if each not in gone_old] + old
         return len(modern) + len(old)
 
+    async def known(self) -> list[tuple[str, str, int]]:
+        """Id in hex, host and port of each node."""
+        return [(node_id, host, port) for node_id, host, port in (await self._process.call("known"))["nodes"]]
+
+    async def meet(self, strangers: list[tuple[str, str, int]]) -> None:
+        """Have nodes that somebody else runs known to all, as they would be after a while."""
+        await self._process.call("meet", strangers=strangers)
+
     async def counters(self) -> dict[str, int]:
         """What all of libtorrent's nodes have counted together, under its names without the leading dht."""
         total: dict[str, int] = (await self._process.call("counters"))["total"]

@@ -30,6 +30,8 @@ FAR: Final = 16
 #: Nodes that each session has in its table before the DHT counts as ready.
 ENOUGH: Final = 12
 READY_TIMEOUT: Final = 30.0
+#: Seconds that all nodes get to know strangers.
+MEET_WITHIN: Final = 10.0
 
 
 @attrs.define(eq=False)
@@ -144,6 +146,29 @@ class Net:
         await self.settle()
         return {}
 
+    async def known(self) -> dict[str, Any]:
+        """Say which nodes there are, with their ids."""
+        return {"nodes": [[contact.node_id.hex(), *contact.address] for contact in self.contacts.values()]}
+
+    async def meet(self, strangers: list[list[Any]]) -> dict[str, Any]:
+        """Tell all nodes of some that others run, as if these had been there for long; returns once all know them."""
+        newcomers = [Contact(bytes.fromhex(node_id), (host, port)) for node_id, host, port in strangers]
+        for elder in self.elders.values():
+            known = {contact.address for contact in elder.table}
+            elder.table += [contact for contact in newcomers if contact.address not in known]
+        before = {address: await asyncio.to_thread(self._size, each) for address, each in self.sessions.items()}
+        for session in self.sessions.values():
+            for contact in newcomers:
+                session.add(contact.address)
+        deadline = time.monotonic() + MEET_WITHIN
+        for address, session in self.sessions.items():
+            # One that has no room for all of them keeps those that are next to it.
+            while await asyncio.to_thread(self._size, session) < before[address] + len(newcomers) // 2:
+                if time.monotonic() > deadline:
+                    return {}
+                await asyncio.sleep(0.05)
+        return {}
+
     async def counters(self) -> dict[str, Any]:
         """Say what all sessions together have counted, under libtorrent's names, and how many nodes there are."""
         total: dict[str, int] = {}
@@ -164,7 +189,7 @@ async def main(options: dict[str, Any]) -> None:
     old = [(host, port) for host, port in options["old"]]
     net.introduce(await net.open(modern, old))
     await net.settle()
-    handlers = {name: getattr(net, name) for name in ("silence", "replace", "counters", "peers")}
+    handlers = {name: getattr(net, name) for name in ("silence", "replace", "known", "meet", "counters", "peers")}
     await serve(handlers)
     await net.close()
 

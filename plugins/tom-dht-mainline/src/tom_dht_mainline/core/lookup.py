@@ -456,6 +456,16 @@ class Lookup:
             self.state.lookups.append(self)
         self.step(now)
 
+    @property
+    def knows_size(self) -> bool:
+        """Whether other look-ups have told how many nodes the DHT has."""
+        return self.state.size.nodes(besides=self.target) > 0
+
+    def is_crowded(self, width: int, reach: int) -> bool:
+        """Whether the nearest `reach` nodes lie where only some of `width` should."""
+        nearest = self.answered()[:reach]
+        return len(nearest) == reach and self.state.size.is_crowded(self.target, width, nearest[-1].distance)
+
     def abort(self) -> None:
         """Ask no more; what is under way is ignored."""
         if not self.done:
@@ -474,7 +484,7 @@ class Lookup:
         self.done = True
         self.state.lookups.remove(self)
         nearest = self.answered()[: self.width]
-        self.state.size.add([candidate.distance for candidate in nearest])
+        self.state.size.add(self.target, [candidate.distance for candidate in nearest])
         self.state.table.mark_refreshed(self.target, now)
         self.remember()
         self._client.on_lookup_done(self, now)

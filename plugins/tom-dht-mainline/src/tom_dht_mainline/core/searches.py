@@ -26,6 +26,9 @@ _PEERS_PER_REPLY = 200
 _MAX_PEERS = 2000
 _MAX_NAMED_HOSTS = 512
 _CLOSEST = 20
+_FARTHEST = 3
+"""Times the width of a search to which it reaches past a crowd: who makes up 16 nodes around a target has not shut the
+honest ones out."""
 
 
 class Search:
@@ -34,6 +37,8 @@ class Search:
     takes_late_answers = False
     needs_only_tokens = False
     burst = 0
+    reaches_in_the_dark = False
+    """Whether to reach farther, once, while nothing tells a crowd: before the DHT's size is known."""
 
     def __init__(self, context: Context, target: bytes, width: int, *, items: bool) -> None:
         self._context = context
@@ -47,6 +52,7 @@ class Search:
         """Called with `now` when the search has ended."""
         self.keep_going = False
         """Whether someone waits for the outcome, though no operation does."""
+        self._reaches: dict[Lookup, int] = {}
 
     def start(self, now: float) -> None:
         """Begin the lookups; ends at once if nobody is known."""
@@ -98,6 +104,25 @@ class Search:
         """See `LookupClient`."""
         if all(other.done for other in self.lookups):
             self.finish(now)
+
+    def reach(self, lookup: Lookup) -> int:
+        """How many of the closest nodes count: more than `width` where some are made up."""
+        return self._reaches.get(lookup, self.width)
+
+    def reaches_on(self, lookup: Lookup, width: int, now: float) -> bool:
+        """Whether a lookup goes on past nodes made up around the target, which would shut the honest ones out.
+
+        `width`: how many nodes should have been enough.
+        """
+        reach = self._reaches.get(lookup, width)
+        if reach + self.width > _FARTHEST * self.width:
+            return False
+        in_the_dark = self.reaches_in_the_dark and reach == width and not lookup.knows_size
+        if not in_the_dark and not lookup.is_crowded(width, reach):
+            return False
+        self._reaches[lookup] = reach = reach + self.width
+        lookup.widen(reach, now)
+        return True
 
     def leave(self, operation: Operation, now: float) -> None:
         """End one operation early; the search goes on for the others."""
@@ -187,10 +212,15 @@ class GetSearch(Search):
 
     def on_lookup_done(self, lookup: Lookup, now: float) -> None:
         """See `LookupClient`."""
-        if self._best is None and lookup not in self._wider and not self.finished:
+        if self.finished:
+            return
+        width = self.width if self._best is None else min(self.width, self._context.config.get_confirmations)
+        if self.reaches_on(lookup, width, now):
+            return
+        if self._best is None and lookup not in self._wider:
             # Who has put it may have known other nodes than we do: look around once before saying that it is not there.
             self._wider.add(lookup)
-            lookup.widen(2 * lookup.width, now)
+            lookup.widen(max(2 * self.width, lookup.width), now)
             return
         super().on_lookup_done(lookup, now)
 
@@ -258,7 +288,8 @@ class GetSearch(Search):
             return
         self._best = item
         for other in self.lookups:
-            other.width = min(other.width, self._context.config.get_confirmations)
+            if other not in self._reaches:
+                other.width = min(other.width, self._context.config.get_confirmations)
             other.burst = 0
         for operation in list(self.operations):
             self._report(operation, item, now)
@@ -327,6 +358,11 @@ class PeersSearch(Search):
     def __init__(self, context: Context, target: bytes, width: int) -> None:
         super().__init__(context, target, width, items=False)
         self._peers: dict[tuple[str, int], None] = {}
+
+    def on_lookup_done(self, lookup: Lookup, now: float) -> None:
+        """See `LookupClient`."""
+        if not self.finished and not self.reaches_on(lookup, self.width, now):
+            super().on_lookup_done(lookup, now)
 
     def join(self, operation: PeersOperation, now: float) -> None:
         """Share the search; what was found already is reported at once."""

@@ -21,9 +21,6 @@ from .searches import Search, new_peers, note_who_names, read_mutable, report_pe
 
 _RESEND = 2
 """A node that has just answered is alive: a lost write is repeated twice."""
-_CROWDING = 3
-_CROWD_SIZE = 4
-"""The nodes nearest to a target lie 3 times denser than they should, in a DHT of 4 times `replicas` or more."""
 _MAX_WRITES = 3
 """Times `replicas`: writes attempted in all, refusals included."""
 
@@ -55,7 +52,6 @@ class StoreSearch(Search):
         self._held: Counter[Lookup] = Counter()
         """Acknowledged and awaited writes of each lookup."""
         self._awaited = 0
-        self._crowded: set[Lookup] = set()
 
     # What subclasses say
 
@@ -83,26 +79,13 @@ class StoreSearch(Search):
         """See `LookupClient`."""
         if self.finished:
             return
-        if lookup not in self._crowded and self._is_crowded(lookup):
-            # Nodes made up around the target would shut the honest ones out: reach past them.
-            self._crowded.add(lookup)
-            lookup.widen(2 * self._replicas, now)
+        if self.reaches_on(lookup, self._replicas, now):
             return
         self._write_settled(lookup, now)
         self._check_end(now)
 
-    def _is_crowded(self, lookup: Lookup) -> bool:
-        """Whether the closest nodes lie far closer together than the DHT's size explains; by chance in 1 of 100."""
-        size, nearest = lookup.state.size.nodes(), lookup.answered()[: self._replicas]
-        if size <= _CROWD_SIZE * self._replicas or len(nearest) < self._replicas:
-            return False
-        return nearest[-1].distance * size * _CROWDING < self._replicas << 160
-
-    def _goal(self, lookup: Lookup) -> int:
-        return 2 * self._replicas if lookup in self._crowded else self._replicas
-
     def _write_settled(self, lookup: Lookup, now: float) -> None:
-        goal = self._goal(lookup)
+        goal = self.reach(lookup)
         room = goal - self._held[lookup]
         for rank, candidate in enumerate(lookup.in_reach()):
             if len(self._tried) >= _MAX_WRITES * self._replicas:
@@ -209,7 +192,7 @@ class StoreSearch(Search):
     def _replace(self, write: _Write, now: float) -> None:
         lookup = write.lookup
         self._write_settled(lookup, now)
-        goal = self._goal(lookup)
+        goal = self.reach(lookup)
         missing = goal - self._held[lookup]
         if missing > 0 and lookup.done and lookup.width < 2 * goal:
             lookup.widen(min(lookup.width + missing, 2 * goal), now)
@@ -330,6 +313,8 @@ class PutSearch(StoreSearch):
 
 class AnnounceSearch(StoreSearch):
     """An announce_peer (BEP 5)."""
+
+    reaches_in_the_dark = True
 
     def __init__(self, context: Context, operation: AnnounceOperation) -> None:
         super().__init__(context, operation, context.config.announce_replicas, items=False)

@@ -117,7 +117,7 @@ class Reachable:
             self._offer(Call(addrs, None, (caller.host,) if caller.attested else ()))
         self._look_for_nonces(event)
         self._named.set()
-        if self._callee.crowded(event.peers, now):
+        if self._callee.crowded(event.node, event.peers, now):
             self._moved.set()
             self._changed.set()
 

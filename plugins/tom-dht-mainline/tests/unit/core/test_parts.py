@@ -188,21 +188,34 @@ def test_votes_grow_old() -> None:
 def test_size_estimate(size: int, seed: int) -> None:
     """From the 20 closest of uniform ids the size comes out within a factor of 2."""
     rng, estimate = random.Random(seed), SizeEstimate()
-    for _ in range(32):
+    for target in range(32):
         # The closest 20 of n uniform points: sums of exponential gaps.
         at, distances = 0.0, []
         for _ in range(20):
             at += rng.expovariate(1.0) * 2.0**160 / size
             distances.append(int(at))
-        estimate.add(distances)
+        estimate.add(target.to_bytes(20, "big"), distances)
     assert size / 2 < estimate.nodes() < size * 2
 
 
 def test_no_estimate_without_nodes() -> None:
     """An empty lookup says nothing."""
     estimate = SizeEstimate()
-    estimate.add([])
+    estimate.add(bytes(20), [])
     assert estimate.nodes() == 0
+
+
+def test_a_crowd_is_told_by_what_other_targets_say() -> None:
+    """However often a crowded target is looked up, it does not change how many nodes there should be around it."""
+    estimate = SizeEstimate()
+    far, crowded = [n << 150 for n in range(1, 9)], [n << 100 for n in range(1, 9)]
+    assert not estimate.is_crowded(b"target", 8, crowded[-1])
+    for _ in range(40):
+        estimate.add(b"target", crowded)
+    assert not estimate.is_crowded(b"target", 8, crowded[-1])
+    estimate.add(b"another", far)
+    assert estimate.is_crowded(b"target", 8, crowded[-1])
+    assert not estimate.is_crowded(b"target", 8, far[-1])
 
 
 @pytest.mark.parametrize(

@@ -64,15 +64,65 @@ def test_rubbish_is_bounded() -> None:
     assert len(mailbox._hosts) <= callee.MAX_HOSTS
 
 
+def test_nodes_that_invent_addresses_leave_room_for_others() -> None:
+    """Half of the nodes name a hundred new addresses each time: who really calls is noticed within a few polls.
+
+    And of what they invent no more is looked at than there is room for.
+    """
+    mailbox = made()
+    rng = random.Random(3)
+    looked_at, waited = 0, []
+    calling: tuple[str, int] | None = None
+    for turn in range(1200):
+        now = turn * 1.1
+        if turn % 2:
+            invented = [(f"198.19.{rng.randrange(256)}.{rng.randrange(256)}", 7) for _ in range(100)]
+            looked_at += len(mailbox.named(NODES[turn % 8], invented, (), now))
+            continue
+        if turn % 60 == 0:
+            calling, began = ("198.18.0.1", 1024 + turn), turn
+        if calling is not None and mailbox.named(NODES[turn % 8], [calling], (), now):
+            waited.append(turn - began)
+            calling = None
+    assert len(waited) == 20 and max(waited) <= 16
+    assert looked_at <= callee.FRESH + callee.FRESH_RATE * 1200 * 1.1
+
+
+def test_addresses_without_room_are_calls_later() -> None:
+    """What one answer names too many of is not forgotten: each is a call with a later answer."""
+    mailbox = made()
+    callers = [(f"198.18.{n}.1", 7) for n in range(40)]
+    found: set[str] = set()
+    for turn in range(200):
+        calls = mailbox.named(NODES[turn % 8], callers, (), float(turn))
+        found |= {call.host for call in calls}
+    assert len(found) == 40
+
+
+def crowded(mailbox: Callee, peers: list[tuple[str, int]], now: float) -> list[bool]:
+    """What each of the nodes, asked in turn, makes of the mailbox."""
+    return [mailbox.crowded(node, peers, now) for node in NODES]
+
+
 def test_a_flooded_mailbox_is_left_for_one_near_by() -> None:
     """The new one can't be told beforehand and has the same nearest nodes; it moves no faster than stated."""
     mailbox = made()
     crowd = [(f"198.18.{n}.1", 7) for n in range(callee.CROWDED)]
-    assert not mailbox.crowded(crowd[1:], 0.0)
+    assert not any(crowded(mailbox, crowd[1:], 0.0))
     assert mailbox.mailbox == TARGET
-    assert mailbox.crowded(crowd, 0.0)
+    assert crowded(mailbox, crowd, 0.0).index(True) == callee.CROWDED_BY - 1
     first = mailbox.mailbox
     assert first != TARGET and first.startswith(TARGET[: callee.NEAR]) and len(first) == 20
-    assert not mailbox.crowded(crowd, callee.MOVE_SOONEST - 1)
-    assert mailbox.crowded(crowd, callee.MOVE_SOONEST)
+    assert not any(crowded(mailbox, crowd, callee.MOVE_SOONEST - 1))
+    assert any(crowded(mailbox, crowd, callee.MOVE_SOONEST))
     assert mailbox.mailbox not in (TARGET, first)
+
+
+def test_a_few_nodes_that_invent_addresses_move_no_mailbox() -> None:
+    """They would say the same of the next one; that others name few takes back what one of them said before."""
+    mailbox = made()
+    crowd = [(f"198.18.{n}.1", 7) for n in range(callee.CROWDED)]
+    for turn in range(200):
+        liar = turn % 8 in (0, 4)
+        assert not mailbox.crowded(NODES[turn % 8], crowd if liar else [], turn * 1.1)
+    assert mailbox.mailbox == TARGET

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ NEW_AFTER: Final = 600.0
 """Seconds without being named after which an announced address is a new call. Nodes name an announcement for 45 minutes
 and each is polled every ten seconds or so, so an address that is named all the time is one call."""
 MAX_KNOWN: Final = 2048
-MAX_HOSTS: Final = 512
+MAX_HOSTS: Final = 2048
 ADDRESSES_OF_HOST: Final = 4
 """The latest addresses of one IP that are tried when it calls again: who calls twice from one port says so by
 announcing another one."""
@@ -22,6 +23,16 @@ ATTESTED_BY: Final = 3
 """Networks whose nodes must agree that an IP called, for it to be believed: each of them sees who announces."""
 CROWDED: Final = 50
 """Addresses in one answer from which on a mailbox is taken for flooded: 100 at most are named, by chance."""
+CROWDED_BY: Final = 3
+"""Networks whose nodes must say so: a few that invent addresses would do so at the next mailbox too."""
+CROWDED_WITHIN: Final = 30.0
+"""Seconds within which they say so: each node is polled every ten or twenty."""
+FRESH: Final = 30.0
+"""New addresses that are looked at at once, and `FRESH_RATE` a second after that: as many as are knocked at."""
+FRESH_RATE: Final = 0.5
+SHARE: Final = 4
+"""One answer has at most this part of the new addresses that are left. So nodes that invent some can't use up what
+those that don't need for theirs; what has no room is taken as new with a later answer."""
 MOVE_SOONEST: Final = 60.0
 """Seconds between two moves of a mailbox: each is a put, and readers of the old one are lost."""
 NEAR: Final = 12
@@ -58,6 +69,9 @@ class Callee:
         self._near = near
         self._random = random
         self._moved_at = float("-inf")
+        self._crowded_by: dict[bytes, float] = {}
+        self._fresh = (FRESH, float("-inf"))
+        """New addresses that may be looked at, and the time when it was so."""
         self._known: OrderedDict[Address, float] = OrderedDict()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
@@ -67,8 +81,10 @@ class Callee:
         """
         callers: dict[str, None] = {}
         shifting = {ip for ip, port in own if not port}
+        fresh = [peer for peer in peers if now - self._known.get(peer, float("-inf")) >= NEW_AFTER]
+        refused = self._refused([peer for peer in fresh if peer not in own and peer[0] not in shifting], now)
         for peer in peers:
-            if peer in own or peer[0] in shifting:
+            if peer in own or peer[0] in shifting or peer in refused:
                 continue
             before = self._known.pop(peer, float("-inf"))
             self._known[peer] = now
@@ -85,6 +101,17 @@ class Callee:
             if news or (named < ATTESTED_BY <= len(host.named_by)):
                 callers[peer[0]] = None
         return [self._caller(name) for name in callers]
+
+    def _refused(self, fresh: Sequence[Address], now: float) -> set[Address]:
+        """Those of the new addresses of one answer that there is no room for now."""
+        left, since = self._fresh
+        left = min(FRESH, left + max(0.0, now - since) * FRESH_RATE)
+        room = min(len(fresh), math.ceil(left / SHARE) if left >= 1 else 0)
+        self._fresh = (left - room, now)
+        if room == len(fresh):
+            return set()
+        # Any of them, or who fills a list could see to it that his come first.
+        return set(sorted(fresh, key=lambda peer: self._random(4))[room:])
 
     def is_attested(self, ip: str) -> bool:
         """Whether nodes of several networks have named an IP lately."""
@@ -113,11 +140,17 @@ class Callee:
         host = self._hosts[name]
         return Caller(name, tuple(host.addrs), len(host.named_by) >= ATTESTED_BY)
 
-    def crowded(self, peers: Sequence[Address], now: float) -> bool:
-        """Whether a mailbox with these addresses in it is flooded; it is then another one from now on."""
-        if len(peers) < CROWDED or now - self._moved_at < MOVE_SOONEST:
+    def crowded(self, node: Address, peers: Sequence[Address], now: float) -> bool:
+        """Whether a mailbox in which a node names these addresses is flooded; it is then another one from now on."""
+        if len(peers) < CROWDED:
+            self._crowded_by.pop(prefix_key(node[0]), None)
+            return False
+        self._crowded_by = {by: at for by, at in self._crowded_by.items() if now - at < CROWDED_WITHIN}
+        self._crowded_by[prefix_key(node[0])] = now
+        if len(self._crowded_by) < CROWDED_BY or now - self._moved_at < MOVE_SOONEST:
             return False
         self._moved_at = now
+        self._crowded_by.clear()
         self.move()
         return True
 

@@ -6,6 +6,7 @@ of them is asked every `interval` seconds; who announces to all of them is found
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import attrs
@@ -22,7 +23,8 @@ from tom_dht_mainline.core.searches import PeersSearch
 from tom_dht_mainline.core.timers import Timer
 
 WIDTH: Final = 8
-"""Nodes that are polled in turn: announcements go to as many (BEP 5's k)."""
+"""Nodes that are polled in turn: announcements go to as many (BEP 5's k), and both reach past a crowd of made-up
+ones."""
 WIDTH_IPV6: Final = 4
 FEWEST: Final = 4
 """With fewer nodes left they are looked for anew."""
@@ -54,6 +56,14 @@ class _Look(PeersSearch):
         super().__init__(context, target, WIDTH)
         self._watch = watch
         self.keep_going = True
+
+    def found(self, state: FamilyState) -> list[Candidate]:
+        """The nodes of one family to poll: the nearest, and as many as lie beyond them where some are made up."""
+        for lookup in self.lookups:
+            if lookup.state is state:
+                reach = self.reach(lookup)
+                return lookup.answered()[: reach if state.family is Family.IPV4 else reach * WIDTH_IPV6 // WIDTH]
+        return []
 
     def on_answer(self, lookup: Lookup, candidate: Candidate, reply: Message, now: float) -> None:
         """See `LookupClient`."""
@@ -136,11 +146,15 @@ class MailboxWatch:
         self.operation.queries_sent += 1
 
     def _looked(self, now: float) -> None:
+        look = self._look
+        assert look is not None
         nodes: list[_Polled] = []
-        for family, state in self._context.families.items():
-            width = WIDTH if family is Family.IPV4 else WIDTH_IPV6
-            near = self._context.targets.nodes(family, self.operation.target)[:width]
-            nodes += [_Polled(cached.node_id, cached.address, state) for cached in near]
+        for state in self._context.families.values():
+            found = look.found(state)
+            # Nearer and farther ones in turn: whoever holds all that are near is every second or third poll at most.
+            rings = [found[at : at + WIDTH] for at in range(0, len(found), WIDTH)]
+            for together in itertools.zip_longest(*rings):
+                nodes += [_Polled(each.node_id, each.address, state) for each in together if each is not None]
         if nodes:
             self._nodes = nodes
             self.operation.nodes = len(nodes)
