@@ -188,8 +188,10 @@ class GetSearch(Search):
     def on_lookup_done(self, lookup: Lookup, now: float) -> None:
         """See `LookupClient`."""
         if self._best is None and lookup not in self._wider and not self.finished:
-            # Who has put it may have known other nodes than we do: look around once before saying that it is not there.
+            # Who has put it may have known other nodes than we do, or reached those that are silent to us: look around
+            # once before saying that it is not there.
             self._wider.add(lookup)
+            lookup.ask_silent(now)
             lookup.widen(2 * lookup.width, now)
             return
         super().on_lookup_done(lookup, now)

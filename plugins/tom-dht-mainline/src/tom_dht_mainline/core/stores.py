@@ -89,6 +89,10 @@ class StoreSearch(Search):
             lookup.widen(2 * self._replicas, now)
             return
         self._write_settled(lookup, now)
+        if lookup.ask_silent(now):
+            # Others may well reach those that are silent to us, and will look there.
+            lookup.widen(lookup.width, now)
+            return
         self._check_end(now)
 
     def _is_crowded(self, lookup: Lookup) -> bool:
