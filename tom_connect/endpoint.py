@@ -305,6 +305,7 @@ class Endpoint:
         self._magic.add_protocol(self._net)
         self._driver.set_foreign(self._net.quic_received)
         self._magic.set_observed(self._net.peer_told)
+        self._magic.set_direct_lost(self._net.direct_path_lost)
         await self._start_plugins()
         self._own.update()
         self._spawn("tom-connect", self._net.run(), "reporting on the network")

@@ -77,7 +77,7 @@ class Node:
         return [SocketAddr(ip, PORT) for ip in (self.host.v4, self.host.v6) if ip is not None]
 
     def look(self) -> None:
-        """What netreport does at bind, on change, and every 20 s or so, before NATs forget."""
+        """What netreport does at bind, on change, for a lost direct path, and every 20 s or so, before NATs forget."""
         if self.local() != self._told_local:
             self._told_local = self.local()
             self._offer()
@@ -178,6 +178,8 @@ class Node:
                     flow = self.flows.get(event.node_id)
                     if flow is not None:
                         flow.path_event(event)
+                    if isinstance(event, PathSelected) and event.lost_direct:
+                        self.look()
         self.timer.set(core.next_due())
 
 

@@ -184,6 +184,23 @@ def test_a_direct_path_comes_back_after_every_change() -> None:
         assert pair.direct() == [True, True], change.__name__
 
 
+@pytest.mark.parametrize("change", [rebind, new_address])
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("delay", [0.010, 0.100])
+def test_a_nat_that_has_forgotten_is_punched_again_at_once(
+    change: Callable[[Pair, int], float], side: int, delay: float
+) -> None:
+    """Whoever loses a direct path asks where it is seen now, so both ends know it in the round that begins then."""
+    for seed in range(3):
+        pair = Pair(seed, delay)
+        pair.talk(60.0)
+        pair.net.advance(10.0 + 3 * seed)  # so that the next look at our address is not due just then
+        assert pair.direct() == [True, True]
+        change(pair, side)
+        pair.net.advance(5.0)
+        assert pair.direct() == [True, True], seed
+
+
 def test_sparse_messages_raise_no_doubt() -> None:
     """A message a second that one end sends and the other only acknowledges: no doubt, no doubling, for minutes."""
     pair = Pair(3)

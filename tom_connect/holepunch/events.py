@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from tom_connect.holepunch.path import Path
+from tom_connect.holepunch.path import Path, RelayPath
 from tom_connect.keys import NodeId
 
 
@@ -38,6 +38,11 @@ class PathSelected(PathEvent):
 
     old: Path | None
     why: str
+
+    @property
+    def lost_direct(self) -> bool:
+        """Whether traffic had to leave a direct path for a relay, as when a NAT has forgotten its mappings."""
+        return isinstance(self.path, RelayPath) and self.old is not None and not isinstance(self.old, RelayPath)
 
 
 @attrs.frozen

@@ -17,7 +17,7 @@ from tom_connect.exceptions import EndpointClosedError, InvalidKeyError, LocalEr
 from tom_connect.holepunch.addrfilter import AddressFilter, normal
 from tom_connect.holepunch.core import DiscoCore, Observed
 from tom_connect.holepunch.disco import DiscoError, Mapping
-from tom_connect.holepunch.events import PathEvent
+from tom_connect.holepunch.events import PathEvent, PathSelected
 from tom_connect.holepunch.path import Path, RelayPath, ViaSocket
 from tom_connect.holepunch.paths import RemotePaths
 from tom_connect.keys import NodeId, SecretKey
@@ -112,6 +112,7 @@ class MagicSocket:
         self._disco_in_turn = False
         self._writable: Callable[[], None] | None = None
         self._observed: Callable[[SocketAddr, NodeId], None] | None = None
+        self._direct_lost: Callable[[], None] | None = None
         self._selector: PathSelector | None = None
         self.doorstep = Doorstep(self._core, clock=clock, pump=self._pump, route=self._direct_route)
         """Where those meet who have no path to each other yet."""
@@ -418,6 +419,10 @@ class MagicSocket:
         """Call `callback(addr, by)` when a peer that we talk to says at which address it sees us."""
         self._observed = callback
 
+    def set_direct_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when traffic to a peer had to leave a direct path for a relay."""
+        self._direct_lost = callback
+
     def set_path_selector(self, selector: PathSelector | None) -> None:
         """Let a plugin choose among proven paths; None gives the choice back to the built-in rule."""
         self._selector = selector
@@ -485,6 +490,8 @@ class MagicSocket:
                     self._observed(event.addr, event.by)
                 return
             self.direct_peers.note(event)
+            if isinstance(event, PathSelected) and event.lost_direct and self._direct_lost is not None:
+                self._direct_lost()
             remote = self._remotes.get(event.node_id)
             for listener in remote.listeners if remote is not None else ():
                 listener(event)

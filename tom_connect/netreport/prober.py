@@ -157,6 +157,16 @@ class Prober:
         self._round_at = now
         self._schedule(now)
 
+    def doubt(self, now: float) -> None:
+        """Our address may have changed unnoticed: ask everybody again, now or `ROUND_GAP` after the last time."""
+        if self._refresh_at is None:
+            return
+        due = max(now, self._round_at + ROUND_GAP)
+        self._refresh_at = min(self._refresh_at, due)
+        for state in self._qad.values():
+            if state.client is not None:
+                state.client.ping_by(due)
+
     def close(self, now: float) -> None:
         """Take leave of servers that keep a connection; send what is in the outbox then."""
         self.set_targets((), now)

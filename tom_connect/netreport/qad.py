@@ -158,6 +158,11 @@ class QadClient:
             self._quic.send_ping(0)
         self._take_events(now)
 
+    def ping_by(self, at: float) -> None:
+        """Send something by then, on which the server tells a changed address."""
+        if self._ping_at is not None:
+            self._ping_at = min(self._ping_at, at)
+
     def next_report(self) -> QadReport | None:
         """The next report, oldest first, or None."""
         return self._reports.popleft() if self._reports else None

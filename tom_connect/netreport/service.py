@@ -137,6 +137,11 @@ class NetReporter(DatagramProtocol):
         if self._observations.version != version:
             self._pump()
 
+    def direct_path_lost(self) -> None:
+        """Traffic had to leave a direct path: our NAT may have another address for us, which only others can tell."""
+        self._prober.doubt(self._now())
+        self._pump()
+
     def relays_changed(self) -> None:
         """Relays came, went or were measured."""
         self._look.set()

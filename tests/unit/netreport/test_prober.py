@@ -117,6 +117,22 @@ def test_one_changed_answer_makes_everybody_be_asked() -> None:
     assert (verdict.confirmed, verdict.reflexive) == ((SocketAddr(PUBLIC, 777),),) * 2
 
 
+def test_a_doubt_has_everybody_asked_at_once_but_not_often() -> None:
+    """A NAT that was rebound is found right after the doubt; doubts without end cost no more than a round in 5 s."""
+    world = World()
+    world.prober.set_targets([A, B, C], world.now)
+    world.run(1.0)
+    world.mapping = lambda _dest: SocketAddr(PUBLIC, 777)
+    world.prober.doubt(world.now)
+    world.run(0.5)
+    assert world.observations.verdict(4, LOCAL).confirmed == (SocketAddr(PUBLIC, 777),)
+    before = len(world.sent)
+    for _ in range(100):
+        world.prober.doubt(world.now)
+        world.run(0.5)
+    assert 3 * 8 <= len(world.sent) - before <= 3 * 11
+
+
 def test_a_server_that_lies_anew_each_time_keeps_nobody_busy() -> None:
     """Its changes start no more than one further round in five seconds, and it does not get its way."""
     world = World()

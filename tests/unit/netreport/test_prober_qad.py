@@ -46,6 +46,17 @@ def test_the_connection_is_kept_and_tells_a_rebound_nat_by_itself() -> None:
     assert len(set(world.qad.values())) == 1
 
 
+def test_a_doubt_has_the_server_tell_at_once() -> None:
+    """A connection that is silent learns within seconds of a rebound NAT when there is reason to ask."""
+    world = World()
+    world.prober.set_targets([qad()], world.now)
+    world.run(2.0)
+    world.mapping = lambda _dest: SocketAddr(PUBLIC, 777)
+    world.prober.doubt(world.now)
+    world.run(1.0)
+    assert world.observations.verdict(4, [INSIDE]).reflexive == (SocketAddr(PUBLIC, 777),)
+
+
 def test_stun_has_a_head_start() -> None:
     """A relay that has both is asked by STUN first, which costs next to nothing."""
     both = stun("192.0.2.9", 9)

@@ -166,6 +166,10 @@ class Context:
         self._heard_at = now
         self._silent.pop(address, None)
 
+    def heard_too_late(self, address: Address) -> None:
+        """A node sent what may be an answer to a query that we have forgotten: it is slow, and not gone."""
+        self._silent.pop(address, None)
+
     def forget_silences(self) -> None:
         """The host has moved: who could not be reached may be now."""
         self._silent.clear()

@@ -107,6 +107,7 @@ class DhtCore:
                 return
         elif not context.rpc.expects(addr):
             counters.dropped["unsolicited"] += 1
+            context.heard_too_late(addr)
             return
         try:
             message = parse(data)
@@ -383,6 +384,7 @@ class DhtCore:
         context = self._context
         query = context.rpc.match(message, addr, now)
         if query is None:
+            context.heard_too_late(addr)
             return
         context.heard_from(addr, now)
         if message.kind == "e":

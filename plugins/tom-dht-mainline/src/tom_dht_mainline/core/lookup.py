@@ -3,6 +3,9 @@
 Of the closest `width` nodes known, all that were not asked yet are asked at once, up to `alpha` in flight. A node that
 stays silent past its RTT-based time-out is no longer waited for, and the next closest takes its place; its late reply
 still counts. The lookup ends when the closest `width` nodes that are not silent have answered.
+
+Who is silent may be dead, or be waited for too briefly where a machine or a network is busy. Whoever is about to
+conclude something from a lookup, that an item is not there or where one belongs, has the silent ones asked again first.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from .targets import MAX_TOKEN, CachedNode
 _SEEDS = 20
 _MAX_CANDIDATES = 128
 _CACHED_NODES = 40
+_MAX_LEFT_OUT = 64
+"""Nodes named in a lookup that are remembered though they are left out, as they have been silent of late."""
 _SCOUTS = 2
 _HEAD_START = 0.005
 """Nodes that answer within this many seconds, on this host or network, have told what they hold about when the others
@@ -53,6 +58,7 @@ class Candidate:
         "progress",
         "refreshed",
         "seq",
+        "silent",
         "token",
         "token_at",
     )
@@ -71,6 +77,8 @@ class Candidate:
         """Asked with find_node, since it doesn't know the lookup's own method."""
         self.refreshed = False
         """Asked a second time, for a fresh token or an item of sequence number 0."""
+        self.silent = False
+        """Did not answer in time, now or when it was asked before."""
 
 
 class LookupClient(Protocol):
@@ -128,6 +136,9 @@ class Lookup:
         self._addresses: set[Address] = set()
         self._hosts: set[bytes] = set()
         self._prefixes: dict[bytes, int] = {}
+        self._left_out: dict[bytes, tuple[Address, bytes, Address]] = {}
+        """By node id, of nodes that are silent of late: address, compact form, and who named it."""
+        self._asked_silent = False
         self._in_flight = 0
         self._seeds_in_flight = 0
         self._seeds_until = float("-inf")
@@ -296,7 +307,31 @@ class Lookup:
         self._ask(candidate, now)
         return True
 
-    def _send(self, candidate: Candidate | None, address: Address, now: float) -> None:
+    def ask_silent(self, now: float) -> bool:
+        """Ask the silent ones of the closest `width` nodes once more; whether there were any. `widen` waits for them.
+
+        Where most of those who were asked are silent it is the network, or a busy machine, that wants patience.
+        """
+        if self._asked_silent:
+            return False
+        self._asked_silent = True
+        for node_id, (address, compact, named_by) in self._left_out.items():
+            if (candidate := self._add(node_id, address, compact, named_by, now)) is not None:
+                candidate.silent = True
+        silent = [c for c in self._order if c.silent]
+        step = self._context.config.initial_timeout
+        resend_after = (step, 3 * step) if len(silent) > len(self.answered()) else ()
+        closest = [c for c in self._order if c.silent or c.progress is not Progress.FAILED][: self.width]
+        again = [c for c in closest if c.silent]
+        for candidate in again:
+            candidate.progress = Progress.SENT
+            self._in_flight += 1
+            self._send(candidate, candidate.address, now, resend_after)
+        return bool(again)
+
+    def _send(
+        self, candidate: Candidate | None, address: Address, now: float, resend_after: tuple[float, ...] = ()
+    ) -> None:
         context = self._context
         if candidate is None:
             # An address of unknown id: worth several tries, as nothing goes on without the first hop.
@@ -308,8 +343,8 @@ class Lookup:
             else:
                 method, args = self._client.lookup_query(self, candidate)
             # Where others can take a silent node's place, they do; among few, a lost packet must be repeated.
-            resend = 1 if len(self._order) <= self.width // 2 else 0
-            node_id, resend_after = candidate.node_id, ()
+            resend = 1 if not resend_after and len(self._order) <= self.width // 2 else 0
+            node_id = candidate.node_id
         if len(context.families) > 1 and any(
             len(other.table) < context.config.get_width
             for other in context.families.values()
@@ -359,6 +394,7 @@ class Lookup:
             self._after(now)
             return
         if candidate is not None:
+            candidate.silent = False
             if candidate.plain:
                 candidate.progress = Progress.FAILED
             else:
@@ -395,6 +431,8 @@ class Lookup:
                 if family_of(address[0]) is not family or not self._context.may_query(state, address, source):
                     continue
                 if self._context.is_silent(address, now):
+                    if own and len(self._left_out) < _MAX_LEFT_OUT:
+                        self._left_out.setdefault(node_id, (address, raw[index * size : (index + 1) * size], source))
                     continue
                 compact = raw[index * size : (index + 1) * size]
                 state.table.heard_of(node_id, address, compact)
@@ -433,6 +471,7 @@ class Lookup:
         candidate = self._settle(query, keep=True)
         if candidate is not None and candidate.progress is Progress.SENT:
             candidate.progress = Progress.STALLED
+            candidate.silent = True
         self._client.on_timeout(self)
         self._after(now)
 

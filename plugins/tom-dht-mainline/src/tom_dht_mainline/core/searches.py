@@ -218,8 +218,10 @@ class GetSearch(Search):
         if self.reaches_on(lookup, width, now):
             return
         if self._best is None and lookup not in self._wider:
-            # Who has put it may have known other nodes than we do: look around once before saying that it is not there.
+            # Who has put it may have known other nodes than we do, or reached those that are silent to us: look around
+            # once before saying that it is not there.
             self._wider.add(lookup)
+            lookup.ask_silent(now)
             lookup.widen(max(2 * self.width, lookup.width), now)
             return
         super().on_lookup_done(lookup, now)

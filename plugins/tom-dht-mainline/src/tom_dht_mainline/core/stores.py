@@ -82,6 +82,10 @@ class StoreSearch(Search):
         if self.reaches_on(lookup, self._replicas, now):
             return
         self._write_settled(lookup, now)
+        if lookup.ask_silent(now):
+            # Others may well reach those that are silent to us, and will look there.
+            lookup.widen(lookup.width, now)
+            return
         self._check_end(now)
 
     def _write_settled(self, lookup: Lookup, now: float) -> None:

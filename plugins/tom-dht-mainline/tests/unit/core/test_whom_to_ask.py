@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tom_dht_mainline.core import Address, DhtConfig, MutableItem, PutOperation
+from tom_dht_mainline.core import Address, DhtConfig, Family, Mode, MutableItem, PutOperation
 
 from .fakenet import FakeNet, Host, Link, swarm
 from .test_network import join, new_item
@@ -101,6 +101,89 @@ def test_an_outage_of_our_own_marks_nobody_as_silent() -> None:
     get = reader.core.get_mutable(item.public_key, net.now)
     net.finish(reader, get)
     assert get.item == item
+
+
+@pytest.mark.parametrize("loses", [False, True], ids=["late", "lost"])
+def test_a_second_of_silence_hides_no_item(loses: bool) -> None:
+    """Where all answers of the first second come late, or not at all, a get finds its item nevertheless."""
+    net = FakeNet(9)
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    _put(net, hosts[1], item)
+    reader = join(net, hosts[:4])
+    until = net.now + 1.0
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes | None:
+        if net.now >= until or reader.address not in (source, destination):
+            return data
+        if not loses:
+            net.inject(data, source, destination, until - net.now)
+        return None
+
+    net.tap = tap
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+    assert get.ended_at is not None and get.ended_at - get.started_at < 3.0
+
+
+def _with_silent(seed: int, late: float | None) -> tuple[FakeNet, list[Host], Host, list[Host], MutableItem]:
+    """A net whose nodes nearest to an item were silent to a newcomer, or answered seconds later; now they are well."""
+    net = FakeNet(seed)
+    hosts = swarm(net, 30, settle=30)
+    item = new_item(net)
+    nearest = sorted(hosts, key=lambda host: int.from_bytes(host.core.node_id(Family.IPV4), "big") ^ _number(item))[:8]
+    busy = {host.address for host in nearest}
+    newcomer = net.add(DhtConfig(mode=Mode.CLIENT))
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes | None:
+        if source not in busy or destination != newcomer.address:
+            return data
+        if late is not None:
+            net.inject(data, source, destination, late)
+        return None
+
+    net.tap = tap
+    net.finish(newcomer, newcomer.core.bootstrap([h.address for h in hosts if h.address not in busy][:4], net.now))
+    for _ in range(8):
+        net.finish(newcomer, newcomer.core.find_node(item.target, net.now))
+    net.run(10)
+    net.tap = None
+    return net, hosts, newcomer, nearest, item
+
+
+def _number(item: MutableItem) -> int:
+    return int.from_bytes(item.target, "big")
+
+
+def test_an_item_is_found_at_nodes_that_were_silent_before() -> None:
+    """What only nodes hold that a newcomer has given up for silent is found all the same: they are asked in the end."""
+    net, hosts, newcomer, nearest, item = _with_silent(10, None)
+    put = _put(net, hosts[-1], item)
+    assert {contact.address for contact in put.closest[:8]} == {host.address for host in nearest}
+    get = newcomer.core.get_mutable(item.public_key, net.now)
+    net.finish(newcomer, get)
+    assert get.item == item
+
+
+def test_an_item_goes_to_nodes_that_were_silent_before() -> None:
+    """A newcomer's put reaches the nodes nearest to its target although it has given them up: readers look there."""
+    net, _hosts, newcomer, nearest, item = _with_silent(11, None)
+    put = _put(net, newcomer, item)
+    assert {host.address for host in nearest} <= {contact.address for contact in put.closest}
+    assert put.acknowledged >= 8 + DhtConfig().quorum
+    reader = join(net, nearest)
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item
+
+
+def test_who_answers_much_too_late_is_slow_and_not_gone() -> None:
+    """Nodes whose answers come after they were forgotten are not left out of the next look-up."""
+    net, _hosts, newcomer, nearest, item = _with_silent(12, 4.5)
+    found = newcomer.core.find_node(item.target, net.now)
+    net.finish(newcomer, found)
+    assert {host.address for host in nearest} == {contact.address for contact in found.closest[:8]}
 
 
 def _put(net: FakeNet, host: Host, item: MutableItem) -> PutOperation:
