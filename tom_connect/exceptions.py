@@ -137,14 +137,17 @@ class DatagramTooLargeError(LocalError, ValueError):
         self.limit = limit
 
 
+_NUMBERS = re.compile(r"\[Errno -?[0-9]+\] |\[SSL: \w+\] | \(_ssl\.c:[0-9]+\)")
+
+
 def reason_of(error: BaseException) -> str:
     """What an error of the system or a library says, for a message of ours: one line of at most 200 characters.
 
     Numbers of errors are left out, and what aiohttp puts around an error of the system's.
     """
-    inner = getattr(error, "os_error", error)
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", error)
     text = getattr(inner, "strerror", None) or str(inner)
     number = getattr(inner, "errno", None)
     if text.startswith("Connect call failed") and number:  # asyncio's words; the place we name ourselves
         text = os.strerror(number)
-    return " ".join(re.sub(r"\[Errno -?[0-9]+\] ", "", text).split())[:200] or type(error).__name__
+    return " ".join(_NUMBERS.sub("", text).split())[:200] or type(error).__name__

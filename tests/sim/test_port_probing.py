@@ -240,13 +240,17 @@ def test_a_flood_of_offers_is_answered_rarely_and_leaves_nothing() -> None:
     world.attests = False
     dial(liar, b, 2.0)
     passed = world.relay.passed
+    questions: list[RelayPath] = []
+    b.core.ports_link.attest = questions.append
     outer = liar.seen_at[0].host
     for i in range(1000):
         offer = PortProbing(i.to_bytes(12, "big"), PortStep.OFFER, SocketAddr(outer, 0))
         packet, _stamp = liar.core.sealer.seal(b.id, encode_message(offer))
         b.receive(packet, RelayPath(world.relay.url, liar.id))
-    world.net.advance(20.0)
+        world.net.advance(0.01)  # in time too: a burst at one moment would be bounded by less
+    world.net.advance(10.0)
     assert world.relay.passed - passed < 60
+    assert len(questions) <= ports.OFFER_BURST + 20 * ports.OFFER_RATE + 3  # a call of its own may ask too
     assert not b.core.ports.busy_with(liar.id)
 
 

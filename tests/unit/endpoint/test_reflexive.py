@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from tests.unit.endpoint.pairs import local_config
+from tests.unit.endpoint.pairs import ALPN, accept_one, local_config
 from tom_connect import Endpoint, NodeAddr, NodeId, RelayUrl, SocketAddr, hookimpl
 from tom_connect.abc import AddressSource, PluginContext, ProbeServer, RelayInfo, RelayTransport
 from tom_connect.netreport.prober import REQUESTS
@@ -284,6 +284,18 @@ async def test_a_silent_server_is_asked_again_and_given_up() -> None:
             assert report.complete
             assert report.udp_blocked is None  # no relay is connected, so that all may be down
             assert servers[0].asked == REQUESTS
+
+
+async def test_no_dial_waits_for_the_report() -> None:
+    """While the only server says nothing, which takes seconds to be sure of, a dial is over."""
+    async with serving(SEEN) as servers, Endpoint.bind(local_config()) as server:
+        servers[0].silent = True
+        async with asking(Plugin(servers)) as endpoint:
+            accepting = asyncio.create_task(accept_one(server))
+            connection = await endpoint.connect(server.node_addr(), ALPN)
+            await accepting
+            assert not endpoint.net_report().value.complete
+            assert connection.remote_node_id == server.node_id
 
 
 async def test_a_transport_that_fails_is_reported_once_and_others_are_heard() -> None:

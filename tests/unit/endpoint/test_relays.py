@@ -5,10 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import attrs
 import pytest
 
 from tests.unit.endpoint.pairs import ALPN, accept_one, local_config
-from tom_connect import DialError, Endpoint, InvalidInputError, NodeAddr, NodeId, RelayUrl, SecretKey, hookimpl
+from tom_connect import (
+    DialError,
+    DiscoveryError,
+    Endpoint,
+    InvalidInputError,
+    NodeAddr,
+    NodeId,
+    RelayUrl,
+    SecretKey,
+    hookimpl,
+)
 from tom_connect.abc import PluginContext, RelayTransport
 from tom_connect.holepunch.path import RelayPath
 from tom_connect.signing import NodeSigner
@@ -121,6 +132,26 @@ async def test_a_dial_through_a_relay(met: Meeting) -> None:
     stream.write(b"x" * 100_000)
     stream.finish()
     assert len(await (await accepted.accept_uni()).read()) == 100_000
+
+
+@pytest.mark.parametrize("dht_only", [False, True])
+async def test_a_node_that_no_source_knows_is_looked_for_at_our_relays(dht_only: bool) -> None:
+    """It may be at one that we have in common; with `dht_only` no relay hears whom we look for."""
+    hub = Hub()
+    plugins = Plugin(hub), Plugin(hub)
+    configs = [local_config(extra_plugins=(("r", p),), relay=(str(URL),), direct=False) for p in plugins]
+    async with (
+        Endpoint.bind(attrs.evolve(configs[0], dht_only=dht_only)) as a,
+        Endpoint.bind(configs[1]) as b,
+    ):
+        if dht_only:
+            with pytest.raises(DiscoveryError):
+                await a.connect(b.node_id, ALPN)
+            assert hub.passed == 0
+        else:
+            accepting = asyncio.create_task(accept_one(b))
+            await a.connect(b.node_id, ALPN)
+            await accepting
 
 
 async def test_a_relay_that_gives_packets_another_name_is_not_believed(met: Meeting) -> None:
