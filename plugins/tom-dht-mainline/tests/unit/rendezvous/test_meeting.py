@@ -118,7 +118,7 @@ def test_a_mailbox_full_of_rubbish_is_left_for_another() -> None:
 
 
 def test_being_reachable_costs_at_most_60_packets_a_minute() -> None:
-    """Polls and look-ups of the mailbox's nodes together in each minute of an hour; the DHT's own upkeep is beside it."""
+    """Polls and look-ups of the mailbox's nodes together in each minute of an hour, beside the DHT's own upkeep."""
     world = World.make(7)
     _, there = pair(world, Nat.MODERATE, Nat.MODERATE)
     world.net.advance(30.0)
