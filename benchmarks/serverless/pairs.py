@@ -99,13 +99,14 @@ async def volunteers(couples: Sequence[Couple], count: int, wire: Wire = UPLINK)
     """Nodes with public addresses that are relays for others; while they are there, the nodes of ours look for them."""
     lab, dht = couples[0].lab, couples[0].dht
     with contextlib.ExitStack() as stack:
+        processes = []
         for number in range(count):
             router = lab.router(f"office{number}", Nat.NONE, wire=wire)
             host = lab.host(f"volunteer{number}", router, ipv6=False)
             command = host.command(python_module("tests.netns.volunteer_process"))
-            process = stack.enter_context(LineProcess.start(command))
-            await process.call("start", bootstrap=dht.names, volunteer=True)
-            await process.call("announced")
+            processes.append(stack.enter_context(LineProcess.start(command)))
+        await asyncio.gather(*(each.call("start", bootstrap=dht.names, volunteer=True) for each in processes))
+        await asyncio.gather(*(each.call("announced") for each in processes))
         for couple in couples:
             couple.relayed = True
         try:
