@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.report import Bench, Column, Options, Report, Row
-from tests.interop.peers.process import REPOSITORY
+from tests.interop.peers.process import REPOSITORY, LineProcess, python_module
 
 BARE, PACKAGE = "python, nothing imported", "import tom_connect"
 STARTS: Mapping[str, Sequence[str]] = {
@@ -64,22 +64,26 @@ async def run_bind(options: Options) -> Report:
         [
             Column("first", "first bind, ms"),
             Column("beyond", "beyond none, ms", ratio=False),
+            Column("dialed", "until a first dial is connected, ms"),
             Column("again", "second bind, ms"),
         ],
         [Row(name) for name in sets if name not in options.without],
         NONE,
         notes=[
             f"medians of {options.count(15)} processes each, by turns; no plugin is configured beyond its defaults",
-            "the first bind also looks for plugins and imports them; the DHT is loaded behind it, in a thread",
+            "the first bind also looks for plugins and imports them; behind it, in threads, the DHT is loaded, and a",
+            "second later what looks for volunteers; the dial, to loopback, begins as soon as the endpoint is bound",
         ],
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LineProcess.start(python_module("benchmarks.startup.callee")) as callee,
+    ):
+        command = ("-m", "benchmarks.startup.bind_once", callee.ready["node_id"], callee.ready["place"])
         for warm in (True, *(False for _ in range(options.count(15)))):
             without = 0.0
             for row in report.rows:
-                answer = _run(
-                    ("-m", "benchmarks.startup.bind_once"), folder, TOM_CONNECT_DISABLE_PLUGINS=sets[row.name]
-                )
+                answer = _run(command, folder, TOM_CONNECT_DISABLE_PLUGINS=sets[row.name])
                 taken: dict[str, Any] = json.loads(answer)
                 without = taken["first"] if row.name == NONE else without
                 if not warm:

@@ -1,1 +1,3 @@
 """Starting: what a process does that has only just begun."""
+
+ALPN = "benchmark/startup"

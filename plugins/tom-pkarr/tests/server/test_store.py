@@ -6,6 +6,7 @@ import asyncio
 import pathlib
 import sqlite3
 import tempfile
+import threading
 from typing import Any
 
 import pytest
@@ -224,6 +225,45 @@ async def test_memory_follows_the_store_when_nobody_waits(relay: PkarrRelay) -> 
     assert held is not None and held.packet == new
     kept = relay.hot.get(z32, 0.0)
     assert kept is not None and kept.packet == new
+
+
+async def test_what_fails_beside_a_put_leaves_it_stored(relay: PkarrRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put is answered as stored although what the thread does right behind it fails."""
+    monkeypatch.setattr(relay.store, "expire", lambda _now: 1 // 0)
+    key, blocked = SecretKey.generate(), threading.Event()
+    new = packet(key, relay.wall())
+    blocking = relay.shelf._call(blocked.wait)
+    putting = asyncio.create_task(relay.shelf.put(PutOrder(new, key.node_id.z32())))
+    await asyncio.sleep(0)
+    expiring = relay.shelf._call(lambda: relay.store.expire(0.0))
+    blocked.set()
+    assert await blocking
+    assert (await putting)[0] is Verdict.STORED
+    with pytest.raises(ZeroDivisionError):
+        await expiring
+
+
+async def test_closing_refuses_what_waits(relay: PkarrRelay) -> None:
+    """What has begun is finished, what waits behind it ends at once, and later requests hear that it is closed."""
+    key, blocked, begun = SecretKey.generate(), threading.Event(), threading.Event()
+    new = packet(key, relay.wall())
+
+    def block() -> None:
+        begun.set()
+        blocked.wait(60)
+
+    blocking = relay.shelf._call(block)
+    assert await asyncio.to_thread(begun.wait, 60)
+    waiting = asyncio.create_task(relay.shelf.put(PutOrder(new, key.node_id.z32())))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(relay.shelf.close())
+    await asyncio.wait([waiting], timeout=60)
+    assert waiting.cancelled() and blocking.cancelled()
+    blocked.set()
+    await closing
+    assert relay.store.packets == 0
+    with pytest.raises(StoreError, match="closed"):
+        await relay.shelf.put(PutOrder(new, key.node_id.z32()))
 
 
 async def test_bad_packets_among_good_ones_take_nothing_with_them(relay: PkarrRelay) -> None:

@@ -6,16 +6,19 @@ What a client puts is verified there too: that takes longer than all else, and l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import itertools
+import queue
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import attrs
 
 from tom_pkarr.core.rules import Conditions, Packet, Verdict, read_put
-from tom_pkarr.errors import PutError, StoreBusyError
+from tom_pkarr.errors import PutError, StoreBusyError, StoreError
 from tom_pkarr.server.store import Kept, PacketStore, PutOrder
 
 T = TypeVar("T")
@@ -90,16 +93,35 @@ class Submission:
 
 
 Outcome = tuple[Verdict, Kept | None]
-_Put = PutOrder | Submission
 
 
-@attrs.define(eq=False)
-class _Waiting:
-    puts: list[tuple[_Put, asyncio.Future[Outcome]]] = attrs.Factory(list)
-    gets: list[tuple[tuple[bytes, str], asyncio.Future[Kept | None]]] = attrs.Factory(list)
+@attrs.frozen(eq=False)
+class _Put:
+    """`used`: keys that were asked for before; `now`: seconds since 1970, as the relay has them."""
 
-    def __len__(self) -> int:
-        return len(self.puts) + len(self.gets)
+    order: PutOrder | Submission
+    used: Collection[bytes]
+    now: float
+    future: asyncio.Future[Outcome]
+
+
+@attrs.frozen(eq=False)
+class _Get:
+    key: bytes
+    z32: str
+    now: float
+    future: asyncio.Future[Kept | None]
+
+
+@attrs.frozen(eq=False)
+class _Call:
+    """Anything else that the store is to do, by itself."""
+
+    call: Callable[[], Any]
+    future: asyncio.Future[Any]
+
+
+_Job = _Put | _Get | _Call
 
 
 class Shelf:
@@ -116,44 +138,66 @@ class Shelf:
         self._max_ahead = max_ahead
         self._hot = hot
         self._wall = wall
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pkarr-store")
-        self._waiting = _Waiting()
-        self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        # The thread takes what waits by itself: an executor's futures, and a task that makes the batches, would cost
+        # a lone PUT four turns of the event loop more.
+        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._open: dict[asyncio.Future[Any], None] = {}
+        self._thread: threading.Thread | None = None
 
     async def open(self) -> None:
         """Open the store and begin to serve it; raises PkarrServerError."""
+        loop = asyncio.get_running_loop()
+        # A daemon, since a program that is torn down without `close` is not to hang.
+        self._thread = threading.Thread(target=self._serve, args=(loop,), name="pkarr-store", daemon=True)
+        self._thread.start()
         try:
-            await self._in_thread(self.store.open)
+            await self._call(self.store.open)
         except BaseException:
-            self._thread.shutdown(wait=False)
+            self._end()
             raise
-        self._worker = asyncio.create_task(self._work(), name="pkarr store")
 
     async def close(self) -> None:
         """Finish what has begun, refuse the rest, and close the store."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
-            self._worker = None
-            for future in _futures(self._waiting.puts, self._waiting.gets):
-                future.cancel()
-            await self._in_thread(self.store.close)
-        self._thread.shutdown(wait=True)
+        if self._thread is None:
+            return
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()
+        for future in list(self._open):
+            future.cancel()
+        try:
+            await self._call(self.store.close)
+        finally:
+            self._end()
 
-    def _in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, call)
+    def _end(self) -> None:
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread.join()
+            self._thread = None
 
-    def _accept(self) -> None:
-        if len(self._waiting) >= MAX_WAITING:
+    # On the event loop
+
+    def _submit(self, job: _Job) -> None:
+        self._open[job.future] = None
+        self._inbox.put(job)
+
+    def _call(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._submit(_Call(call, future))
+        return future
+
+    def _future(self) -> asyncio.Future[Any]:
+        if self._thread is None:
+            raise StoreError("the store is closed")
+        if len(self._open) >= MAX_WAITING:
             raise StoreBusyError("more requests wait for the store than it can take")
-        self._wake.set()
+        return asyncio.get_running_loop().create_future()
 
     async def get(self, key: bytes, z32: str) -> Kept | None:
         """The packet of a key, 32 bytes and its letters; raises StoreError, StoreBusyError."""
-        self._accept()
-        future: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
-        self._waiting.gets.append(((key, z32), future))
+        future: asyncio.Future[Kept | None] = self._future()
+        self._submit(_Get(key, z32, self._wall(), future))
         return await future
 
     async def put(self, order: PutOrder | Submission) -> tuple[Verdict, Kept | None]:
@@ -162,67 +206,88 @@ class Shelf:
         It is in the store when this returns: a program that crashes then loses nothing, a power cut at most what the
         system had not written yet.
         """
-        self._accept()
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.puts.append((order, future))
+        future: asyncio.Future[Outcome] = self._future()
+        # Who was used matters when packets may have to go, which is when there are new ones.
+        self._submit(_Put(order, self._hot.take_used(), self._wall(), future))
         return await future
 
     async def expire(self) -> int:
         """Delete what is past its time; raises StoreError."""
-        await self._in_thread(functools.partial(self.store.work, [], [], self._hot.take_used(), self._wall()))
-        return await self._in_thread(functools.partial(self.store.expire, self._wall()))
+        await self._call(functools.partial(self.store.work, [], [], self._hot.take_used(), self._wall()))
+        return await self._call(functools.partial(self.store.expire, self._wall()))
 
-    async def _work(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while len(self._waiting):
-                await self._batch()
-
-    async def _batch(self) -> None:
-        puts, gets = self._waiting.puts[:MAX_BATCH], self._waiting.gets[:MAX_BATCH]
-        del self._waiting.puts[:MAX_BATCH], self._waiting.gets[:MAX_BATCH]
-        # Who was used matters when packets may have to go, which is when there are new ones.
-        used = self._hot.take_used() if puts else ()
-        keys = [key for (key, _), _ in gets]
-        call = functools.partial(self._work_on, [order for order, _ in puts], keys, used, self._wall())
-        futures = _futures(puts, gets)
-        try:
-            outcomes, found = await self._in_thread(call)
-        except asyncio.CancelledError:
-            for future in futures:
-                future.cancel()
-            raise
-        except Exception as exc:
-            for future in futures:
-                if not future.done():
-                    future.set_exception(exc)
-            return
-        for (order, put), outcome in zip(puts, outcomes, strict=True):
-            if isinstance(outcome, PutError):
-                if not put.done():
-                    put.set_exception(outcome)
+    def _finish(self, jobs: Sequence[_Job], results: Sequence[Any]) -> None:
+        """Take what the store said, an exception where it failed."""
+        for job, result in zip(jobs, results, strict=True):
+            self._open.pop(job.future, None)
+            if isinstance(result, Exception):
+                if not job.future.done():
+                    job.future.set_exception(result)
                 continue
-            if outcome[1] is not None:
-                self._hot.put(order.z32, outcome[1])
-            if not put.done():
-                put.set_result(outcome)
-        for ((_, z32), get), kept in zip(gets, found, strict=True):
-            if kept is not None:
-                self._hot.put(z32, kept)
-            if not get.done():
-                get.set_result(kept)
+            if isinstance(job, _Put) and result[1] is not None:
+                self._hot.put(job.order.z32, result[1])
+            elif isinstance(job, _Get) and result is not None:
+                self._hot.put(job.z32, result)
+            if not job.future.done():
+                job.future.set_result(result)
+
+    # In the thread
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        while jobs := self._next():
+            results = self._results(jobs)
+            try:
+                loop.call_soon_threadsafe(self._finish, jobs, results)
+            except RuntimeError:  # the loop is closed, and nobody waits any more
+                return
+
+    def _next(self) -> list[_Job]:
+        """Wait for something to do, and take what waits with it; nothing at the end."""
+        job = self._inbox.get()
+        jobs: list[_Job] = []
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == MAX_BATCH or isinstance(job, _Call):
+                break
+            try:
+                job = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+        else:
+            if jobs:
+                self._inbox.put(None)  # for the next time
+        return jobs
+
+    def _results(self, jobs: Sequence[_Job]) -> list[Any]:
+        """What becomes of each: an exception where it failed, and of all puts and gets where the store does."""
+        puts = [job for job in jobs if isinstance(job, _Put)]
+        gets = [job for job in jobs if isinstance(job, _Get)]
+        stored: Iterator[object] = iter(())
+        held: Iterator[object] = iter(())
+        if puts or gets:
+            try:
+                outcomes, found = self._work_on(puts, gets)
+                stored, held = iter(outcomes), iter(found)
+            except Exception as exc:
+                stored = held = itertools.repeat(exc)
+        return [
+            next(stored) if isinstance(job, _Put) else next(held) if isinstance(job, _Get) else _called(job)
+            for job in jobs
+        ]
 
     def _work_on(
-        self, puts: Sequence[_Put], gets: Sequence[bytes], used: Collection[bytes], now: float
+        self, puts: Sequence[_Put], gets: Sequence[_Get]
     ) -> tuple[list[Outcome | PutError], list[Kept | None]]:
-        """See `PacketStore.work`; runs in the thread. A put that is refused has its reason for an outcome."""
-        checked = [self._checked(put, now) for put in puts]
-        stored, found = self.store.work([each for each in checked if isinstance(each, PutOrder)], gets, used, now)
+        """See `PacketStore.work`. A put that is refused has its reason for an outcome."""
+        now = max([put.now for put in puts] + [get.now for get in gets])
+        checked = [self._checked(put.order, now) for put in puts]
+        used = {key for put in puts for key in put.used}
+        orders = [each for each in checked if isinstance(each, PutOrder)]
+        stored, found = self.store.work(orders, [get.key for get in gets], used, now)
         kept = iter(stored)
         return [next(kept) if isinstance(each, PutOrder) else each for each in checked], found
 
-    def _checked(self, put: _Put, now: float) -> PutOrder | PutError:
+    def _checked(self, put: PutOrder | Submission, now: float) -> PutOrder | PutError:
         if isinstance(put, PutOrder):
             return put
         try:
@@ -232,7 +297,8 @@ class Shelf:
         return PutOrder(packet, put.z32, put.conditions, put.publishing)
 
 
-def _futures(
-    puts: Sequence[tuple[object, asyncio.Future[Any]]], gets: Sequence[tuple[object, asyncio.Future[Any]]]
-) -> list[asyncio.Future[Any]]:
-    return [*(future for _, future in puts), *(future for _, future in gets)]
+def _called(job: _Call) -> Any:
+    try:
+        return job.call()
+    except Exception as exc:
+        return exc
