@@ -28,6 +28,7 @@ from benchmarks import (
     bench_shared_socket,
     bench_startup,
     bench_throughput,
+    bench_volunteer_flood,
     bench_volunteers,
 )
 from benchmarks.report import Bench, Options
@@ -57,6 +58,7 @@ ALL = (
     bench_serverless.BENCH,
     bench_serverless_discovery.BENCH,
     bench_volunteers.BENCH,
+    bench_volunteer_flood.BENCH,
     bench_serverless_idle.BENCH,
 )
 BENCHES: dict[str, Bench] = {bench.name: bench for bench in ALL}
