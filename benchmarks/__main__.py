@@ -29,6 +29,7 @@ from benchmarks import (
     bench_shared_socket,
     bench_startup,
     bench_throughput,
+    bench_volunteer_flood,
     bench_volunteers,
 )
 from benchmarks.report import Bench, Options
@@ -58,6 +59,7 @@ ALL = (
     bench_serverless.BENCH,
     bench_serverless_discovery.BENCH,
     bench_volunteers.BENCH,
+    bench_volunteer_flood.BENCH,
     bench_serverless_idle.BENCH,
     bench_serverless_attack.BENCH,
 )

@@ -188,13 +188,11 @@ class Dial:
 
     async def _look_again(self, link: Link) -> None:
         """Ask now and then where a node is that can be called, until it answers: it may have moved, or do so now."""
-        assert link.remote is not None
         while True:
             await asyncio.wait((link.ready,), timeout=LOOK_AGAIN)
             if link.ready.done():
                 return
-            if link.remote.active_path is None:
-                await self._look(link)
+            await self._look(link)
 
     async def _look(self, link: Link) -> None:
         """Pass on what the sources tell, as they tell it, to their end."""

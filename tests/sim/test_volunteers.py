@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.volunteers.simulated import Volunteer, World, run_virtually
 from tom_connect.addr import SocketAddr
-from tom_relay.client.volunteers.seeker import CHECKS, SUSPECT_AGAIN, WANTED
+from tom_relay.client.volunteers.seeker import CHECKS, DISTRUST, SUSPECT_AGAIN, WANTED
 
 #: Seconds after which the pauses between tests have become as long as they get.
 LONG = 900.0
@@ -72,7 +72,10 @@ def test_a_substitute_is_there_when_the_second_test_fails() -> None:
                     before = len(world.user.in_use)
                     world.moved.clear()
                     await world.moved.wait()
-            assert before == WANTED + 1 and len(world.user.in_use) == WANTED
+            assert before == WANTED + 1
+            # For a while more are used than are wanted.
+            await asyncio.sleep(DISTRUST + 5.0)
+            assert len(world.user.in_use) == WANTED and liar not in world.user.in_use
 
     run_virtually(main())
 
@@ -141,3 +144,30 @@ def test_who_was_given_up_is_not_taken_again_by_the_search_that_tested_it() -> N
             await world.until(1)
 
     run_virtually(main())
+
+
+def test_liars_that_are_near_and_many_do_not_win_for_ever() -> None:
+    """Where thirty that lie once they are used are nearer than all honest ones, two honest ones are had in a minute."""
+
+    async def main() -> float:
+        honest = volunteers(5)
+        liars = [Volunteer(SocketAddr(f"203.{number}.1.1", 4433), passes=False, rtt=0.01) for number in range(30)]
+        world = World([*honest, *liars])
+        async with world.seeking():
+            return await world.until(WANTED) - 1000.0
+
+    assert run_virtually(main()) < 60.0
+
+
+def test_a_host_with_many_ports_is_tried_at_two_of_them() -> None:
+    """However often is searched: what failed keeps the places of its host for ten minutes."""
+
+    async def main() -> int:
+        dead = [SocketAddr("203.0.113.1", 1024 + port) for port in range(200)]
+        world = World(volunteers(1), dead)
+        async with world.seeking() as seeker:
+            await asyncio.sleep(500.0)
+            return seeker.tried
+
+    # The honest one, of which two are wanted, is tried in each search; there is one in 30 s at last.
+    assert 2 < run_virtually(main()) <= 2 + 30

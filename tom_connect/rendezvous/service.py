@@ -133,9 +133,10 @@ class RendezvousService:
             doorstep.part(remote)
 
     async def _say(self, remote: Remote, steps: Steps) -> None:
-        """Say at which relays we can be met while no path leads to the node, since those that it names may be silent.
+        """Say at which relays we can be met, since those that the node names may be silent.
 
-        Said again when it changes, and as often as a call is left.
+        Said again when it changes, and as often as a call is left. A path that answers pings is no reason to stop: who
+        waits for a handshake cancels this when it is done.
         """
         await steps.opened.wait()
         await asyncio.sleep(steps.patience)
@@ -148,7 +149,7 @@ class RendezvousService:
                 pass
             except EndpointClosedError:
                 return
-            if said and (remote.active_path is None or remote.core.in_outage):
+            if said:
                 steps.said = True
                 self._magic.counters["rendezvous: said where we can be met"] += 1
                 sealed = self._magic.doorstep.sealed_call(remote)

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
 
 from tom_connect import Endpoint, NodeAddr
 from tom_connect.addr import RelayUrl
 from tom_dht_mainline.testing import Testnet
 from tom_relay.client.config import RelayClientConfig
 from tom_relay.client.volunteers.seeker import SETTLE, TICK
+from tom_relay.client.volunteers.trial import SIZE, random_payloads
 from tom_relay.volunteer.config import RelayForOthersConfig
 
 from .nodes import config, dht_of, home, kinds, meet, passes, until, volunteer_of
@@ -125,3 +128,25 @@ async def test_a_node_without_a_relay_is_reached_through_volunteers(net: Testnet
             assert kinds(here) == {"relay"}
             await passes(here, there, b"found" * 1000)
             await here.close()
+
+
+async def test_volunteers_that_fall_silent_are_replaced_when_they_are_suspected(net: Testnet) -> None:
+    """Both pass nothing on any more, and the next test by itself is far away: a call has them tested and left."""
+    async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two, seeker(net) as node:
+        found = node._contexts("relay").shared["transport"].seeker
+        await until(lambda: sum(used.passed > 2 for used in found._used.values()) == 2)
+        async with volunteer(net, "127.0.0.4") as three:
+            for liar in (one, two):
+                volunteer_of(liar).hub._forward = lambda *_args: None  # type: ignore[method-assign]
+            node._magic.relays.suspect()
+            await until(lambda: set(node.node_addr().relay_urls) == {url_of(three)}, within=60.0)
+
+
+def test_what_a_volunteer_is_tested_with_looks_like_quic() -> None:
+    """An Initial of version 1 whose length is right, and short headers; the first byte tells no test from traffic."""
+    first, *others = random_payloads()
+    header = pull_quic_header(Buffer(data=first), host_cid_length=8)
+    assert header.packet_type == QuicPacketType.INITIAL and header.version == QuicProtocolVersion.VERSION_1
+    assert header.packet_length == len(first) == SIZE
+    assert all(len(data) == SIZE and data[0] & 0xC0 == 0x40 for data in others)
+    assert len({data[:9] for data in others}) == len(others)

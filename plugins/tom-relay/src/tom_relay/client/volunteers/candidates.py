@@ -2,7 +2,8 @@
 
 Nobody vouches for an address. An attacker can have any number of ports at one IP address and any number of addresses in
 one network, and nodes of the DHT may invent more; so each host and each network gets few places, those that are kept
-are tried in random order, and one that failed is left alone for a while.
+are tried in random order, and one that failed is left alone for a while. Its place stays taken as long: the next search
+would try further ports of the same host.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Candidates:
         self._hosts: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self._failed: OrderedDict[SocketAddr, float] = OrderedDict()
+        self._failed_hosts: Counter[str] = Counter()
+        self._failed_networks: Counter[str] = Counter()
         self._taken: set[SocketAddr] = set()
 
     def __len__(self) -> int:
@@ -44,12 +47,15 @@ class Candidates:
     def offer(self, addr: SocketAddr, now: float) -> bool:
         """Take an address in; whether it was."""
         network = network_of(addr)
+        self._forgive(now)
+        of_host = self._hosts[addr.host] + self._failed_hosts[addr.host]
+        of_network = self._networks[network] + self._failed_networks[network]
         if (
             addr in self._waiting
             or addr in self._taken
             or len(self._waiting) >= MAX_CANDIDATES
             or self.has_failed(addr, now)
-            or (self._spread and (self._hosts[addr.host] >= PER_HOST or self._networks[network] >= PER_NETWORK))
+            or (self._spread and (of_host >= PER_HOST or of_network >= PER_NETWORK))
         ):
             self.refused += 1
             return False
@@ -69,10 +75,29 @@ class Candidates:
 
     def failed(self, addr: SocketAddr, now: float) -> None:
         """An address was no relay, or a bad one."""
+        if addr not in self._failed:
+            self._failed_hosts[addr.host] += 1
+            self._failed_networks[network_of(addr)] += 1
+            if addr in self._taken:
+                # It has one place, not two: that of this search becomes that of the failure.
+                self._taken.discard(addr)
+                self._hosts[addr.host] -= 1
+                self._networks[network_of(addr)] -= 1
         self._failed[addr] = now
         self._failed.move_to_end(addr)
         if len(self._failed) > MAX_FAILED:
-            self._failed.popitem(last=False)
+            self._forget()
+
+    def _forgive(self, now: float) -> None:
+        while self._failed and now - next(iter(self._failed.values())) >= FAILED_FOR:
+            self._forget()
+
+    def _forget(self) -> None:
+        addr, _at = self._failed.popitem(last=False)
+        for counts, name in ((self._failed_hosts, addr.host), (self._failed_networks, network_of(addr))):
+            counts[name] -= 1
+            if counts[name] <= 0:
+                del counts[name]
 
     def has_failed(self, addr: SocketAddr, now: float) -> bool:
         """Whether an address failed not long ago."""

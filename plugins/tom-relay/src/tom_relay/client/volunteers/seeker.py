@@ -35,6 +35,9 @@ PACE: Final = 0.05
 SETTLE: Final = 1.5
 """Seconds after the start in which the network's report may show that strangers reach us, so that we need no relay."""
 TICK: Final = 0.5
+DISTRUST: Final = 60.0
+"""Seconds after one was found out to pass nothing on in which nobody is preferred for being near, and twice as many are
+used: who has many liars puts them near, and each takes a few seconds to be found out."""
 LOST_AFTER: Final = 2.0
 """Seconds without a connection after which a volunteer is given up."""
 GIVE_UP_CONNECTING: Final = 4.0
@@ -135,6 +138,7 @@ class VolunteerSeeker:
         self._candidates_seen = 0
         self._wanted_at = -UNWANTED_FOR
         self._suspected = asyncio.Event()
+        self._lied_at = -math.inf
 
     @property
     def used(self) -> Sequence[RelayUrl]:
@@ -201,7 +205,7 @@ class VolunteerSeeker:
         for url, used in list(self._used.items()):
             self._judge(url, used, now)
         self._leave_surplus()
-        if self._sound < WANTED and self._search is None and now >= self._search_at:
+        if self._sound < self._goal and self._search is None and now >= self._search_at:
             self._search_at = now + self._retry * self._rng.uniform(0.8, 1.2)
             self._retry = min(2 * self._retry, LAST_RETRY if len(self.book) == 0 else LAST_RETRY_KNOWN)
             self._search = asyncio.create_task(self._find(), name="looking for volunteer relays")
@@ -214,8 +218,13 @@ class VolunteerSeeker:
     def _leave_surplus(self) -> None:
         """Who failed one test and passed the next is kept, and who came for its place is not needed."""
         if self._sound == len(self._used) and self._search is None:
-            for url in sorted(self._used, key=lambda url: self._used[url].since)[WANTED:]:
+            for url in sorted(self._used, key=lambda url: self._used[url].since)[self._goal :]:
                 self._leave(url)
+
+    @property
+    def _goal(self) -> int:
+        """How many are to be used now."""
+        return 2 * WANTED if self._ctx.clock.monotonic() - self._lied_at < DISTRUST else WANTED
 
     def _account(self, now: float) -> None:
         wall = self._ctx.clock.wall()
@@ -248,6 +257,7 @@ class VolunteerSeeker:
             pause = CHECKS[min(used.passed, len(CHECKS) - 1)] * self._rng.uniform(0.7, 1.0)
             used.check_at = now + (pause if passed else 0.0)
             if used.failures >= 2 and used.connection.connected:
+                self._lied_at = now
                 self._give_up(url, "it does not pass on what others send us", blame=True)
                 return
         suspected = used.suspected and now >= used.suspected_at + SUSPECT_AGAIN
@@ -346,7 +356,7 @@ class VolunteerSeeker:
                     break
                 left = None if first_at is None else first_at + CHOICE_FOR - clock()
                 unused = [one for one in found if self._is_new(one)]
-                chosen = left is not None and left <= 0 and self._sound + len(unused) >= WANTED
+                chosen = left is not None and left <= 0 and self._sound + len(unused) >= self._goal
                 if chosen or len(found) >= ENOUGH:
                     break
                 waiting: set[asyncio.Future[object]] = {*trials} if feeder.done() else {*trials, feeder}  # type: ignore[arg-type]
@@ -386,12 +396,14 @@ class VolunteerSeeker:
     def _choose(self, found: Iterable[Tested]) -> None:
         """Take the best of those that were tested."""
         ranked = sorted(found, key=lambda one: one.rtt - 0.01 * self.book.standing(one.url).score)
+        if self._goal > WANTED:
+            self._rng.shuffle(ranked)
         for one in ranked:
-            if self._sound >= WANTED:
+            if self._sound >= self._goal:
                 break
             if self._is_new(one):
                 self._use(one)
-        if self._sound >= WANTED:
+        if self._sound >= self._goal:
             self._retry = FIRST_RETRY
 
     def _is_new(self, one: Tested) -> bool:
