@@ -84,25 +84,30 @@ async def test_a_pair_that_needs_port_probing_meets(natlab: Lab, dht: DhtNet, ki
         assert (await listener.call("counters"))["rendezvous: calls answered"] > 0
 
 
-@pytest.mark.parametrize(
-    "kinds",
-    [(Nat.MODERATE, Nat.MODERATE), (Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)],
-    ids=["ports-stay", "callee-shifts", "caller-shifts"],
-)
-async def test_a_caller_written_from_the_page_meets_a_node(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) -> None:
-    """It shares no code with us, and does its part of what the page asks of an end: opening, calling, probing ports."""
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(homes(natlab, *kinds))]
-    with node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(PATIENCE))
-        for addr in dht.bootstrap:
-            command += ["--bootstrap", addr]
-        run = functools.partial(hosts[0].run, command, timeout=2 * PATIENCE, check=False, cwd=REPOSITORY)
-        said = await asyncio.to_thread(run)
-        assert said.stdout.startswith("pong from "), said
-        counters = await listener.call("counters")
-        assert counters["rendezvous: knocks"] > 0
-        assert counters.get("rendezvous: calls answered", 0) == (Nat.STRICT in kinds)
+async def test_callers_written_from_the_page_meet_our_nodes(natlab: Lab, dht: DhtNet) -> None:
+    """They share no code with us, and do their part of what the page asks: opening, calling, probing ports."""
+    pairs = [(Nat.MODERATE, Nat.MODERATE), (Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)]
+
+    async def call(number: int, kinds: tuple[Nat, Nat]) -> None:
+        hosts = [
+            natlab.host(f"host{number}{end}", natlab.router(f"home{number}{end}", kind, wire=UPLINK))
+            for end, kind in zip("ab", kinds, strict=True)
+        ]
+        with node_on(hosts[1]) as listener:
+            node_id = await listening(listener, dht)
+            command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(2 * PATIENCE))
+            for addr in dht.bootstrap:
+                command += ["--bootstrap", addr]
+            run = functools.partial(hosts[0].run, command, timeout=3 * PATIENCE, check=False, cwd=REPOSITORY)
+            said = await asyncio.to_thread(run)
+            assert said.stdout.startswith("pong from "), (kinds, said)
+            counters = await listener.call("counters")
+            assert counters["rendezvous: knocks"] > 0
+            assert (counters.get("rendezvous: calls answered", 0) > 0) == (Nat.STRICT in kinds)
+
+    async with asyncio.TaskGroup() as group:
+        for number, kinds in enumerate(pairs):
+            group.create_task(call(number, kinds))
 
 
 async def test_a_node_that_is_called_again_comes_again(natlab: Lab, dht: DhtNet) -> None:
