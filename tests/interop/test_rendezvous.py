@@ -15,7 +15,7 @@ import pytest
 
 from tests.interop.peers import LibtorrentNet
 from tests.interop.peers.process import REPOSITORY, python_module
-from tests.interop.rendezvous_caller import disco, formats
+from tests.interop.rendezvous_caller import dht, disco, formats, wire
 from tom_connect import Endpoint, EndpointConfig
 from tom_dht_mainline.config import DhtConfig
 
@@ -85,6 +85,45 @@ async def test_a_sealed_call_written_from_the_page_is_read(libtorrent_net: Libto
         assert said.startswith(f"pong from {endpoint.local_addrs[0]} after "), happened
         assert "sealed call on 8 nodes" in happened and "knock from" not in happened
         assert endpoint._magic.counters["rendezvous: calls answered"] == 1
+
+
+async def mailbox_of(krpc: dht.Krpc, node_id: bytes, start: list[disco.Addr]) -> bytes:
+    """What the newest invitation of a node says of it."""
+    said: list[tuple[int, bytes]] = []
+
+    def take(reply: dht.Reply) -> None:
+        item = formats.read_item(reply, node_id, formats.SALT)
+        if item is not None:
+            said.append(item)
+
+    await dht.Lookup(krpc, formats.target(node_id, formats.SALT), b"get", take).run(start)
+    return formats.read_invitation(max(said)[1]).mailbox
+
+
+async def test_a_caller_written_from_the_page_follows_a_flooded_mailbox(
+    libtorrent_net: LibtorrentNet,
+) -> None:
+    """Sixty strangers are announced; the callee polls elsewhere and says so, and is called there."""
+    async with callee(libtorrent_net) as endpoint, asyncio.timeout(3 * PATIENCE):
+        node_id = endpoint.node_id.raw
+        record = formats.target(node_id)
+        krpc: dht.Krpc
+        # From an address of its own, which has a budget of its own.
+        stranger = wire.Wire("127.0.0.2", 0, lambda _, packet, addr: krpc.receive(packet, addr))
+        krpc = dht.Krpc(stranger)
+        with contextlib.closing(stranger):
+            start = libtorrent_net.addresses[:3]
+            for node in await dht.Lookup(krpc, record, b"get_peers").run(start):
+                assert node.token is not None
+                for port in range(2000, 2060):
+                    args: dht.Reply = {b"info_hash": record, b"token": node.token, b"port": port}
+                    await krpc.query(node.addr, b"announce_peer", args)
+            while (mailbox := await mailbox_of(krpc, node_id, start)) == record:
+                pass
+        assert mailbox[:12] == record[:12]
+        out, happened = await call(libtorrent_net, str(endpoint.node_id), "--call", "announced", "--blind")
+        assert out.startswith(f"pong from {endpoint.local_addrs[0]} after "), happened
+        assert "knock from" in happened
 
 
 def test_the_caller_reads_the_vectors_of_invitations() -> None:

@@ -67,15 +67,15 @@ async def test_a_caller_written_from_the_page_meets_a_node(town: Town, kinds: tu
     _, hosts = town.homes(*kinds)
     with child_on(hosts[1], TALKER) as listener:
         node_id = await listening(listener, town)
-        command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(PATIENCE))
+        command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(2 * PATIENCE))
         for addr in town.dht.bootstrap:
             command += ["--bootstrap", addr]
-        run = functools.partial(hosts[0].run, command, timeout=2 * PATIENCE, check=False, cwd=REPOSITORY)
+        run = functools.partial(hosts[0].run, command, timeout=3 * PATIENCE, check=False, cwd=REPOSITORY)
         said = await asyncio.to_thread(run)
         assert said.stdout.startswith("pong from "), said
         counters = await listener.call("counters")
         assert counters["rendezvous: knocks"] > 0
-        assert counters.get("rendezvous: calls answered", 0) == (Nat.STRICT in kinds)
+        assert (counters.get("rendezvous: calls answered", 0) > 0) == (Nat.STRICT in kinds)
 
 
 async def test_a_node_that_is_called_again_comes_again(town: Town) -> None:

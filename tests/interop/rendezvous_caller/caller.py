@@ -15,6 +15,7 @@ from .wire import Wire
 
 _PAUSES = ((3.0, 0.5), (10.0, 1.0), (30.0, 2.0), (90.0, 6.0))
 _STRANGERS = 16
+_AGAIN = 20.0
 _PATIENCE, _PATIENCE_UNINVITED = 4.0, 0.8
 
 
@@ -67,8 +68,10 @@ class Caller:
             async with asyncio.timeout(patience):
                 return await self._proven, monotonic() - self._began
         finally:
-            for task in [*self._tasks, *self._pinged.values()]:
+            tasks = [*self._tasks, *self._pinged.values()]
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for wire in [self._wire, *self._further]:
                 wire.close()
 
@@ -92,9 +95,22 @@ class Caller:
         if not self._named and self._invitation is None:
             raise LookupError("the DHT holds neither a record nor an invitation of this node")
         self._have_addresses.set()
+        mailbox = self._invitation.mailbox if self._invitation is not None else self._record.target
+        again = False
+        while True:
+            began = monotonic()
+            await self._leave_a_call(mailbox, nodes, again=again)
+            await asyncio.sleep(max(0, began + _AGAIN - monotonic()))
+            again = True
+
+    async def _leave_a_call(self, mailbox: bytes, nodes: list[Node], *, again: bool) -> None:
         if self._options.announce:
             await self._opened.wait()
-            await self._announce_at_mailbox(nodes)
+            if mailbox != self._record.target:
+                self._announce(mailbox, await self._mailbox_nodes(mailbox, nodes))
+            if again:
+                # Our address stands there already; only another entry tells of another call.
+                await self._announce_port(mailbox, nodes, 1 + secrets.randbelow(65535))
         invitation = self._invitation
         if invitation is None:
             return
@@ -115,6 +131,8 @@ class Caller:
             self._say(f"record: {sorted(self._named)}")
             self._have_addresses.set()
         if self._opened.is_set():
+            for addr in self._named:
+                self._ping_again_and_again(addr)
             self._announce(self._record.target, self._record.nearest())
 
     def _on_invitation(self, reply: Reply) -> None:
@@ -166,10 +184,10 @@ class Caller:
             return nodes
         return await Lookup(self._krpc, mailbox, b"get_peers").run([node.addr for node in nodes])
 
-    async def _announce_at_mailbox(self, nodes: list[Node]) -> None:
-        if self._invitation is not None and self._invitation.mailbox != self._record.target:
-            mailbox = self._invitation.mailbox
-            self._announce(mailbox, await self._mailbox_nodes(mailbox, nodes))
+    async def _announce_port(self, mailbox: bytes, nodes: list[Node], port: int) -> None:
+        for node in await self._mailbox_nodes(mailbox, nodes):
+            if node.token is not None:
+                await self._announce_on(node, mailbox, node.token, port)
 
     def _ping_again_and_again(self, addr: Addr) -> None:
         if addr not in self._pinged:
@@ -218,9 +236,7 @@ class Caller:
                 self._say(f"{node.addr} did not take the sealed call: {error!r}")
         self._say(f"sealed call on {stored} nodes, ports {call.p} and {call.q}")
         for port in (call.p, call.q):
-            for node in await self._mailbox_nodes(invitation.mailbox, nodes):
-                if node.token is not None:
-                    await self._announce_on(node, invitation.mailbox, node.token, port)
+            await self._announce_port(invitation.mailbox, nodes, port)
 
     async def _probe_ports(self, invitation: Invitation, nodes: list[Node]) -> None:
         ours = self._krpc.port_each()
@@ -231,6 +247,8 @@ class Caller:
                 self._say(f"too few networks name {ip}: no port probing")
             elif ours:
                 there = next(addr for addr in self._named if addr[0] == ip)
+                for wire in self._further:
+                    wire.close()
                 self._further = probing.further_wires(self._options.bind[0], self._receive)
                 self._say(f"{len(self._further)} sockets open towards {there}")
                 await probing.open_sockets(self._further, there, self._ping)

@@ -117,7 +117,7 @@ async def lend() -> AsyncIterator[Lender]:
     await socket.close()
 
 
-async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], within: float = 30.0) -> None:
     """Wait until a condition of another task's making holds."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what it waits for is another's and has no event

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import Any
 
 import attrs
@@ -10,7 +12,9 @@ import pytest
 
 from tom_connect import Endpoint, EndpointConfig, SecretKey
 from tom_connect import endpoint as endpoint_module
-from tom_connect.exceptions import TomError
+from tom_connect.exceptions import DialError, TomError
+from tom_connect.holepunch import meetings
+from tom_connect.holepunch.disco import KIND_SEALED
 from tom_connect.signing import SystemClock
 from tom_dht_mainline import plugin
 from tom_dht_mainline.config import DhtConfig
@@ -103,3 +107,25 @@ async def test_a_wrong_clock_on_one_side_is_no_matter(
         monkeypatch.setattr(endpoint_module, "SystemClock", _clock_off_by(0))
         async with Endpoint.bind(mine) as callee:
             await meet(caller, callee)
+
+
+async def test_a_call_to_a_node_that_has_left_ends_with_what_was_tried(net: Testnet) -> None:
+    """Its record and invitation still lie there; its address gets pings alone, the error says that it was called."""
+    config = attrs.evolve(_config(net), dht_only=True)
+    async with Endpoint.bind(config) as caller:
+        async with Endpoint.bind(config) as callee:
+            await _invited(callee)
+            node_id, left = callee.node_id, callee.local_addrs[0]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+            there.bind((left.host, left.port))
+            there.setblocking(False)
+            with pytest.raises(DialError, match=r"it was called where it looks for calls, and did not come"):
+                await caller.connect(node_id, "test/1", timeout=6.0)
+            kinds = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    kinds.append(there.recv(2048)[0])
+        # The two nodes may have met in the DHT before the call.
+        pings = [kind for kind in kinds if kind != ord("d")]
+        assert 1 <= len(pings) <= meetings.BURST + 6.0 * meetings.RATE + 1
+        assert set(pings) == {KIND_SEALED}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pathlib
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -21,9 +22,11 @@ from tom_connect.keys import NodeId, SecretKey
 from tom_connect.plugins import InstalledPlugin, PluginCatalog, PluginHost
 from tom_connect.record import LEGACY_SALT, LegacyItem, sign_record
 from tom_connect.testing.plugincontext import LentContext
-from tom_dht_mainline import CoreConfig, DhtNode, DhtUnreachableError, plugin
+from tom_dht_mainline import CoreConfig, DhtNode, DhtUnreachableError, Mode, UdpTransport, plugin
 from tom_dht_mainline.config import MAX_QUORUM, DhtConfig
+from tom_dht_mainline.core import mutable_target
 from tom_dht_mainline.deferred import DeferredDatagrams, DeferredDiscovery, DeferredPublisher
+from tom_dht_mainline.rendezvous import DhtRendezvous
 from tom_dht_mainline.service import DhtService
 from tom_dht_mainline.testing import Testnet
 
@@ -439,3 +442,31 @@ def test_what_the_core_needs_to_know_is_declared(lend: Lend) -> None:
     assert publisher.republish_after <= 7200 / 2
     names: Sequence[str] = (discovery.name, publisher.name)
     assert set(names) == {"dht"}
+
+
+@pytest.mark.parametrize("known_by", ["record", "call"])
+async def test_a_peer_that_is_to_be_punched_is_asked_nothing(
+    net: Testnet, lend: Lend, client: MakeClient, eventually: Eventually, known_by: str
+) -> None:
+    """An address that a record named, or that has called, gets no query although the DHT names it as a node later."""
+    key, own = SecretKey.generate(), SecretKey.generate()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        peer = SocketAddr(*free.getsockname())
+    async with client() as other, Running(lend(_config(net), key=own)) as alice:
+        rendezvous = DhtRendezvous(alice.service)
+        await rendezvous.start()
+        if known_by == "record":
+            record = sign_record(key, _addr(key, str(peer)), now := _now_us())
+            await other.put_mutable(key, record.dns_packet, seq=now, wait_for="all")
+            assert await _resolve(alice.discovery, key.node_id)
+        else:
+            await other.announced(mutable_target(own.node_id.raw), peer.port)
+            await eventually(lambda: bool(alice.service._excluded))
+        config = CoreConfig(ipv6=False, mode=Mode.SERVER)
+        async with DhtNode(UdpTransport((peer,)), config=config, bootstrap=net.bootstrap) as node:
+            await asyncio.gather(*(each.ping((peer.host, peer.port)) for each in net.nodes))
+            for searcher in (other, alice.service.node):
+                await searcher.find_node(node.node_id())
+                assert searcher.has_asked((peer.host, peer.port)) is (searcher is other)
+        await rendezvous.aclose()
