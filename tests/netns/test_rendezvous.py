@@ -67,13 +67,22 @@ async def test_a_pair_meets(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) ->
         assert paths[0].startswith("direct ")
 
 
+def ask_nothing(host: Host, other: Router) -> None:
+    """Let a host send no message of the DHT to another home, which the lab's few nodes name; of millions none would."""
+    begins_with_d = f"ip daddr {other.wan} meta l4proto udp @th,64,8 0x64 drop"
+    hook = "type filter hook output priority 0; policy accept;"
+    host.run(["nft", "-f", "-"], input=f"table inet few {{\nchain out {{\n{hook}\n{begins_with_d}\n}}\n}}\n")
+
+
 @pytest.mark.parametrize("trap", [(True, False), (False, True), (True, True)], ids=["caller", "callee", "both"])
 async def test_routers_that_remember_unasked_packets_are_no_trap(
     natlab: Lab, dht: DhtNet, trap: tuple[bool, bool]
 ) -> None:
-    """A router that takes a packet which comes too early for its own gives the answer another port: none comes so."""
+    """Such a router gives the answer to a packet that came too early another port: neither end sends any too early."""
     routers = [natlab.router(f"home{n}", Nat.MODERATE, reject=reject, wire=UPLINK) for n, reject in enumerate(trap)]
     hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
+    for host, other in zip(hosts, reversed(routers), strict=True):
+        ask_nothing(host, other)
     with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
         node_id = await listening(listener, dht)
         await dialer.call("bind", bootstrap=dht.names)
