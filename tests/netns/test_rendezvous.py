@@ -11,7 +11,6 @@ import pytest
 from tests.interop.conftest import running
 from tests.interop.peers.process import LineProcess, python_module
 from tests.netns.dht import DhtNet
-from tom_connect.keys import SecretKey
 from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
 
 #: With the same at the DHT, 50 ms from home to home and from home to the DHT and back.
@@ -65,49 +64,6 @@ async def test_a_pair_meets(natlab: Lab, dht: DhtNet, kinds: tuple[Nat, Nat]) ->
         assert said["seconds"] is not None, said
         (paths,) = (await dialer.call("paths"))["paths"]
         assert paths[0].startswith("direct ")
-
-
-def ask_nothing(host: Host, other: Router) -> None:
-    """Let a host send no message of the DHT to another home, which the lab's few nodes name; of millions none would."""
-    begins_with_d = f"ip daddr {other.wan} meta l4proto udp @th,64,8 0x64 drop"
-    hook = "type filter hook output priority 0; policy accept;"
-    host.run(["nft", "-f", "-"], input=f"table inet few {{\nchain out {{\n{hook}\n{begins_with_d}\n}}\n}}\n")
-
-
-@pytest.mark.parametrize("trap", [(True, False), (False, True), (True, True)], ids=["caller", "callee", "both"])
-async def test_routers_that_remember_unasked_packets_are_no_trap(
-    natlab: Lab, dht: DhtNet, trap: tuple[bool, bool]
-) -> None:
-    """Such a router gives the answer to a packet that came too early another port: neither end sends any too early."""
-    routers = [natlab.router(f"home{n}", Nat.MODERATE, reject=reject, wire=UPLINK) for n, reject in enumerate(trap)]
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    for host, other in zip(hosts, reversed(routers), strict=True):
-        ask_nothing(host, other)
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener:
-        node_id = await listening(listener, dht)
-        await dialer.call("bind", bootstrap=dht.names)
-        said = await dialer.call("talk", node_id=node_id, wait=PATIENCE)
-        assert said["seconds"] is not None, said
-        (paths,) = (await dialer.call("paths"))["paths"]
-        assert paths[0].startswith("direct ")
-
-
-async def test_contacts_meet_where_nobody_else_looks(natlab: Lab, dht: DhtNet) -> None:
-    """Each names the other and is published for nobody else: they meet, and a third who knows the key finds nothing."""
-    routers = homes(natlab, Nat.MODERATE, Nat.MODERATE)
-    hosts = [natlab.host(f"host{n}", router) for n, router in enumerate(routers)]
-    seeds = [bytes([number]) * 32 for number in (1, 2)]
-    ids = [str(SecretKey(seed).node_id) for seed in seeds]
-    with node_on(hosts[0]) as dialer, node_on(hosts[1]) as listener, node_on(natlab.host("third")) as third:
-        for node, seed, contact in ((listener, seeds[1], ids[0]), (dialer, seeds[0], ids[1])):
-            told = {"contacts": (contact,), "contacts_only": True}
-            await node.call("bind", bootstrap=dht.names, seed=seed.hex(), dht=told)
-        await listener.call("invited", wait=PATIENCE)
-        said = await dialer.call("talk", node_id=ids[1], wait=PATIENCE)
-        assert said["seconds"] is not None, said
-        await third.call("bind", bootstrap=dht.names)
-        said = await third.call("talk", node_id=ids[1], wait=3.0)
-        assert said["seconds"] is None
 
 
 @pytest.mark.parametrize(
