@@ -10,7 +10,7 @@ import pytest
 from tests.interop.peers.process import REPOSITORY, LineProcess, python_module
 from tests.netns.town import Town, child_on
 from tom_connect.keys import SecretKey
-from tom_connect.testing.natlab import Nat
+from tom_connect.testing.natlab import Host, Nat, Router
 
 TALKER = "tests.netns.rendezvous_process"
 #: Seconds for a dial on a machine that is busy with other things.
@@ -26,10 +26,20 @@ async def listening(node: LineProcess, town: Town) -> str:
     return node_id
 
 
+def ask_nothing(host: Host, other: Router) -> None:
+    """Let a host send no message of the DHT to another home, which the lab's few nodes name; of millions none would."""
+    begins_with_d = f"ip daddr {other.wan} meta l4proto udp @th,64,8 0x64 drop"
+    hook = "type filter hook output priority 0; policy accept;"
+    host.run(["nft", "-f", "-"], input=f"table inet few {{\nchain out {{\n{hook}\n{begins_with_d}\n}}\n}}\n")
+
+
 @pytest.mark.parametrize("trap", [(True, False), (False, True), (True, True)], ids=["caller", "callee", "both"])
 async def test_routers_that_remember_unasked_packets_are_no_trap(town: Town, trap: tuple[bool, bool]) -> None:
     """A router that takes a packet which comes too early for its own gives the answer another port: none comes so."""
-    hosts = [town.host(town.router(Nat.MODERATE, reject=reject)) for reject in trap]
+    routers = [town.router(Nat.MODERATE, reject=reject) for reject in trap]
+    hosts = [town.host(router) for router in routers]
+    for host, other in zip(hosts, reversed(routers), strict=True):
+        ask_nothing(host, other)
     with child_on(hosts[0], TALKER) as dialer, child_on(hosts[1], TALKER) as listener:
         node_id = await listening(listener, town)
         await dialer.call("bind", bootstrap=town.dht.names)

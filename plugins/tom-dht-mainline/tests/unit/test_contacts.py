@@ -27,6 +27,8 @@ from tom_dht_mainline.core.rendezvous.contacts import PURPOSE, ROOM, Kind, day_o
 from tom_dht_mainline.core.rendezvous.invitation import SALT
 from tom_dht_mainline.errors import DhtPutError
 from tom_dht_mainline.rendezvous import DhtRendezvous
+from tom_dht_mainline.rendezvous.for_contacts import ReachableForContacts
+from tom_dht_mainline.rendezvous.reachable import Reachable
 from tom_dht_mainline.service import DhtService
 from tom_dht_mainline.testing import Testnet
 
@@ -269,6 +271,18 @@ async def test_a_call_for_a_contact_is_found_by_it(net: Testnet, lend: Any, even
         await stranger._service.release(stranger)
         await datagrams.aclose()
         lend.socket.protocols.remove(datagrams)
+
+
+async def test_a_change_of_network_draws_another_mailbox_for_contacts(net: Testnet) -> None:
+    """Who is near the old one is not to see that two addresses are one node's; the public one is known anyway."""
+    async with running(options(net, BOB, only=False), ALICE) as alice:
+        calls: asyncio.Queue[Any] = asyncio.Queue()
+        for reachable, moves in ((ReachableForContacts(alice, calls), True), (Reachable(alice, calls), False)):
+            before = reachable.invitation().mailbox
+            reachable.network_changed()
+            after = reachable.invitation().mailbox
+            assert (before != after) is moves
+            assert (after == mutable_target(ALICE.node_id.raw)) is not moves
 
 
 def caller_of(caller: DhtRendezvous, contact: SecretKey) -> DhtRendezvous:

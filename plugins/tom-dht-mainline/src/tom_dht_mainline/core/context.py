@@ -140,10 +140,14 @@ class Context:
             return False
         if named_by is not None and address[0] in LOCAL and named_by[0] not in LOCAL:
             return False
+        return not self.is_excluded(address)
+
+    def is_excluded(self, address: Address) -> bool:
+        """Whether an address must not be asked now; it may have been otherwise when it was named."""
         if self._is_excluded(address):
             self.counters.dropped["excluded"] += 1
-            return False
-        return True
+            return True
+        return False
 
     def mark_without_items(self, address: Address, now: float) -> None:
         """A node answered 204 to a BEP 44 query."""

@@ -277,6 +277,10 @@ class Lookup:
             progress = candidate.progress
             if progress is Progress.FAILED or progress is Progress.STALLED:
                 continue
+            if progress is Progress.NEW and self._context.is_excluded(candidate.address):
+                # A record that has come since names it as a peer, whose router a query would spoil.
+                candidate.progress = Progress.FAILED
+                continue
             if left == 0:
                 break
             left -= 1

@@ -111,6 +111,8 @@ class Upkeep:
 
     def _ping(self, state: FamilyState, count: int, now: float) -> None:
         for node in state.table.nodes_to_ping(now, count):
+            if self._context.is_excluded(node.address):
+                continue
             if self._context.rpc.has_room and self._context.may_query(state, node.address, None):
                 self._context.query(state, node.address, b"ping", {}, _Ping(), now, node_id=node.node_id)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -17,7 +15,7 @@ from tom_connect.keys import NodeId
 from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, mutable_target
 from tom_dht_mainline.core.rendezvous.call import draw_nonce, seal_call
 from tom_dht_mainline.core.rendezvous.callee import ATTESTED_BY
-from tom_dht_mainline.core.rendezvous.contacts import Kind
+from tom_dht_mainline.core.rendezvous.contacts import Kind, Place
 from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitation, decode_invitation
 from tom_dht_mainline.errors import DhtPutError, DhtUnreachableError
 from tom_dht_mainline.service import DhtService
@@ -47,12 +45,8 @@ class Caller:
         Raises DhtPutError if no DHT node took it, DhtClosedError.
         """
         await self._service.node.ready()
-        if node_id in self._service.contacts:
-            try:
-                if await self._call_contact(node_id, sealed, opened, learned):
-                    return
-            except DhtError as exc:
-                raise DhtPutError(f"the call was not left: {exc}") from exc
+        if node_id in self._service.contacts and await self._call_contact(node_id, sealed, opened, learned):
+            return
         target = mutable_target(node_id.raw)
         announcing = asyncio.create_task(self._announce(node_id, target, opened), name="announcing a call")
         try:
@@ -69,35 +63,22 @@ class Caller:
     async def _call_contact(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> bool:
-        """Leave a call where nobody else looks, if the contact says where; else False, or an error if we tell no other.
+        """Leave a call where nobody else looks; whether the contact has said where.
 
-        Nothing is announced before: the place under its node id would show to others who calls whom.
+        Nothing is announced before: the place under its node id would show to others who calls whom. Raises DhtPutError
+        also if it has said nothing, where we tell contacts alone.
         """
-        mailbox, invitation = b"", None
-        async with aclosing(self._of_contact(node_id)) as said:
-            async for invitation in said:
-                learned(_learned(invitation))
-                if invitation.mailbox != mailbox:
-                    mailbox = invitation.mailbox
-                    await self._announce(node_id, mailbox, opened)
-        if invitation is not None:
-            await self._say_more(invitation, sealed, learned)
-        elif self._service.contacts.only:
+        contacts = self._service.contacts
+        try:
+            place = contacts.theirs(node_id, Kind.INVITATION)
+            invitation = await self._ask(node_id, b"", opened, learned, place)
+            if invitation is not None:
+                await self._say_more(invitation, sealed, learned)
+        except DhtError as exc:
+            raise DhtPutError(f"the call was not left: {exc}") from exc
+        if invitation is None and contacts.only:
             raise DhtPutError(f"{node_id.short()} has left nothing for us; does it name our node id in dht.contacts?")
         return invitation is not None
-
-    async def _of_contact(self, node_id: NodeId) -> AsyncGenerator[Invitation]:
-        """What a contact says of being called, where nobody else looks."""
-        place = self._service.contacts.theirs(node_id, Kind.INVITATION)
-        async with aclosing(self._service.node.get_values(place.public_key)) as stream:
-            async for item in _read(stream):
-                try:
-                    invitation = decode_invitation(place.open(item.value))
-                except DhtError as exc:
-                    self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
-                    continue
-                self._learn(node_id, invitation)
-                yield invitation
 
     async def say(self, node_id: NodeId, sealed: bytes) -> None:
         """Leave a sealed call for a node that has been called. Raises DhtPutError, DhtClosedError."""
@@ -115,22 +96,14 @@ class Caller:
         invitation, found_at = self._invitations.get(node_id, (None, 0.0))
         if invitation is not None and time.monotonic() - found_at <= KNOWN_FOR:
             return invitation
-        contacts = self._service.contacts
-        latest: Invitation | None = None
-        if node_id in contacts:
-            async with aclosing(self._of_contact(node_id)) as said:
-                async for invitation in said:
-                    latest = invitation
-            if latest is not None or contacts.only:
-                return latest
-        opened = asyncio.Event()
+        contacts, opened = self._service.contacts, asyncio.Event()
         opened.set()
+        if node_id in contacts:
+            place = contacts.theirs(node_id, Kind.INVITATION)
+            invitation = await self._ask(node_id, b"", opened, _nothing_new, place)
+            if invitation is not None or contacts.only:
+                return invitation
         return await self._ask(node_id, mutable_target(node_id.raw), opened, _nothing_new)
-
-    def _learn(self, node_id: NodeId, invitation: Invitation) -> None:
-        self._invitations[node_id] = (invitation, time.monotonic())
-        if len(self._invitations) > MAX_RUNG:
-            del self._invitations[next(iter(self._invitations))]
 
     def _seen(self) -> tuple[str, int] | None:
         return self._service.node.external_address(Family.IPV4)
@@ -152,11 +125,20 @@ class Caller:
             await node.announced(mailbox, 1 + int.from_bytes(os.urandom(2), "big") % 65535)
 
     async def _ask(
-        self, node_id: NodeId, target: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self,
+        node_id: NodeId,
+        target: bytes,
+        opened: asyncio.Event,
+        learned: Callable[[Callee], None],
+        place: Place | None = None,
     ) -> Invitation | None:
-        """Find out how the node is to be called; the last that it said."""
+        """Find out how the node is to be called; the last that it said. `target`: the mailbox that is announced in.
+
+        `place`: where a contact has said it to us alone.
+        """
         invitation = None
-        stream = self._service.node.get_values(node_id.raw, SALT)
+        node = self._service.node
+        stream = node.get_values(node_id.raw, SALT) if place is None else node.get_values(place.public_key)
         while True:
             try:
                 item = await anext(stream)
@@ -164,14 +146,20 @@ class Caller:
                 # Nodes that hold no items take announcements all the same.
                 return invitation
             try:
-                invitation = decode_invitation(item.value)
+                invitation = decode_invitation(item.value if place is None else place.open(item.value))
             except DhtError as exc:
                 self._service.ctx.logger.debug("an unreadable invitation of %s: %s", node_id.short(), exc)
                 continue
-            self._learn(node_id, invitation)
-            learned(_learned(invitation))
+            self._invitations[node_id] = (invitation, time.monotonic())
+            if len(self._invitations) > MAX_RUNG:
+                del self._invitations[next(iter(self._invitations))]
+            filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
+            learned(Callee(filtered=filtered, ports_differ=invitation.ports_differ))
             if invitation.mailbox != target:
                 target = invitation.mailbox
+                if place is not None:
+                    await self._announce(node_id, target, opened)
+                    continue
                 await opened.wait()
                 await self._service.node.announced(target)
 
@@ -200,20 +188,8 @@ class Caller:
         learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
 
 
-def _learned(invitation: Invitation) -> Callee:
-    filtered = None if invitation.filtering is Filtering.UNKNOWN else invitation.filtering is Filtering.FILTERED
-    return Callee(filtered=filtered, ports_differ=invitation.ports_differ)
-
-
 def _nothing_new(callee: Callee) -> None:
     """The call has told it already."""
-
-
-async def _read(stream: AsyncGenerator[MutableItem]) -> AsyncGenerator[MutableItem]:
-    """What a get finds. That no node holds items is no error: there is nothing then."""
-    with contextlib.suppress(DhtUnreachableError):
-        async for item in stream:
-            yield item
 
 
 def _ignore(event: Event | None) -> None:

@@ -18,16 +18,20 @@ class ReachableForContacts(Reachable):
     """One mailbox for all contacts, drawn at random: one more to poll, however many they are."""
 
     def __init__(self, service: DhtService, calls: asyncio.Queue[Call | None]) -> None:
-        super().__init__(service, calls, Callee(os.urandom(TARGET_SIZE), os.urandom, near=0))
+        super().__init__(service, calls, _drawn())
 
     def network_changed(self) -> None:
         """Draw another mailbox: who is near it would see that two addresses are one node's."""
-        self._callee.move()
+        self._callee = _drawn()
         self._moved.set()
         self._changed.set()
 
     async def _put(self, invitation: Invitation) -> None:
         await self._service.contacts.put(Kind.INVITATION, invitation.encode())
+
+
+def _drawn() -> Callee:
+    return Callee(os.urandom(TARGET_SIZE), os.urandom)
 
 
 __all__ = ["ReachableForContacts"]

@@ -417,6 +417,29 @@ def test_own_id_own_address_and_excluded_nodes_are_not_asked() -> None:
     assert stage.dropped("excluded") >= 1
 
 
+def test_a_node_that_is_excluded_after_it_was_named_is_not_asked() -> None:
+    """A record that comes in the midst of a look-up names a peer that others have named as a node: it gets no query."""
+    excluded: set[tuple[str, int]] = set()
+    peer, near = ("66.0.0.1", 6881), Puppet(9, nothing)
+    # The nearer one is asked first, and what it says is known before the other's turn.
+    target = ITEM.target
+    peers_id, near.node_id = bytes([target[0] ^ 0x80]) + target[1:], target[:19] + bytes([target[19] ^ 1])
+    named = peers_id + pack_address(peer) + near.compact
+
+    def tell(puppet: Puppet, query: dict[bytes, Any]) -> dict[bytes, Any]:
+        excluded.add(peer)
+        return nothing(puppet, query)
+
+    near.script = tell
+    stage = Stage(
+        [lambda puppet, query: {b"nodes": named, b"token": b"t"}], excluded=excluded, alpha=1, get_burst=1, cold_burst=1
+    )
+    stage.puppets[near.address] = near
+    stage.run(stage.core.get_mutable(ITEM.public_key, 0.0))
+    assert near.asked
+    assert peer not in {destination for _, destination in stage.log}
+
+
 def test_a_node_list_cannot_flood_a_network() -> None:
     """However many nodes a reply names in one /24, at most four of them are asked, one for each host."""
     rng = random.Random(5)

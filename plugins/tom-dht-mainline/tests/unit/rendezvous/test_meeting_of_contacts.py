@@ -29,7 +29,7 @@ class Contact(Peer):
     def __init__(self, world: World, name: str, router: Router | None, *, calls: bool, clock: float) -> None:
         super().__init__(world, name, router, calls=calls)
         self.clock = clock - world.net.now
-        self.callee = Callee(world.net.rng.randbytes(20), world.net.rng.randbytes, near=0)
+        self.callee = Callee(world.net.rng.randbytes(20), world.net.rng.randbytes)
 
     def shared(self, other: NodeId) -> bytes:
         return NodeSigner(self.secret).shared_secret(other, PURPOSE)

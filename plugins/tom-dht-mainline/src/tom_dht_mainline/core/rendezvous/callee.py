@@ -57,16 +57,12 @@ class _Host:
 
 
 class Callee:
-    """Reads one node's mailbox. `target`: of its record, 20 bytes; `random(n)`: n bytes.
+    """Reads one node's mailbox. `target`: of its record, 20 bytes; `random(n)`: n bytes."""
 
-    `near`: bytes of the target that further mailboxes begin with.
-    """
-
-    def __init__(self, target: bytes, random: Callable[[int], bytes], near: int = NEAR) -> None:
+    def __init__(self, target: bytes, random: Callable[[int], bytes]) -> None:
         self.mailbox = target
         """The infohash to poll and to publish now: the record's own target, until that is flooded."""
         self._target = target
-        self._near = near
         self._random = random
         self._moved_at = float("-inf")
         self._crowded_by: dict[bytes, float] = {}
@@ -151,9 +147,5 @@ class Callee:
             return False
         self._moved_at = now
         self._crowded_by.clear()
-        self.move()
+        self.mailbox = self._target[:NEAR] + self._random(TARGET_SIZE - NEAR)
         return True
-
-    def move(self) -> None:
-        """Have another mailbox from now on."""
-        self.mailbox = self._target[: self._near] + self._random(TARGET_SIZE - self._near)
