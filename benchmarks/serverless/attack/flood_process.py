@@ -233,8 +233,9 @@ class Flood:
         return {"stored": stored}
 
     async def rate(self) -> dict[str, Any]:
-        """Say how many packets have gone out, and how many a second."""
-        return {"sent": self.sent, "rate": self.sent / max(time.monotonic() - self.began, 0.001)}
+        """Say how many packets have gone out, how many a second, and what is flooded now."""
+        seconds = max(time.monotonic() - self.began, 0.001)
+        return {"sent": self.sent, "rate": self.sent / seconds, "mailboxes": [each.hex() for each in self.mailboxes]}
 
     async def stop(self) -> dict[str, Any]:
         """End the flood."""

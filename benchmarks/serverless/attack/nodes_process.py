@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, cast
 
 import attrs
 
-from benchmarks.dht.krpc import HANDLERS as MODERN
-from benchmarks.dht.krpc import Address, Contact, Handler, pack
+from benchmarks.dht.krpc import Address, Contact, Handler, Node, pack
 from tests.interop.peers.lines import serve
-from tests.netns.dht.elders import HANDLERS as OLD
 from tests.netns.dht.elders import Elder
 
 
@@ -41,8 +39,7 @@ class Hostile(Elder):
     @property
     def handlers(self) -> dict[bytes, Handler]:
         """See `Node`; whether it knows BEP 44 depends on what it has to gain."""
-        modern = self.conduct.drops or self.conduct.items
-        return {**(MODERN if modern else {}), **OLD}
+        return MODERN if self.conduct.drops or self.conduct.items else OLD
 
     def sees(self, source: Address) -> Address:
         """See `Node`."""
@@ -75,6 +72,16 @@ class Hostile(Elder):
         if told:
             reply[b"r"] |= told[self.queries % len(told)]
         return reply
+
+
+# `Handler` takes a Node: these are called with what they were looked up on, a Hostile.
+OLD: Final[dict[bytes, Handler]] = {
+    b"ping": Node.ping,
+    b"find_node": Node.find_node,
+    b"get_peers": cast(Handler, Hostile.get_peers),
+    b"announce_peer": cast(Handler, Hostile.announce_peer),
+}
+MODERN: Final[dict[bytes, Handler]] = OLD | {b"get": cast(Handler, Hostile.get), b"put": cast(Handler, Hostile.put)}
 
 
 def _invented(chooser: random.Random) -> bytes:

@@ -33,6 +33,9 @@ _SCOUTS = 2
 _HEAD_START = 0.005
 """Nodes that answer within this many seconds, on this host or network, have told what they hold about when the others
 have been asked: two are asked first, for as long, and with the value in hand fewer of the others need to be."""
+_BESIDE = 3
+"""Ids beside a crowded target that are looked up: in the 3 parts of the DHT next to it lie 7 of 8 nodes that the crowd
+hides."""
 _by_distance = attrgetter("distance")
 
 
@@ -127,6 +130,10 @@ class Lookup:
         self.done = False
         self.search = context.new_search()
         self.sent = 0
+        self.most = context.config.max_lookup_queries
+        """Queries after which it ends with what it has."""
+        self.waits = 0
+        """Look-ups beside this one that may still name nodes."""
         self._client = client
         self._items = items
         self._target = as_int(target)
@@ -287,13 +294,17 @@ class Lookup:
             if progress is Progress.NEW:
                 if self._in_flight >= max(config.alpha, self.burst):
                     pending = True
-                elif self.sent < config.max_lookup_queries and rpc.has_room:
+                elif self.sent < self.most and rpc.has_room:
                     pending = True
                     self._ask(candidate, now)
             elif progress is Progress.SENT:
                 pending = True
         self._stepping = False
-        if pending or (left and self._seeds_in_flight and (now < self._seeds_until or not self.answered())):
+        if (
+            pending
+            or self.waits
+            or (left and self._seeds_in_flight and (now < self._seeds_until or not self.answered()))
+        ):
             return
         self._finish(now)
 
@@ -304,7 +315,7 @@ class Lookup:
 
     def ask_again(self, candidate: Candidate, now: float) -> bool:
         """Ask a node a second time, once; whether it was."""
-        if candidate.refreshed or self.sent >= self._context.config.max_lookup_queries:
+        if candidate.refreshed or self.sent >= self.most:
             return False
         candidate.refreshed = True
         candidate.token = None
@@ -503,6 +514,25 @@ class Lookup:
     def knows_size(self) -> bool:
         """Whether other look-ups have told how many nodes the DHT has."""
         return self.state.size.nodes(besides=self.target) > 0
+
+    def id_far_off(self) -> bytes:
+        """An id in another part of the DHT, where nobody has made up nodes around this target."""
+        return (self._target ^ 1 << 159).to_bytes(20, "big")
+
+    def ids_beside(self, width: int) -> list[bytes]:
+        """Ids that lie about as far from the target as its nearest `width` nodes should, in several directions."""
+        radius = (width << 160) // max(1, self.state.size.nodes(besides=self.target))
+        farthest = min(158, radius.bit_length() - 1)
+        return [(self._target ^ 1 << bit).to_bytes(20, "big") for bit in range(farthest, farthest - _BESIDE, -1)]
+
+    def take_from_beside(self, beside: Lookup, now: float) -> None:
+        """A look-up beside the target has ended: who answered it may be near to this target too."""
+        self.waits -= 1
+        self.sent += beside.sent
+        for each in beside.answered():
+            self._add(each.node_id, each.address, each.compact, None, now)
+        if not self.done:
+            self._after(now)
 
     def is_crowded(self, width: int, reach: int) -> bool:
         """Whether the nearest `reach` nodes lie where only some of `width` should."""

@@ -37,8 +37,8 @@ class Search:
     takes_late_answers = False
     needs_only_tokens = False
     burst = 0
-    reaches_in_the_dark = False
-    """Whether to reach farther, once, while nothing tells a crowd: before the DHT's size is known."""
+    asks_for_size = False
+    """Whether to find out how many nodes the DHT has, where that is not known: nothing tells a crowd without."""
 
     def __init__(self, context: Context, target: bytes, width: int, *, items: bool) -> None:
         self._context = context
@@ -48,11 +48,15 @@ class Search:
         self.operations: list[Operation] = []
         self.lookups: list[Lookup] = []
         self.finished = False
+        self.most: int | None = None
+        """Queries of each lookup at most, where it is for another search."""
         self.at_end: list[Callable[[float], None]] = []
         """Called with `now` when the search has ended."""
         self.keep_going = False
         """Whether someone waits for the outcome, though no operation does."""
         self._reaches: dict[Lookup, int] = {}
+        self._beside: set[Lookup] = set()
+        self._sized: set[Lookup] = set()
 
     def start(self, now: float) -> None:
         """Begin the lookups; ends at once if nobody is known."""
@@ -62,6 +66,7 @@ class Search:
         for lookup in list(self.lookups):
             if not self.finished:
                 lookup.burst = self.burst
+                lookup.most = self.most or lookup.most
                 lookup.start(now)
         if not self.lookups:
             self.finish(now)
@@ -115,14 +120,43 @@ class Search:
         `width`: how many nodes should have been enough.
         """
         reach = self._reaches.get(lookup, width)
-        if reach + self.width > _FARTHEST * self.width:
+        if lookup not in self._beside and lookup.is_crowded(width, width):
+            # Everybody names the nearest that he knows, which are these: the others are named to who asks beside them.
+            self._beside.add(lookup)
+            reach = max(reach, width + self.width)
+            beside = lookup.ids_beside(self.width)
+        elif lookup.is_crowded(width, reach) and reach + self.width <= _FARTHEST * self.width:
+            reach += self.width
+            beside = []
+        elif self.asks_for_size and lookup not in self._sized and len(lookup.answered()) >= self.width:
+            self._sized.add(lookup)
+            if lookup.knows_size:
+                return False
+            beside = [lookup.id_far_off()]
+        else:
             return False
-        in_the_dark = self.reaches_in_the_dark and reach == width and not lookup.knows_size
-        if not in_the_dark and not lookup.is_crowded(width, reach):
-            return False
-        self._reaches[lookup] = reach = reach + self.width
+        self._reaches[lookup] = reach
+        for node_id in beside:
+            self._look(lookup, node_id, (lookup.most - lookup.sent) // (2 * len(beside)), now)
         lookup.widen(reach, now)
         return True
+
+    def _look(self, lookup: Lookup, node_id: bytes, most: int, now: float) -> None:
+        """Look up another id, with so many queries at most, for the sake of a lookup, which does not end before."""
+        if most <= 0:
+            return
+        search = FindSearch(self._context, node_id, self.width, lookup.state)
+        search.most = most
+
+        def ended(now: float) -> None:
+            for each in search.lookups:
+                for operation in self.operations:
+                    operation.queries_sent += each.sent
+                lookup.take_from_beside(each, now)
+
+        search.at_end.append(ended)
+        lookup.waits += 1
+        search.start(now)
 
     def leave(self, operation: Operation, now: float) -> None:
         """End one operation early; the search goes on for the others."""
@@ -215,6 +249,7 @@ class GetSearch(Search):
         if self.finished:
             return
         width = self.width if self._best is None else min(self.width, self._context.config.get_confirmations)
+        self.asks_for_size = self._best is None
         if self.reaches_on(lookup, width, now):
             return
         if self._best is None and lookup not in self._wider:

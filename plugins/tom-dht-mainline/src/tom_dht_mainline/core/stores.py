@@ -38,6 +38,7 @@ class StoreSearch(Search):
 
     takes_late_answers = True
     needs_only_tokens = True
+    asks_for_size = True
     search = 0
 
     def __init__(
@@ -317,8 +318,6 @@ class PutSearch(StoreSearch):
 
 class AnnounceSearch(StoreSearch):
     """An announce_peer (BEP 5)."""
-
-    reaches_in_the_dark = True
 
     def __init__(self, context: Context, operation: AnnounceOperation) -> None:
         super().__init__(context, operation, context.config.announce_replicas, items=False)

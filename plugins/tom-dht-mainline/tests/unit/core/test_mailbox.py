@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tom_dht_mainline.core import DhtConfig, DhtUsageError, Mode, MutableItem, PeersNamed, ValueFound
+from tom_dht_mainline.core import Address, DhtConfig, DhtUsageError, Mode, MutableItem, PeersNamed, ValueFound
+from tom_dht_mainline.core.address import pack_address
+from tom_dht_mainline.core.bencode import encode
+from tom_dht_mainline.core.krpc import build_reply, parse
 from tom_dht_mainline.core.rendezvous import mailbox
 
 from .fakenet import FakeNet, Host, swarm
@@ -105,3 +108,60 @@ def test_an_interval_that_is_none_is_refused(interval: float) -> None:
     host = net.add(CLIENT)
     with pytest.raises(DhtUsageError):
         host.core.watch_mailbox(HASH, interval, net.now)
+
+
+class Sybils:
+    """Eight nodes nearer to an infohash than anybody, whom all others know: they drop what is stored and name each
+    other alone."""
+
+    def __init__(self, net: FakeNet, hosts: list[Host], target: bytes) -> None:
+        near = int.from_bytes(target, "big")
+        self.contacts = {net.new_address(): (near ^ n).to_bytes(20, "big") for n in range(1, 9)}
+        for address, node_id in self.contacts.items():
+            for host in hosts:
+                (state, *_) = host.core._context.families.values()
+                state.table.responded(node_id, address, node_id + pack_address(address), net.now)
+        self._named = b"".join(node_id + pack_address(address) for address, node_id in self.contacts.items())
+        self._net = net
+        net.tap = self._tap
+
+    def _tap(self, data: bytes, source: Address, destination: Address) -> bytes | None:
+        node_id = self.contacts.get(destination)
+        if node_id is None:
+            return data
+        message = parse(data)
+        if message.kind == "q":
+            body = encode({b"id": node_id, b"nodes": self._named, b"token": b"any"})
+            self._net.inject(build_reply(message.tid, body, pack_address(source), b"EVIL"), destination, source, 0.02)
+        return None
+
+
+def test_a_call_is_found_past_nodes_that_are_made_up_around_the_mailbox() -> None:
+    """The nearest 8 swallow the call and hide all others: both ends ask beside the target, and meet at honest nodes."""
+    net = FakeNet(9)
+    hosts = swarm(net, 60, settle=20.0)
+    sybils = Sybils(net, hosts, HASH)
+    callee = client(net, hosts)
+    watch = callee.core.watch_mailbox(HASH, 1.1, net.now)
+    net.flush(callee)
+    net.run(10.0)
+    assert watch.nodes >= 2 * mailbox.WIDTH
+    caller = client(net, hosts)
+    operation = caller.core.announce_peer(HASH, 7, net.now)
+    net.finish(caller, operation)
+    assert {contact.address for contact in operation.closest} >= set(sybils.contacts)
+    net.run_until(lambda: any(isinstance(e, PeersNamed) for _, e in callee.events), 20.0)
+    assert next(e.peers for _, e in callee.events if isinstance(e, PeersNamed)) == (caller.address,)
+
+
+def test_an_item_is_found_past_nodes_that_are_made_up_around_it() -> None:
+    """The nearest 8 say that they store an item and have nothing: it lies on honest nodes too, and a get finds it."""
+    net = FakeNet(10)
+    hosts = swarm(net, 60, settle=20.0)
+    item = MutableItem.sign(Ed25519PrivateKey.generate(), b"here", 1)
+    Sybils(net, hosts, item.target)
+    writer, reader = client(net, hosts), client(net, hosts)
+    net.finish(writer, writer.core.put(item, net.now))
+    get = reader.core.get_mutable(item.public_key, net.now)
+    net.finish(reader, get)
+    assert get.item == item

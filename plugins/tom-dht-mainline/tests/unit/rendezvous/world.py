@@ -148,7 +148,7 @@ class Peer(DhtHost):
                 self.punched.update(caller.addrs)
                 self.knocks.called([SocketAddr(*address) for address in caller.addrs], self.net.now)
                 self._knock()
-            if self.callee.crowded(event.peers, self.net.now):
+            if self.callee.crowded(event.node, event.peers, self.net.now):
                 self.core.cancel(event.operation, self.net.now)
                 self.publish()
         elif isinstance(event, ValueFound) and isinstance(event.item, MutableItem):

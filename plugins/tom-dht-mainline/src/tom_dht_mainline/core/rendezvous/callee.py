@@ -24,7 +24,7 @@ ATTESTED_BY: Final = 3
 CROWDED: Final = 50
 """Addresses in one answer from which on a mailbox is taken for flooded: 100 at most are named, by chance."""
 CROWDED_BY: Final = 3
-"""Networks whose nodes must say so: a few that invent addresses would do so at the next mailbox too."""
+"""Nodes that must say so: one or two that invent addresses would do so at the next mailbox too."""
 CROWDED_WITHIN: Final = 30.0
 """Seconds within which they say so: each node is polled every ten or twenty."""
 FRESH: Final = 30.0
@@ -65,7 +65,7 @@ class Callee:
         self._target = target
         self._random = random
         self._moved_at = float("-inf")
-        self._crowded_by: dict[bytes, float] = {}
+        self._crowded_by: dict[str, float] = {}
         self._fresh = (FRESH, float("-inf"))
         """New addresses that may be looked at, and the time when it was so."""
         self._known: OrderedDict[Address, float] = OrderedDict()
@@ -139,10 +139,10 @@ class Callee:
     def crowded(self, node: Address, peers: Sequence[Address], now: float) -> bool:
         """Whether a mailbox in which a node names these addresses is flooded; it is then another one from now on."""
         if len(peers) < CROWDED:
-            self._crowded_by.pop(prefix_key(node[0]), None)
+            self._crowded_by.pop(node[0], None)
             return False
         self._crowded_by = {by: at for by, at in self._crowded_by.items() if now - at < CROWDED_WITHIN}
-        self._crowded_by[prefix_key(node[0])] = now
+        self._crowded_by[node[0]] = now
         if len(self._crowded_by) < CROWDED_BY or now - self._moved_at < MOVE_SOONEST:
             return False
         self._moved_at = now

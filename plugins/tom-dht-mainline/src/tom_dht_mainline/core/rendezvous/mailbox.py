@@ -59,6 +59,8 @@ class _Polled:
 class _Look(PeersSearch):
     """The look-up of a mailbox; what it finds on the way counts as a poll."""
 
+    asks_for_size = True
+
     def __init__(self, context: Context, watch: MailboxWatch, target: bytes) -> None:
         super().__init__(context, target, WIDTH)
         self._watch = watch
