@@ -23,7 +23,7 @@ MAX_FAILED: Final = 200
 COUNTED: Final[Mapping[str, str]] = {
     "discovery": "look-ups that found the node",
     "connect": "dials that connected",
-    "ping": "datagrams that came back, steadily sent",
+    "ping": "datagrams that came back",
     "burst": "datagrams that came back, sent fast",
     "transfer": "blocks of 64 KiB that arrived intact",
     "failover": "messages that came back while the network changed",
