@@ -86,6 +86,9 @@ async def run_command(
             before.results if before is not None else (),
         )
         summary = await running.run()
+    except asyncio.CancelledError:
+        run.output.note(f"Interrupted; go on with: tom-connect campaign run {scenario} --resume {path}")
+        raise
     finally:
         writer.close()
     run.output.note(f"Records: {path}")
@@ -129,10 +132,14 @@ def _result_text(result: PhaseResult) -> str:
 def _summary_text(summary: CampaignSummary) -> str:
     lines = []
     for phase in summary.phases:
+        if not phase.done:
+            lines.append(f"----  {phase.phase}: none of its {phase.steps} steps was done")
+            continue
         rtt = "" if phase.rtt_p50_ms is None else f", median {phase.rtt_p50_ms:.1f} ms, p95 {phase.rtt_p95_ms:.1f} ms"
         lines.append(
             f"{phase.verdict}  {phase.phase}: {phase.received} of {phase.sent}, {100 * phase.success_rate:.2f}% "
             f"(95% confidence: {100 * phase.success_low:.2f} to {100 * phase.success_high:.2f}%){rtt}"
+            + ("" if phase.done == phase.steps else f"; {phase.done} of {phase.steps} steps done")
             + ("" if phase.judged else "; not judged")
         )
     if summary.dead_nodes:

@@ -70,6 +70,8 @@ def _sorted(records: Iterable[Record], whole: int) -> Recorded:
 
 def resumed(path: pathlib.Path, scenario: Scenario) -> Recorded:
     """What was done already of a scenario; raises RecordFileError if the file is of another one."""
+    if not path.exists():
+        raise RecordFileError(f"{path}: there is no such file to go on with; without --resume a campaign begins")
     found = read_records(path)
     for started in found.started:
         if started.digest != scenario.digest:

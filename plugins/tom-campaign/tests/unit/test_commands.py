@@ -16,8 +16,10 @@ from typing import IO, Any
 
 import pytest
 
+from tom_campaign.core.errors import ScenarioError
 from tom_campaign.core.records import CampaignStarted
 from tom_campaign.recordfile import Recorded, read_records
+from tom_campaign.scenariofile import load_scenario
 from tom_connect import SecretKey
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -171,6 +173,21 @@ def test_mistakes_are_told_before_anything_is_started(tmp_path: pathlib.Path, en
         assert not (tmp_path / "tiny.jsonl").exists()
     done = run(tmp_path, environ, "run", "nowhere")
     assert done.returncode == 2 and "shipped: v7-dht" in done.stderr
+
+
+def test_a_plugin_that_is_not_there_is_a_mistake(tmp_path: pathlib.Path) -> None:
+    """A scenario whose nodes want an unknown plugin is refused with its line, and not measured without it."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace("count = 3", 'count = 3\nconfig = { plugins = ["dth"] }', 1))
+    with pytest.raises(ScenarioError, match=r"tiny.toml, line \d+: there is no plugin 'dth'.*did you mean dht"):
+        load_scenario(str(path))
+
+
+def test_there_is_nothing_to_go_on_with(tmp_path: pathlib.Path, environ: dict[str, str]) -> None:
+    """--resume with a file that is not there says how a campaign is begun."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    done = run(tmp_path, environ, "run", "tiny.toml", "--resume", "tiny.jsonl")
+    assert done.returncode == 2 and "without --resume a campaign begins" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it looks for processes in /proc")

@@ -228,6 +228,18 @@ async def test_a_bad_relay_fails_its_test(answer: bytes) -> None:
                 await volunteer_at(connections, bad.local_addrs[0])
 
 
+async def test_a_slow_volunteer_passes_with_patience() -> None:
+    """One that passes on what it gets after three seconds fails at first, and not where its tester has patience."""
+    async with volunteering() as (volunteer, url), hostile() as connections:
+        assert url.node_addr is not None
+        hub, loop = volunteer_of(volunteer).hub, asyncio.get_running_loop()
+        forward = hub._forward
+        hub._forward = lambda *args: loop.call_later(3.0, forward, *args)  # type: ignore[assignment,method-assign]
+        with pytest.raises(TrialError, match="too slowly"):
+            await volunteer_at(connections, url.node_addr)
+        assert (await volunteer_at(connections, url.node_addr, patience=20.0)).url == url
+
+
 async def test_silence_is_a_failure_too() -> None:
     """A volunteer that lets everybody in and passes nothing on fails, and says which it was."""
     async with volunteering() as (volunteer, url), hostile() as connections:

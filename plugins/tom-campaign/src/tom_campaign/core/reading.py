@@ -89,6 +89,8 @@ class Table:
 
     def word(self, key: str, words: Sequence[str], default: str | None = None) -> str:
         """One of some words."""
+        if key not in self.values and default is None:
+            self.wrong("", f"{key} is missing; expected one of {', '.join(words)}")
         value = self.text(key, default)
         if value not in words:
             self.wrong(key, f"{_shown(value)} is not allowed; expected one of {', '.join(words)}")
@@ -168,7 +170,19 @@ def _parse(data: bytes, file: str) -> Table:
         reason = " ".join(str(exc).split())
         at = re.search(r"\s*\(at line (\d+), column \d+\)", reason)
         line = int(at[1]) if at else text.count("\n") + 1
-        raise ScenarioError(f"{file}, line {line}: not valid TOML: {reason[: at.start()] if at else reason}") from None
+        raise ScenarioError(f"{file}, line {line}: not valid TOML: {_toml_reason(reason, at)}") from None
+
+
+def _toml_reason(reason: str, at: re.Match[str] | None) -> str:
+    """What `tomllib` says, with a hint where its words are those of a parser."""
+    said = reason[: at.start()] if at else reason
+    if twice := re.fullmatch(r"Cannot declare \('(\w+)',\) twice", said):
+        return f"there is a [{twice[1]}] already; each one of several is begun by [[{twice[1]}]]"
+    if said == "Cannot overwrite a value":
+        return "this key stands there already"
+    if said == r"Illegal character '\n'":
+        return "a text ends on the line on which it begins; is a quotation mark missing?"
+    return said
 
 
 def _groups(root: Table) -> tuple[Group, ...]:

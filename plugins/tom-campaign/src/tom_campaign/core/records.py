@@ -279,7 +279,7 @@ def decoded(line: str) -> Record:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
-        raise RecordFileError("not JSON") from None
+        raise RecordFileError("not JSON, so this is no file of records") from None
     if not isinstance(fields, dict):
         raise RecordFileError("not a JSON object")
     kind = fields.get("record")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from tom_connect import SocketAddr
-from tom_dht_mainline import CoreConfig, DhtNode, Family, Mode, UdpTransport
+from tom_dht_mainline import CoreConfig, DhtNode, DhtUnreachableError, Family, Mode, UdpTransport
 
 START_TIMEOUT: Final = 60.0
 """Seconds until a DHT that has not come about is given up; it takes one or two on a machine that is not busy."""
+_RETRY: Final = 0.2
+"""Seconds before somebody who was not heard is asked again."""
 _WAVE: Final = 16
 """Nodes that join at the same time: more would overflow the receive buffers of those through whom they join."""
+
+
+async def _answered(ask: Callable[[], Awaitable[object]]) -> None:
+    """Ask until there is an answer: on a machine that is busy enough each of them may come too late."""
+    while True:
+        try:
+            await ask()
+            return
+        except DhtUnreachableError:
+            await asyncio.sleep(_RETRY)
 
 
 class PrivateDht:
@@ -60,7 +73,12 @@ class PrivateDht:
             # A node verifies whoever queries it before it names it to others, but not within the first second.
             seeds = self._nodes[:3]
             await asyncio.gather(
-                *(seed.ping(node.local_addrs[0]) for node in added for seed in seeds if seed is not node)
+                *(
+                    _answered(functools.partial(seed.ping, node.local_addrs[0]))
+                    for node in added
+                    for seed in seeds
+                    if seed is not node
+                )
             )
         for first in range(0, len(self._nodes), _WAVE):
             await asyncio.gather(*(self._look_around(node) for node in self._nodes[first : first + _WAVE]))
@@ -76,8 +94,9 @@ class PrivateDht:
     async def _look_around(node: DhtNode) -> None:
         """Get to know the own neighbours, and some of the other half."""
         own = node.node_id(Family.IPV4)
-        await node.find_node(own)
-        await node.find_node((int.from_bytes(own, "big") ^ 1 << 159).to_bytes(20, "big"))
+        other_half = (int.from_bytes(own, "big") ^ 1 << 159).to_bytes(20, "big")
+        for target in (own, other_half):
+            await _answered(functools.partial(node.find_node, target))
 
     async def _close(self) -> None:
         nodes, self._nodes = self._nodes, []

@@ -162,7 +162,22 @@ async def _bind(population: Population, groups: list[Group]) -> None:
     async def bind(name: str) -> None:
         await population.ask(name, Bind(config=configs[name]), BIND_TIMEOUT)
 
-    await _each(configs, bind)
+    async def serve(name: str) -> None:
+        await bind(name)
+        # What it can't be found for is told when it is waited for with the others.
+        with contextlib.suppress(ControlError):
+            await population.ask(name, Ready(timeout=READY_TIMEOUT, published=scenario.find == "id"), READY_TIMEOUT)
+
+    # Who needs a volunteer looks for one when it is bound, and ever more rarely where there is none yet.
+    volunteers = [name for group in groups if relays_for_others(group) for name in group.node_names]
+    await _each(dict.fromkeys(volunteers), serve)
+    await _each({name: None for name in configs if name not in volunteers}, bind)
+
+
+def relays_for_others(group: Group) -> bool:
+    """Whether a group's nodes are relays for whoever finds them."""
+    options = group.config.get("relay_for_others", {})
+    return isinstance(options, Mapping) and options.get("enabled") is True
 
 
 def node_options(group: Group, *, bootstrap: list[str] | None, relays: list[str]) -> dict[str, Any]:

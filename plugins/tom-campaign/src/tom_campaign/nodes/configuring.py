@@ -22,6 +22,8 @@ def endpoint_config(
     """
     selection = _load({key: options[key] for key in ("plugins", "disable_plugins") if key in options}, {}, (), origin)
     host = PluginHost.load(selection, environ={})
+    for info in host.missing:
+        raise ConfigError(f"{origin(('plugins',))}: there is no plugin {info.name!r}: {info.reason}")
     sections = host.config_classes
     for key, value in options.items():
         if isinstance(value, Mapping) and key not in sections:

@@ -12,6 +12,7 @@ from tom_campaign.core.statistics import MAX_SAMPLES
 from tom_campaign.recordfile import Recorded
 from tom_campaign.report.plots import Line, distribution, line_plot, strip_plot
 from tom_campaign.report.views import (
+    COUNTED,
     Moment,
     PathTimes,
     Times,
@@ -48,6 +49,7 @@ def report_page(recorded: Recorded) -> str:
         first=recorded.started[0],
         started=recorded.started[-1],
         summary=recorded.summary,
+        counted=COUNTED,
         heat_maps=heat_maps(recorded.results),
         direct=direct,
         direct_plot=_distribution_plot(direct, "Time from dial to direct path") if _any(direct) else None,

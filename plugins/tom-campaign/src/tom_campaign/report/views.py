@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -18,6 +18,18 @@ MAX_STRIPS: Final = 40
 """Steps whose paths are drawn: of more of them, those whose path changed most."""
 MAX_FAILED: Final = 200
 """Steps with losses that are listed."""
+
+
+COUNTED: Final[Mapping[str, str]] = {
+    "discovery": "look-ups that found the node",
+    "connect": "dials that connected",
+    "ping": "datagrams that came back",
+    "burst": "datagrams that came back, sent fast",
+    "transfer": "blocks of 64 KiB that arrived intact",
+    "failover": "messages that came back while the network changed",
+    "endurance": "datagrams that came back, for a long time",
+}
+"""What the success of each kind of phase is, for people who don't know the scenario."""
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from tom_campaign.core.errors import ScenarioError
 from tom_campaign.core.positions import line_numbers, line_of
 from tom_campaign.core.reading import read_scenario
 from tom_campaign.core.scenario import KINDS, PARAMETERS, Scenario
+from tom_campaign.networks.population import relays_for_others
 from tom_campaign.scenariofile import scenario_text, shipped_scenarios
 
 GOOD = """\
@@ -88,13 +89,15 @@ def test_shipped_scenarios_are_valid(name: str) -> None:
 
 
 def test_v7_is_what_it_says() -> None:
-    """v7-dht publishes 40 nodes, looks each of them up by all others, has all NAT pairs, and the DHT alone."""
+    """v7-dht publishes 40 nodes, looks each up by all others, has all NAT pairs, and judges all that it does."""
     scenario = read_scenario(*scenario_text("v7-dht"))
-    assert len(scenario.published_names) == 40
+    assert len(scenario.published_names) == len(scenario.node_names) == 40
     assert scenario.relays == 0 and all(group.config["dht_only"] is True for group in scenario.groups)
     assert set(scenario.nat_kinds.values()) == {"none", "open", "moderate", "strict"}
-    assert scenario.phases[0].kind == "discovery" and scenario.phases[0].pairs.choose == "all"
-    assert scenario.phases[0].judged
+    assert [phase.kind for phase in scenario.phases] == ["discovery", "connect", "ping"]
+    assert [phase.pairs.choose for phase in scenario.phases] == ["all", "nat", "nat"]
+    assert all(phase.judged for phase in scenario.phases)
+    assert [group.count for group in scenario.groups if relays_for_others(group)] == [2]
 
 
 MISTAKES = [
@@ -111,7 +114,7 @@ MISTAKES = [
     ('network = "natlab"\nnat = "strict"', 'network = "local"', "local and natlab nodes can't reach each other"),
     ('choose = "nat"', 'choose = "nats"', "line 21: pairs.choose: 'nats' is not allowed; expected one of all"),
     ('kind = "discovery"', 'kind = "discover"', "line 24: phase.kind: 'discover' is not allowed"),
-    ('kind = "discovery"', "", "line 23: phase: kind is missing"),
+    ('kind = "discovery"', "", "line 23: phase: kind is missing; expected one of discovery, connect"),
     ("every = 2.5", "every = 25", "line 30: phase.every: no rolling record would come"),
     ("every = 2.5", "every = nan", "line 30: phase.every: nan is not allowed"),
     ("every = 2.5", "rate = 5", "line 30: phase.rate: unknown key"),
@@ -119,6 +122,13 @@ MISTAKES = [
     ('name = "slow"', 'name = "discovery"', "line 27: phase.name: a phase is called 'discovery' already"),
     ("seed = 3", "seed = 3\nsede = 4", "line 3: sede: unknown key; did you mean seed?"),
     ("seed = 3", "seed = ", "line 2: not valid TOML"),
+    ("seed = 3", "seed = 3\nseed = 3", "line 3: not valid TOML: this key stands there already"),
+    ('name = "tiny"', 'name = "tiny', "line 1: not valid TOML: a text ends on the line on which it begins"),
+    (
+        '[[phase]]\nname = "slow"',
+        '[phase]\nname = "slow"',
+        "there is a [phase] already; each one of several is begun by",
+    ),
     ("[dht]\nnodes = 12", "", "nodes that are dialed by ticket are not looked up; add [dht]"),
     ("nodes = 12", "nodes = 1000", "line 5: dht.nodes: 1000 is not allowed"),
     ("[pairs]", "[pears]", "line 20: pears: unknown key; did you mean pairs?"),

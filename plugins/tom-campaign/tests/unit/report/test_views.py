@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tom_campaign.core.records import EnduranceRolling, PathSpan, PhaseResult
+from tom_campaign.core.scenario import KINDS
 from tom_campaign.report.plots import Strip, cut_spans, distribution, nice_ticks
-from tom_campaign.report.views import Cell, heat_maps, lossy, moments, path_times, times_to_direct, times_to_find
+from tom_campaign.report.views import (
+    COUNTED,
+    Cell,
+    heat_maps,
+    lossy,
+    moments,
+    path_times,
+    times_to_direct,
+    times_to_find,
+)
 
 NO_RTT = dict.fromkeys([f"rtt_{name}_ms" for name in ("min", "avg", "max", "p50", "p95", "p99")])
 
@@ -174,3 +184,8 @@ def test_the_worst_steps_come_first() -> None:
     worst = attrs.evolve(result("open", "strict", verdict="FAIL"), loss_pct=90.0)
     found, more = lossy([result("open", "open", verdict="WARN"), worst, result("none", "none")])
     assert [each.target for each in found] == ["strict", "open"] and more == 0
+
+
+def test_every_kind_of_phase_is_explained() -> None:
+    """The report says in words what was counted, whatever the phase."""
+    assert COUNTED.keys() == set(KINDS)

@@ -325,7 +325,8 @@ class Lookup:
     def ask_silent(self, now: float) -> bool:
         """Ask the silent ones of the closest `width` nodes once more; whether there were any. `widen` waits for them.
 
-        Where most of those who were asked are silent it is the network, or a busy machine, that wants patience.
+        Where most of those who were asked are silent it is the network, or a busy machine, that wants patience, and not
+        many more packets: the second try comes late enough for answers to the first.
         """
         if self._asked_silent:
             return False
@@ -334,8 +335,8 @@ class Lookup:
             if (candidate := self._add(node_id, address, compact, named_by, now)) is not None:
                 candidate.silent = True
         silent = [c for c in self._order if c.silent]
-        step = self._context.config.initial_timeout
-        resend_after = (step, 3 * step) if len(silent) > len(self.answered()) else ()
+        patience = 3 * self._context.config.initial_timeout
+        resend_after = (patience,) if len(silent) > len(self.answered()) else ()
         closest = [c for c in self._order if c.silent or c.progress is not Progress.FAILED][: self.width]
         again = [c for c in closest if c.silent]
         for candidate in again:

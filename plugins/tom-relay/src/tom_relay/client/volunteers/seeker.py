@@ -58,6 +58,9 @@ LAST_RETRY_KNOWN: Final = 30.0
 found, and where some are known, which come back when our network does."""
 UNWANTED_FOR: Final = 30.0
 """Seconds for which strangers must have reached us before volunteers are left."""
+MOST_PATIENCE: Final = 4.0
+"""Times the usual seconds for a test, doubled after each search that finds nobody: if not even one works, our machine
+or network may be slow, and the next search comes ever later."""
 LOOK_UP_TIMEOUT: Final = 15.0
 SAVE_EVERY: Final = 60.0
 FILE: Final = "volunteers.json"
@@ -135,6 +138,7 @@ class VolunteerSeeker:
         self._search: asyncio.Task[None] | None = None
         self._search_at = 0.0
         self._retry = FIRST_RETRY
+        self._patience = 1.0
         self._candidates_seen = 0
         self._wanted_at = -UNWANTED_FOR
         self._suspected = asyncio.Event()
@@ -348,7 +352,8 @@ class VolunteerSeeker:
                     if len(trials) >= WANTED - 1:
                         next_at = clock() + PACE
                     testing = asyncio.create_task(
-                        volunteer_at(self._connections, addr), name=f"testing {addr} as a relay"
+                        volunteer_at(self._connections, addr, patience=self._patience),
+                        name=f"testing {addr} as a relay",
                     )
                     trials[testing] = addr
                     self.tried += 1
@@ -378,6 +383,7 @@ class VolunteerSeeker:
             for task in (*trials, feeder):
                 task.cancel()
             await asyncio.gather(*trials, feeder, return_exceptions=True)
+        self._patience = 1.0 if found else min(2 * self._patience, MOST_PATIENCE)
         # If nobody at all was reached our own network may be the reason.
         if found or any(used.connection.connected for used in self._used.values()):
             for addr in failed:
