@@ -47,9 +47,7 @@ async def measure(options: Options) -> Report:
     """Run each attack with and without the defences that are about it."""
     chosen = [each for each in _rows() if options.wants(each[0])]
     if options.tiny:
-        chosen = [
-            each for each in chosen if each[1].name.startswith(("no attack, moderate x moderate", "8 nearest held, s"))
-        ]
+        chosen = [each for each in chosen if each[1].name.startswith(("no attack, moderate x moderate", "20% lie"))]
     columns = [
         Column("succeeded", "dials that succeeded, %", more_is_better=True, ratio=False, digits=0),
         Column("connected", "connected, ms", ratio=False, digits=0),
