@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +11,6 @@ from typing import Final
 import attrs
 
 from benchmarks.serverless.attack.stage import Stage, identities
-from benchmarks.serverless.attack.undefended_process import PLAIN_PORT
 from tests.netns.dht.net import public_addresses
 from tom_connect import NodeAddr
 from tom_connect.record import build_dns_packet, sign_record
@@ -129,17 +127,6 @@ async def flood_port(stage: Stage) -> None:
     await stage.flood.call("packets", hosts=hosts, address=[host, int(port)], rate=RATE)
 
 
-async def lock_places(stage: Stage) -> None:
-    """Items of the highest sequence number lie where sealed calls would: at the one place that is no random one's."""
-    hosts = list(itertools.islice(public_addresses(random.Random(72)), 8))
-    stage.attacker.add_addresses(hosts)
-    ports = [PLAIN_PORT, *(1024 + int.from_bytes(os.urandom(2)) % 64_000 for _ in range(15))]
-    everybody = [(host, port) for _, host, port in await stage.dht.known()]
-    ip = stage.routers[CALLER].wan
-    node_id = stage.callee_id.raw.hex()
-    await stage.flood.call("lock", hosts=hosts, nodes=everybody, node_id=node_id, ip=ip, ports=ports)
-
-
 ALL: Final = (
     Attack("forged records", ("signatures", "crowds", "shares", "knocks"), forge_records, victim=CALLER),
     Attack("10,000 calls/s, 64 IPs", ("knocks", "shares", "moving"), begin=announce()),
@@ -149,7 +136,6 @@ ALL: Final = (
     Attack("40% lie about ip", ("votes",), lie_about_ip(0.4)),
     Attack("8 nearest held, silent", ("crowds",), hold(0)),
     Attack("8 nearest held, 100 false peers", ("crowds", "shares", "knocks", "moving"), hold(100)),
-    Attack("places of sealed calls locked", ("places",), begin=lock_places, kinds=(Nat.MODERATE, Nat.STRICT)),
     Attack("mailbox flooded once", ("knocks", "shares", "moving"), begin=announce(rate=2_000.0, most=NAMED * HELD)),
     Attack("mailbox flooded, followed", ("knocks", "shares", "moving"), begin=announce(rate=500.0, follows=True)),
 )

@@ -1,4 +1,4 @@
-"""The child that floods: announcements in a mailbox, items in the places of sealed calls, packets at a port."""
+"""The child that floods: announcements in a mailbox, packets at a port."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import attrs
 
 from benchmarks.dht.krpc import Address, decode, encode
 from tests.interop.peers.lines import serve
-from tom_dht_mainline.core import MutableItem, mutable_target
-from tom_dht_mainline.core.rendezvous.call import Nonce
-from tom_dht_mainline.core.rendezvous.invitation import SALT, Invitation, decode_invitation
+from tom_dht_mainline.core import mutable_target
+from tom_dht_mainline.core.rendezvous.invitation import SALT, decode_invitation
 
 PORT: Final = 6881
 TICK: Final = 0.01
@@ -177,61 +176,6 @@ class Flood:
             else:
                 yield source.query(target, b"find_node", {b"target": self.chooser.randbytes(20)})
 
-    async def _invitation(self, nodes: Sequence[Address], node_id: str) -> Invitation:
-        read: list[Invitation] = []
-
-        def on_reply(reply: dict[bytes, Any]) -> None:
-            if reply.get(b"k") == bytes.fromhex(node_id):
-                read.append(decode_invitation(reply[b"v"]))
-
-        source = self.sources[0]
-        while not read:
-            for node in nodes:
-                source.query(node, b"get", {b"target": mutable_target(bytes.fromhex(node_id), SALT), b"seq": 0})
-            await asyncio.sleep(ASK_AGAIN)
-            source.read(on_reply)
-        return read[0]
-
-    async def lock(
-        self, hosts: list[str], nodes: list[list[Any]], node_id: str, ip: str, ports: list[int]
-    ) -> dict[str, Any]:
-        """Put items of the highest sequence number where calls of a caller at `ip`, with these nonces, would lie.
-
-        Returns how many nodes said that they stored one.
-        """
-        await self.stop()
-        self._open(hosts)
-        addresses = [(host, port) for host, port in nodes]
-        stored = 0
-
-        def on_reply(reply: dict[bytes, Any]) -> None:
-            nonlocal stored
-            stored += b"token" not in reply
-
-        loop = asyncio.get_running_loop()
-        for source in self.sources:
-            loop.remove_reader(source.sock)
-        key = (await self._invitation(addresses, node_id)).key
-        for number, port in enumerate(ports):
-            source = self.sources[number % len(self.sources)]
-            signing = Nonce.of(key, ip, port).signing_key(key)
-            item = MutableItem.sign(signing, b"locked", 2**62)
-            for node in addresses:
-                tid = os.urandom(4)
-                source.asked[tid] = (node, item.target)
-                source.query(node, b"get", {b"target": item.target, b"seq": 0}, tid)
-            await asyncio.sleep(0.2)
-            source.read(on_reply)
-            for node in addresses:
-                token = source.tokens.get((node, item.target))
-                if token is not None:
-                    put = {b"target": item.target, b"token": token, b"v": b"locked", b"k": item.public_key}
-                    source.query(node, b"put", {**put, b"seq": item.seq, b"sig": item.signature})
-            await asyncio.sleep(0.1)
-            source.read(on_reply)
-        await self.stop()
-        return {"stored": stored}
-
     async def rate(self) -> dict[str, Any]:
         """Say how many packets have gone out, how many a second, and what is flooded now."""
         seconds = max(time.monotonic() - self.began, 0.001)
@@ -253,7 +197,7 @@ class Flood:
 async def main() -> None:
     """Answer until standard input ends."""
     flood = Flood()
-    names = ("announce", "packets", "lock", "rate", "stop")
+    names = ("announce", "packets", "rate", "stop")
     try:
         await serve({name: getattr(flood, name) for name in names})
     finally:

@@ -15,7 +15,6 @@ from tom_connect.rendezvous import knocks
 from tom_dht_mainline.core import external, items, lookup
 from tom_dht_mainline.core.limits import Limits
 from tom_dht_mainline.core.rendezvous import callee
-from tom_dht_mainline.rendezvous import caller
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
@@ -64,19 +63,11 @@ def _without_votes() -> None:
     _replace(external.ExternalAddress, "_count", count)
 
 
-def _without_random_places() -> None:
-    """Leave every sealed call at one place that can be worked out before."""
-    _replace(caller, "draw_nonce", lambda key, ip, random: caller.Nonce.of(key, ip, PLAIN_PORT))
-
-
 def _without_query_limits() -> None:
     """Answer every query of the DHT."""
     _replace(Limits, "admit_query", lambda self, ip, now: True)
     _replace(Limits, "admit_reply", lambda self, ip, size, now: True)
 
-
-PLAIN_PORT: Final = 1024
-"""The first port of the one place where sealed calls lie without random ones."""
 
 WITHOUT: Final[dict[str, Callable[[], None]]] = {
     "signatures": _without_signatures,
@@ -85,7 +76,6 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
     "moving": _without_moving,
     "crowds": _without_crowds,
     "votes": _without_votes,
-    "places": _without_random_places,
     "queries": _without_query_limits,
 }
 

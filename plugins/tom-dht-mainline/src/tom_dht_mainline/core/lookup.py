@@ -132,6 +132,8 @@ class Lookup:
         self.sent = 0
         self.most = context.config.max_lookup_queries
         """Queries after which it ends with what it has."""
+        self.tells_size = True
+        """Whether its nodes count for the estimate of the DHT's size: not those beside a crowd, which may be of it."""
         self.waits = 0
         """Look-ups beside this one that may still name nodes."""
         self._client = client
@@ -558,7 +560,8 @@ class Lookup:
         self.done = True
         self.state.lookups.remove(self)
         nearest = self.answered()[: self.width]
-        self.state.size.add(self.target, [candidate.distance for candidate in nearest])
+        if self.tells_size:
+            self.state.size.add(self.target, [candidate.distance for candidate in nearest])
         self.state.table.mark_refreshed(self.target, now)
         self.remember()
         self._client.on_lookup_done(self, now)

@@ -48,6 +48,7 @@ class Search:
         self.operations: list[Operation] = []
         self.lookups: list[Lookup] = []
         self.finished = False
+        self.tells_size = True
         self.most: int | None = None
         """Queries of each lookup at most, where it is for another search."""
         self.at_end: list[Callable[[float], None]] = []
@@ -67,6 +68,7 @@ class Search:
             if not self.finished:
                 lookup.burst = self.burst
                 lookup.most = self.most or lookup.most
+                lookup.tells_size = self.tells_size
                 lookup.start(now)
         if not self.lookups:
             self.finish(now)
@@ -147,6 +149,7 @@ class Search:
             return
         search = FindSearch(self._context, node_id, self.width, lookup.state)
         search.most = most
+        search.tells_size = lookup not in self._beside
 
         def ended(now: float) -> None:
             for each in search.lookups:
