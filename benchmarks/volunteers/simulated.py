@@ -197,7 +197,7 @@ class World(TopicDirectory):
             made = _Seeker(ctx, self.user, always=True, rng=random.Random(self._rng.random()))
             made.world = self
             made._candidates = Candidates(self._rng, spread=defended)
-            running = asyncio.create_task(made.run())
+            running = asyncio.create_task(made.run(ctx.clock.monotonic()))
             try:
                 yield made
             finally:

@@ -57,6 +57,8 @@ class Joining:
         while True:
             await self._join_once(tuple(self._bootstrap))
             if self._node.knows_nodes() or not self._bootstrap:
+                if warned:
+                    self._logger.warning("the DHT answers now")
                 retry, warned = FIRST_RETRY, ""
                 while self._node.knows_nodes() or not self._bootstrap:
                     await self._pause(CHECK_INTERVAL)

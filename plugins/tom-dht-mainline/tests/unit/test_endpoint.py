@@ -74,9 +74,10 @@ async def _invited(endpoint: Endpoint) -> Invitation:
             await asyncio.sleep(0.02)
     ((_, way),) = endpoint._rendezvous._ways
     assert isinstance(way, DeferredRendezvous)
-    real = await way.deferred.loaded()
+    real = await way.loaded()
     assert isinstance(real, DhtRendezvous)
-    return real._reachable.invitation()
+    (reachable,) = real._reachable
+    return reachable.invitation()
 
 
 @pytest.mark.parametrize("hours", [-1, 1], ids=["an hour behind", "an hour ahead"])

@@ -133,7 +133,9 @@ async def test_a_node_without_a_relay_is_reached_through_volunteers(net: Testnet
 async def test_volunteers_that_fall_silent_are_replaced_when_they_are_suspected(net: Testnet) -> None:
     """Both pass nothing on any more, and the next test by itself is far away: a call has them tested and left."""
     async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two, seeker(net) as node:
-        found = node._contexts("relay").shared["transport"].seeker
+        transport = node._contexts("relay").shared["transport"]
+        await until(lambda: transport.seeker is not None)
+        found = transport.seeker
         await until(lambda: sum(used.passed > 2 for used in found._used.values()) == 2)
         async with volunteer(net, "127.0.0.4") as three:
             for liar in (one, two):

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Protocol
 
-from .address import Address, Family, family_of, host_key, pack_address, prefix_key
+from .address import Address, Family, family_of, pack_address
 from .bencode import Bencodable
 from .context import Context, FamilyState
 from .krpc import METHOD_UNKNOWN, Message, parse_nodes
 from .nodeid import as_int
 from .rpc import Query
+from .spread import Spread
 from .targets import MAX_TOKEN, CachedNode
 
 _SEEDS = 20
@@ -134,6 +135,8 @@ class Lookup:
         """Queries after which it ends with what it has."""
         self.tells_size = True
         """Whether its nodes count for the estimate of the DHT's size: not those beside a crowd, which may be of it."""
+        self.spread = Spread()
+        """Shared by look-ups for the sake of one."""
         self.waits = 0
         """Look-ups beside this one that may still name nodes."""
         self._client = client
@@ -143,8 +146,6 @@ class Lookup:
         self._by_id: dict[bytes, Candidate] = {}
         self._by_query: dict[Query, Candidate | None] = {}
         self._addresses: set[Address] = set()
-        self._hosts: set[bytes] = set()
-        self._prefixes: dict[bytes, int] = {}
         self._left_out: dict[bytes, tuple[Address, bytes, Address]] = {}
         """By node id, of nodes that are silent of late: address, compact form, and who named it."""
         self._asked_silent = False
@@ -231,14 +232,8 @@ class Lookup:
             return None
         if not context.may_query(self.state, address, named_by):
             return None
-        ip = address[0]
-        if ip not in context.trusted:
-            host, prefix = host_key(ip), prefix_key(ip)
-            held = self._prefixes.get(prefix, 0)
-            if host in self._hosts or held >= context.config.max_nodes_per_prefix:
-                return None
-            self._hosts.add(host)
-            self._prefixes[prefix] = held + 1
+        if address[0] not in context.trusted and not self.spread.takes(address, context.config.max_nodes_per_prefix):
+            return None
         candidate = Candidate(node_id, address, compact, distance)
         candidate.plain = self._items and context.lacks_items(address, now)
         self._by_id[node_id] = candidate
@@ -324,11 +319,17 @@ class Lookup:
         self._ask(candidate, now)
         return True
 
-    def ask_silent(self, now: float) -> bool:
-        """Ask the silent ones of the closest `width` nodes once more; whether there were any. `widen` waits for them.
+    @property
+    def is_ill_heard(self) -> bool:
+        """Whether so many are silent that it is rather the network, or a busy machine, than they who are at fault."""
+        return sum(c.silent for c in self._order) > len(self.answered())
 
-        Where most of those who were asked are silent it is the network, or a busy machine, that wants patience, and not
-        many more packets: the second try comes late enough for answers to the first.
+    def ask_silent(self, now: float, least: int = 1) -> bool:
+        """Ask the silent ones of the closest `width` nodes once more; whether any were. `widen` waits for them.
+
+        `least`: how many there must be. Where most of those who were asked are silent it is the network, or a busy
+        machine, that wants patience, and not many more packets: the second try comes late enough for answers to the
+        first.
         """
         if self._asked_silent:
             return False
@@ -336,11 +337,12 @@ class Lookup:
         for node_id, (address, compact, named_by) in self._left_out.items():
             if (candidate := self._add(node_id, address, compact, named_by, now)) is not None:
                 candidate.silent = True
-        silent = [c for c in self._order if c.silent]
-        patience = 3 * self._context.config.initial_timeout
-        resend_after = (patience,) if len(silent) > len(self.answered()) else ()
+                candidate.progress = Progress.STALLED
+        resend_after = (3 * self._context.config.initial_timeout,) if self.is_ill_heard else ()
         closest = [c for c in self._order if c.silent or c.progress is not Progress.FAILED][: self.width]
         again = [c for c in closest if c.silent]
+        if len(again) < least:
+            return False
         for candidate in again:
             candidate.progress = Progress.SENT
             self._in_flight += 1

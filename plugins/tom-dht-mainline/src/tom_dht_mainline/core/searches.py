@@ -21,6 +21,7 @@ from .krpc import Message, parse_peers
 from .lookup import Candidate, Lookup, Progress
 from .nodeid import as_int
 from .operations import Contact, GetOperation, Operation, PeersOperation
+from .spread import Spread
 
 _PEERS_PER_REPLY = 200
 _MAX_PEERS = 2000
@@ -51,6 +52,8 @@ class Search:
         self.tells_size = True
         self.most: int | None = None
         """Queries of each lookup at most, where it is for another search."""
+        self.spread: Spread | None = None
+        """That of the lookup for whose sake it is."""
         self.at_end: list[Callable[[float], None]] = []
         """Called with `now` when the search has ended."""
         self.keep_going = False
@@ -69,6 +72,7 @@ class Search:
                 lookup.burst = self.burst
                 lookup.most = self.most or lookup.most
                 lookup.tells_size = self.tells_size
+                lookup.spread = self.spread or lookup.spread
                 lookup.start(now)
         if not self.lookups:
             self.finish(now)
@@ -149,6 +153,7 @@ class Search:
             return
         search = FindSearch(self._context, node_id, self.width, lookup.state)
         search.most = most
+        search.spread = lookup.spread
         search.tells_size = lookup not in self._beside
 
         def ended(now: float) -> None:

@@ -83,8 +83,8 @@ class StoreSearch(Search):
         if self.reaches_on(lookup, self._replicas, now):
             return
         self._write_settled(lookup, now)
-        if lookup.ask_silent(now):
-            # Others may well reach those that are silent to us, and will look there.
+        if lookup.ask_silent(now, 1 if lookup.is_ill_heard else self._replicas // 2):
+            # Others may well reach those that are silent to us, and will look there. A few may be dead.
             lookup.widen(lookup.width, now)
             return
         self._check_end(now)

@@ -37,7 +37,7 @@ async def node(net: Testnet) -> AsyncIterator[tuple[Endpoint, DeferredRendezvous
 async def test_what_is_said_is_read_by_whom_it_is_for(net: Testnet) -> None:
     """Where no NAT shifts ports a call alone leaves no words; `say` does, and each time anew."""
     async with node(net) as (callee, theirs), node(net) as (caller, ours), asyncio.timeout(60):
-        service = (await theirs.deferred.loaded())._service
+        service = (await theirs.loaded())._service
         while not service.calls.startswith("invited, polled"):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.05)
         remote = caller._magic.remote(callee.node_id)
