@@ -176,13 +176,13 @@ class World(TopicDirectory):
                 return one
         raise LookupError(where)
 
-    async def _trial(self, _connections: object, addr: SocketAddr) -> Tested:
+    async def _trial(self, _connections: object, addr: SocketAddr, *, patience: float = 1.0) -> Tested:
         try:
             volunteer = self.at(addr)
         except LookupError:
-            await asyncio.sleep(DIAL_TIMEOUT)
+            await asyncio.sleep(patience * DIAL_TIMEOUT)
             raise TrialError("nobody answers") from None
-        await asyncio.sleep(3 * volunteer.rtt if volunteer.tested else TEST_TIMEOUT)
+        await asyncio.sleep(3 * volunteer.rtt if volunteer.tested else patience * TEST_TIMEOUT)
         if not volunteer.tested:
             raise TrialError("it passes nothing on")
         return Tested(volunteer.url, volunteer.rtt)
