@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 
 import pytest
 
@@ -80,7 +81,8 @@ async def test_a_caller_written_from_the_page_meets_a_node(town: Town, kinds: tu
         command = python_module("tests.interop.rendezvous_caller", node_id, "--patience", str(2 * PATIENCE))
         for addr in town.dht.bootstrap:
             command += ["--bootstrap", addr]
-        run = functools.partial(hosts[0].run, command, timeout=3 * PATIENCE, check=False, cwd=REPOSITORY)
+        environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        run = functools.partial(hosts[0].run, command, timeout=3 * PATIENCE, check=False, env=environ)
         said = await asyncio.to_thread(run)
         assert said.stdout.startswith("pong from "), said
         counters = await listener.call("counters")

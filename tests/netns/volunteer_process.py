@@ -38,7 +38,7 @@ class RelayedNode(Node):
         """
         await self.unbind()
         if trusting:
-            seeker.CHECKS = (1.0, 240.0)  # type: ignore[misc]
+            seeker.CHECKS = (1.0, 240.0)  # type: ignore[misc, assignment]
         self.endpoint = await Endpoint.bind(
             EndpointConfig(
                 alpns=(ALPN,),
@@ -66,8 +66,7 @@ class RelayedNode(Node):
 
     async def tested(self) -> dict[str, Any]:
         """Wait until two volunteers are in use and have been tested there."""
-        seeker = self._relays().seeker
-        assert seeker is not None
+        seeker = await self._seeker()
         async with asyncio.timeout(60):
             while sum(used.passed > 0 for used in seeker._used.values()) < 2:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.05)
@@ -77,6 +76,14 @@ class RelayedNode(Node):
         volunteer = self._bound._contexts("relay-volunteer").shared["volunteer"]
         assert isinstance(volunteer, Volunteer)
         return volunteer
+
+    async def _seeker(self) -> seeker.VolunteerSeeker:
+        """What looks for volunteers, which is loaded a moment after the start."""
+        relays = self._relays()
+        async with asyncio.timeout(60):
+            while relays.seeker is None:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+        return relays.seeker
 
     def _relays(self) -> Relays:
         transport = self._bound._contexts("relay").shared["transport"]
@@ -126,8 +133,7 @@ class RelayedNode(Node):
 
     async def relays(self) -> dict[str, Any]:
         """Say which relays are published, and how many addresses were tried so far."""
-        seeker = self._relays().seeker
-        assert seeker is not None
+        seeker = await self._seeker()
         return {
             "urls": [str(url) for url in self._bound.node_addr().relay_urls],
             "tried": seeker.tried,
