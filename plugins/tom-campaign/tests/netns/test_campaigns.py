@@ -98,8 +98,8 @@ def _descendants(pid: int) -> set[int]:
 def test_v7_measures_the_success_rate_of_the_dht(tmp_path: pathlib.Path) -> None:
     """40 nodes behind all kinds of NATs are published, each finds each, and pairs of all kinds connect and talk.
 
-    All that there is are the nodes and a DHT: what has no direct path goes through a volunteer. As a rule nothing is lost;
-    the few losses that are allowed are for machines that are busy with other things.
+    All that there is are the nodes and a DHT: what has no direct path goes through a volunteer. As a rule nothing is
+    lost; the few losses that are allowed are for machines that are busy with other things.
     """
     done, found = run(tmp_path, "v7-dht", "v7-dht")
     assert done.returncode == 0, done.stdout + done.stderr
