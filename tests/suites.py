@@ -55,7 +55,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is costly, if this is not the Python on which all is run."""
     if _newer_pythons(config):
-        costly = [item for item in items if item.get_closest_marker("costly") is not None]
+        costly = [item for item in items if item.get_closest_marker("costly") or item.get_closest_marker("simulated")]
         config.hook.pytest_deselected(items=costly)
         items[:] = [item for item in items if item not in set(costly)]
 

@@ -116,6 +116,8 @@ async def test_a_call_to_a_node_that_has_left_ends_with_what_was_tried(net: Test
     async with Endpoint.bind(config) as caller:
         async with Endpoint.bind(config) as callee:
             await _invited(callee)
+            async with asyncio.timeout(30):
+                await callee.watch_published().other_than(())
             node_id, left = callee.node_id, callee.local_addrs[0]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
             there.bind((left.host, left.port))

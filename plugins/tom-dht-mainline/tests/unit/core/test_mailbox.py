@@ -13,6 +13,8 @@ from tom_dht_mainline.core.rendezvous import mailbox
 
 from .fakenet import FakeNet, Host, swarm
 
+pytestmark = pytest.mark.simulated
+
 HASH = bytes(range(20))
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 

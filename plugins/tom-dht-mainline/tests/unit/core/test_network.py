@@ -25,7 +25,7 @@ from tom_dht_mainline.core import (
 
 from .fakenet import FakeNet, Host, Link, swarm
 
-pytestmark = pytest.mark.costly
+pytestmark = pytest.mark.simulated
 
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 

@@ -9,7 +9,7 @@ from tom_dht_mainline.core import Family, Finished, MutableItem, PutOutcome, Sto
 
 from .fakenet import FakeNet, swarm
 
-pytestmark = pytest.mark.costly
+pytestmark = pytest.mark.simulated
 
 
 def test_silent_nodes_are_replaced_behind_the_quorum() -> None:

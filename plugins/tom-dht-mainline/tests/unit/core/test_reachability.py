@@ -9,7 +9,7 @@ from tom_dht_mainline.core.nodeid import matches_ip
 
 from .fakenet import FakeNet, Host, swarm
 
-pytestmark = pytest.mark.costly
+pytestmark = pytest.mark.simulated
 
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 

@@ -11,7 +11,7 @@ from tom_dht_mainline.core import Address, DhtConfig, Family, Mode, MutableItem,
 from .fakenet import FakeNet, Host, Link, swarm
 from .test_network import join, new_item
 
-pytestmark = pytest.mark.costly
+pytestmark = pytest.mark.simulated
 
 
 def _warm_get(net: FakeNet, hosts: list[Host]) -> tuple[int, float]:

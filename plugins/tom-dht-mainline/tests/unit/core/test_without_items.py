@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tom_dht_mainline.core import Address, DhtConfig, Mode
 from tom_dht_mainline.core.krpc import METHOD_UNKNOWN, build_error, parse
 
 from .fakenet import FakeNet, Host, swarm
 from .test_network import new_item
+
+pytestmark = pytest.mark.simulated
 
 CLIENT = DhtConfig(mode=Mode.CLIENT)
 SHARE = 0.3

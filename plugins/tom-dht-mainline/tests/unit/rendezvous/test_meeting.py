@@ -16,6 +16,8 @@ from tom_connect.testing.fakenet import Nat
 
 from .world import POLL, Peer, World
 
+pytestmark = pytest.mark.simulated
+
 KINDS = {"none": None, "open": Nat.OPEN, "moderate": Nat.MODERATE, "strict": Nat.STRICT}
 NEED_PORTS = {("moderate", "strict"), ("strict", "moderate"), ("strict", "strict")}
 PLAIN = [(a, b) for a in KINDS for b in KINDS if (a, b) not in NEED_PORTS]

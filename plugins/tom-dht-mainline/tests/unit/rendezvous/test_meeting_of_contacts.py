@@ -18,6 +18,8 @@ from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitat
 
 from .world import POLL, Peer, World
 
+pytestmark = pytest.mark.simulated
+
 TRAP = attrs.evolve(Nat.MODERATE, tracks_unsolicited=True)
 MIDNIGHT = 1_800_057_600.0
 """Seconds since 1970 at which a day begins."""
