@@ -2,7 +2,7 @@
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
 of theirs. With `--whole-on-newest-of` what is costly runs on one Python only, and property tests try few examples on
-the others.
+the others; what dials is left out on those between the oldest and the newest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.pythons import newer
+from tests.pythons import newer, older
 
 settings.register_profile("unhurried", settings.default, deadline=None)
 settings.register_profile("brief", settings.get_profile("unhurried"), max_examples=10)
@@ -23,6 +23,7 @@ settings.load_profile("unhurried")
 _INTEROP = Path(__file__).parent / "interop"
 _ROOT = Path(__file__).parents[1]
 _PROCESSES = Path(__file__).parent / "e2e"
+_DIALS = tuple(Path(__file__).parent / "unit" / name for name in ("endpoint", "rendezvous"))
 _COSTLY = (Path(__file__).parent / "sim", Path(__file__).parent / "repository", _ROOT / "plugins")
 
 
@@ -40,6 +41,11 @@ def _newer_pythons(config: pytest.Config) -> list[str]:
     return newer(versions.split(",")) if versions else []
 
 
+def _is_between(config: pytest.Config) -> bool:
+    versions = config.getoption("--whole-on-newest-of")
+    return bool(versions and newer(versions.split(",")) and older(versions.split(",")))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Few examples, if this is not the Python on which all is run."""
     if _newer_pythons(config):
@@ -49,15 +55,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what is left out, and why."""
     found = _newer_pythons(config)
-    return [f"what is costly is left out: it runs on Python {found[-1]}"] if found else []
+    dials = " and what dials" if _is_between(config) else ""
+    return [f"what is costly{dials} is left out: it runs on Python {found[-1]}"] if found else []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is costly, if this is not the Python on which all is run."""
     if _newer_pythons(config):
-        costly = [item for item in items if item.get_closest_marker("costly") or item.get_closest_marker("simulated")]
+        without = _DIALS if _is_between(config) else ()
+        costly = [item for item in items if _is_costly(item) or any(folder in item.path.parents for folder in without)]
         config.hook.pytest_deselected(items=costly)
         items[:] = [item for item in items if item not in set(costly)]
+
+
+def _is_costly(item: pytest.Item) -> bool:
+    return item.get_closest_marker("costly") is not None or item.get_closest_marker("simulated") is not None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

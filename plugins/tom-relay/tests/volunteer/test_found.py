@@ -130,6 +130,7 @@ async def test_a_node_without_a_relay_is_reached_through_volunteers(net: Testnet
             await here.close()
 
 
+@pytest.mark.slow
 async def test_volunteers_that_fall_silent_are_replaced_when_they_are_suspected(net: Testnet) -> None:
     """Both pass nothing on any more, and the next test by itself is far away: a call has them tested and left."""
     async with volunteer(net, "127.0.0.2") as one, volunteer(net, "127.0.0.3") as two, seeker(net) as node:

@@ -34,6 +34,7 @@ async def node(net: Testnet) -> AsyncIterator[tuple[Endpoint, DeferredRendezvous
         yield endpoint, way
 
 
+@pytest.mark.slow
 async def test_what_is_said_is_read_by_whom_it_is_for(net: Testnet) -> None:
     """Where no NAT shifts ports a call alone leaves no words; `say` does, and each time anew."""
     async with node(net) as (callee, theirs), node(net) as (caller, ours), asyncio.timeout(60):
