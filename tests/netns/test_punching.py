@@ -17,11 +17,12 @@ from tests.netns.test_blocked_udp import relay_on
 from tom_connect.holepunch import puncher
 from tom_connect.testing.natlab import Host, Lab, Nat
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PROGRAM = Path(__file__).with_name("punch_process.py")
 PATIENCE = 60.0
-DIRECT_PATIENCE = 40.0
+#: Seconds for two rounds of punching more: on a busy machine both ends' first packets may not go at the same time.
+DIRECT_PATIENCE = 40.0 + sum(puncher.ROUNDS[:2])
 
 
 @contextmanager
@@ -59,14 +60,15 @@ def homes(lab: Lab, *kinds: Nat, reject: bool = False) -> list[Host]:
 def test_two_home_routers_are_punched(natlab: Lab, tmp_path: Path, reject: bool) -> None:
     """Two port-restricted NATs, known to each other through the relay alone, let a direct path through at once.
 
-    Also where they answer unsolicited packets themselves and remember them, which spoils a round that knocks too early.
+    Where they answer unsolicited packets themselves and remember them, a round that knocks too early is spoiled; a
+    later one gets through.
     """
     one, two = homes(natlab, Nat.MODERATE, Nat.MODERATE, reject=reject)
     relay = natlab.host("relay")
     with relay_on(relay, tmp_path / "relay") as url, listener(two, url) as other:
         said = dial(one, url, other["ticket"])
     assert said["direct"] is not None, said
-    assert said["direct"] - said["connected"] < puncher.ROUNDS[0] / 3
+    assert reject or said["direct"] - said["connected"] < puncher.ROUNDS[0] / 3
 
 
 @pytest.mark.parametrize("kinds", [(Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)], ids=["easy", "hard"])
