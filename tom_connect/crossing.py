@@ -93,12 +93,11 @@ class Crossings:
                 await _end(dialing)
             if mine.instead.done():
                 self._offer(mine.instead.result())
-            if mine.held is None:
-                pass
-            elif dialing.cancelled() or dialing.exception() is not None:
-                self._offer(mine.held)
-            else:
-                self._spawn(self._see_off(mine.held), "waiting for a crossed dial's end")
+            if mine.held is not None:
+                if dialing.cancelled() or dialing.exception() is not None:
+                    self._offer(mine.held)
+                else:
+                    self._spawn(self._see_off(mine.held), "waiting for a crossed dial's end")
 
     async def _see_off(self, link: Link) -> None:
         try:

@@ -20,6 +20,16 @@ def active(node: Node, peer: Node) -> str:
     return "none" if state is None else ("relay" if not state.direct else "v6" if state.ipv6 else "v4")
 
 
+def at_rest() -> tuple[World, Node, Node]:
+    """Two nodes whose paths are proven, some time after they have sent the last time."""
+    world = World()
+    a, b = pair(world)
+    a.tell(b)
+    world.traffic(a, b, 3.0)
+    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    return world, a, b
+
+
 def gaps(times: Sequence[float], start: float, end: float) -> float:
     """The longest time without an arrival."""
     marks = [start, *(t for t in times if start <= t <= end), end]
@@ -51,11 +61,7 @@ def test_a_pong_says_where_we_are_seen() -> None:
 
 def test_nothing_is_sent_without_traffic() -> None:
     """Once paths are proven and nobody sends, an hour passes without a single packet."""
-    world = World()
-    a, b = pair(world)
-    a.tell(b)
-    world.traffic(a, b, 3.0)
-    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    world, a, b = at_rest()
     before = sum(world.sent.values())
     world.run(3600)
     assert sum(world.sent.values()) == before
@@ -64,11 +70,7 @@ def test_nothing_is_sent_without_traffic() -> None:
 
 def test_keep_alives_are_no_traffic() -> None:
     """An hour of a connection's keep-alives and their acknowledgments costs no ping, and raises no doubt."""
-    world = World()
-    a, b = pair(world)
-    a.tell(b)
-    world.traffic(a, b, 3.0)
-    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    world, a, b = at_rest()
     before = world.disco_sent
     world.every(20.0, world.now + 3600, lambda: world.keep_alive(a, b))
     world.run(3610)
@@ -78,11 +80,7 @@ def test_keep_alives_are_no_traffic() -> None:
 
 def test_a_lost_keep_alive_is_followed_by_a_search() -> None:
     """A path that dies while only keep-alives go is left as soon as QUIC has asked twice."""
-    world = World()
-    a, b = pair(world)
-    a.tell(b)
-    world.traffic(a, b, 3.0)
-    world.run(3 + rules.TRAFFIC + rules.HEARTBEAT)
+    world, a, b = at_rest()
     used = active(a, b)
     (world.v4 if used == "v4" else world.v6).up = False
     world.every(20.0, world.now + 1, lambda: world.keep_alive(a, b))

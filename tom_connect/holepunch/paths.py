@@ -256,8 +256,9 @@ class RemotePaths:
 
     def in_use(self, now: float) -> bool:
         """Whether somebody waits for a path or uses one."""
-        used = self._outage_since is None and now - self._last_sent < rules.TRAFFIC
-        return self.holders > 0 and (self.active is None or used or self._traffic(now))
+        # Of a silent connection the keep-alives count too.
+        used = self._traffic(now) if self.in_outage else now - self._last_sent < rules.TRAFFIC
+        return self.holders > 0 and (self.active is None or used)
 
     @property
     def can_be_called(self) -> bool:
