@@ -219,8 +219,8 @@ class Internet:
         ip([f"route replace {network} via {via} dev {link.far_device} onlink"], self.namespace)
 
     def add_addresses(self, link: Link, addrs: Sequence[str]) -> None:
-        """Give the node further IPv4 addresses, and route them to it."""
-        ip([f"address add {addr}/32 dev {link.device}" for addr in addrs], link.namespace)
+        """Give the node further IPv4 addresses, and route them to it; those that it has already it keeps."""
+        ip([f"address replace {addr}/32 dev {link.device}" for addr in addrs], link.namespace)
         ip([f"route replace {addr} via {link.addr} dev {link.far_device} onlink" for addr in addrs], self.namespace)
 
 

@@ -109,7 +109,8 @@ class Host(Node):
     def add_addresses(self, addrs: Sequence[str]) -> None:
         """Give it further IPv4 addresses, any at all, routed to it alone: one machine stands for many hosts.
 
-        They are lost when it moves or its interface goes down. Raises LabError for a host behind a router.
+        Those that it has already it keeps. They are lost when it moves or its interface goes down. Raises LabError for
+        a host behind a router.
         """
         if self.router is not None:
             raise LabError(f"{self.name} is behind a router: only a host on the internet can have further addresses")
