@@ -36,6 +36,7 @@ from .core import (
     PutOperation,
     PutOutcome,
     Stored,
+    Wanted,
 )
 from .core.bencode import Bencodable
 from .errors import CasMismatchError, DhtClosedError, DhtPutError, DhtUnreachableError, SupersededError
@@ -370,14 +371,15 @@ class DhtNode:
         return operation.item if isinstance(operation.item, MutableItem) else None
 
     async def get_values(
-        self, public_key: bytes, salt: bytes = b"", *, min_seq: int = 0
+        self, public_key: bytes, salt: bytes = b"", *, min_seq: int = 0, wanted: Wanted | None = None
     ) -> AsyncGenerator[MutableItem]:
         """The items of a key as they arrive: the first valid one at once, then those with a higher `seq`.
 
+        `wanted`: whether an item counts, where others may hold the key as well.
         Closing the iterator ends the work. Raises DhtUnreachableError if no node answered, DhtUsageError.
         """
         async with await self.values() as stream:
-            operation = stream.add(public_key, salt, min_seq=min_seq)
+            operation = stream.add(public_key, salt, min_seq=min_seq, wanted=wanted)
             async for item in stream:
                 yield item
             if not operation.replies:
@@ -388,9 +390,13 @@ class DhtNode:
         await self.ready()
         return ValueStream(self)
 
-    def start_get(self, public_key: bytes, salt: bytes, min_seq: int, on_event: EventHandler) -> GetOperation:
+    def start_get(
+        self, public_key: bytes, salt: bytes, min_seq: int, on_event: EventHandler, wanted: Wanted | None = None
+    ) -> GetOperation:
         """Start a get whose events go to `on_event`."""
-        return self.begin(lambda core, now: core.get_mutable(public_key, now, salt=salt, min_seq=min_seq), on_event)
+        return self.begin(
+            lambda core, now: core.get_mutable(public_key, now, salt=salt, min_seq=min_seq, wanted=wanted), on_event
+        )
 
     async def get_immutable(self, target: bytes) -> ImmutableItem | None:
         """The item whose SHA-1 is `target` (20 bytes), None if the closest nodes don't hold it.

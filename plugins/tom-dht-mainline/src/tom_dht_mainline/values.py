@@ -7,14 +7,16 @@ from collections import deque
 from types import TracebackType
 from typing import Protocol, Self
 
-from .core import Event, Finished, GetOperation, MutableItem, ValueFound
+from .core import Event, Finished, GetOperation, MutableItem, ValueFound, Wanted
 from .errors import DhtClosedError
 
 
 class GetStarter(Protocol):
     """What a stream needs of its node."""
 
-    def start_get(self, public_key: bytes, salt: bytes, min_seq: int, on_event: EventHandler) -> GetOperation:
+    def start_get(
+        self, public_key: bytes, salt: bytes, min_seq: int, on_event: EventHandler, wanted: Wanted | None = None
+    ) -> GetOperation:
         """Start a get whose events go to `on_event`."""
 
     def cancel(self, operation: GetOperation) -> None:
@@ -44,9 +46,14 @@ class ValueStream:
         self.operations: list[GetOperation] = []
         """Every get that was added, with its counts."""
 
-    def add(self, public_key: bytes, salt: bytes = b"", *, min_seq: int = 0) -> GetOperation:
-        """Start a get of a key's item. Raises DhtUsageError for what the DHT can't carry, DhtClosedError."""
-        operation = self._node.start_get(public_key, salt, min_seq, self._on_event)
+    def add(
+        self, public_key: bytes, salt: bytes = b"", *, min_seq: int = 0, wanted: Wanted | None = None
+    ) -> GetOperation:
+        """Start a get of a key's item, or of those that are `wanted`.
+
+        Raises DhtUsageError for what the DHT can't carry, DhtClosedError.
+        """
+        operation = self._node.start_get(public_key, salt, min_seq, self._on_event, wanted)
         self.operations.append(operation)
         if not operation.finished:
             self._pending.add(operation)

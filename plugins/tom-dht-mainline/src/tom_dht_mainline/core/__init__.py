@@ -44,6 +44,7 @@ from .operations import (
     PingOperation,
     PutOperation,
     PutOutcome,
+    Wanted,
 )
 from .snapshot import FamilySnapshot, Snapshot
 
@@ -84,6 +85,7 @@ __all__ = [
     "Snapshot",
     "Stored",
     "ValueFound",
+    "Wanted",
     "immutable_target",
     "mutable_target",
 ]

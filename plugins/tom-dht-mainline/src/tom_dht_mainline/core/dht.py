@@ -25,6 +25,7 @@ from .operations import (
     PeersOperation,
     PingOperation,
     PutOperation,
+    Wanted,
 )
 from .ping import PingRun
 from .rendezvous.mailbox import MailboxWatch
@@ -210,10 +211,13 @@ class DhtCore:
         self._run(FindSearch(self._context, target, self._context.config.k), operation, now)
         return operation
 
-    def get_mutable(self, public_key: bytes, now: float, *, salt: bytes = b"", min_seq: int = 0) -> GetOperation:
+    def get_mutable(
+        self, public_key: bytes, now: float, *, salt: bytes = b"", min_seq: int = 0, wanted: Wanted | None = None
+    ) -> GetOperation:
         """Find a key's mutable item (BEP 44): events `ValueFound` for the first valid one, and for each higher `seq`.
 
-        Items with `seq` below `min_seq` are ignored. Concurrent gets of one target share a lookup.
+        Items with `seq` below `min_seq` are ignored, and those that are not `wanted`: where several hold the key, what
+        one of them puts must not hide what another has put. Concurrent gets of one target share a lookup.
         """
         if len(public_key) != 32:
             raise DhtUsageError(f"a public key has 32 bytes, not {len(public_key)}")
@@ -222,7 +226,12 @@ class DhtCore:
         if not 0 <= min_seq <= MAX_SEQ:
             raise DhtUsageError("the sequence number must lie in 0..2**63-1")
         operation = GetOperation(
-            target=mutable_target(public_key, salt), started_at=now, public_key=public_key, salt=salt, min_seq=min_seq
+            target=mutable_target(public_key, salt),
+            started_at=now,
+            public_key=public_key,
+            salt=salt,
+            min_seq=min_seq,
+            wanted=wanted,
         )
         return self._get(operation, now)
 
@@ -411,7 +420,7 @@ class DhtCore:
         self._check_room()
         context = self._context
         key = (operation.target, operation.public_key is not None)
-        search = self._gets.get(key)
+        search = self._gets.get(key) if operation.wanted is None else None
         if search is not None and not search.finished and search.min_seq <= operation.min_seq:
             context.running[operation] = search
             search.join(operation, now)
@@ -423,8 +432,10 @@ class DhtCore:
             public_key=operation.public_key,
             salt=operation.salt,
             min_seq=operation.min_seq,
+            wanted=operation.wanted,
         )
-        self._share(self._gets, key, search)
+        if operation.wanted is None:
+            self._share(self._gets, key, search)
         context.running[operation] = search
         search.join(operation, now)
         held = self._server.items.get(operation.target, now)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 import attrs
 
 from .address import Address
-from .items import Item
+from .items import Item, MutableItem
+
+Wanted = Callable[[MutableItem], bool]
+"""Whether an item counts."""
 
 
 class PutOutcome(enum.Enum):
@@ -69,6 +73,8 @@ class GetOperation(Operation):
     public_key: bytes | None = None
     salt: bytes = b""
     min_seq: int = 0
+    wanted: Wanted | None = None
+    """Which of the mutable items count, where others may hold the key too; None: all."""
     without_bep44: int = 0
     """Nodes that answered but don't know BEP 44 (error 204)."""
 

@@ -20,7 +20,7 @@ from .items import (
 from .krpc import Message, parse_peers
 from .lookup import Candidate, Lookup, Progress
 from .nodeid import as_int
-from .operations import Contact, GetOperation, Operation, PeersOperation
+from .operations import Contact, GetOperation, Operation, PeersOperation, Wanted
 from .spread import Spread
 
 _PEERS_PER_REPLY = 200
@@ -242,13 +242,22 @@ class GetSearch(Search):
     """Finds a BEP 44 item: the first valid one at once, then higher sequence numbers."""
 
     def __init__(
-        self, context: Context, target: bytes, width: int, *, public_key: bytes | None, salt: bytes, min_seq: int
+        self,
+        context: Context,
+        target: bytes,
+        width: int,
+        *,
+        public_key: bytes | None,
+        salt: bytes,
+        min_seq: int,
+        wanted: Wanted | None = None,
     ) -> None:
         super().__init__(context, target, width, items=True)
         self.burst = context.config.get_burst
         self._public_key = public_key
         self._salt = salt
         self.min_seq = min_seq
+        self._wanted = wanted
         self._best: Item | None = None
         self._wider: set[Lookup] = set()
 
@@ -289,13 +298,16 @@ class GetSearch(Search):
         """Count what this very node stores for others as a first answer: in a small DHT nobody else may hold it."""
         if isinstance(item, MutableItem) is not (self._public_key is not None):
             return
-        if isinstance(item, MutableItem) and item.seq < self.min_seq:
+        if isinstance(item, MutableItem) and (item.seq < self.min_seq or not self._wants(item)):
             return
         self._best = item
         for operation in list(self.operations):
             self._report(operation, item, now)
         if self._public_key is None:
             self.finish(now)
+
+    def _wants(self, item: MutableItem) -> bool:
+        return self._wanted is None or self._wanted(item)
 
     def lookup_query(self, lookup: Lookup, candidate: Candidate) -> tuple[bytes, dict[bytes, Bencodable]]:
         """See `LookupClient`."""
@@ -329,7 +341,7 @@ class GetSearch(Search):
             if lied:
                 candidate.progress = Progress.FAILED
                 lookup.state.table.forget(candidate.node_id, candidate.address)
-        if item is None or item == self._best:
+        if item is None or item == self._best or (isinstance(item, MutableItem) and not self._wants(item)):
             return
         self._best = item
         for other in self.lookups:

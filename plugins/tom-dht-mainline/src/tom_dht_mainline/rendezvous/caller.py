@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tom_connect.abc import Callee
 from tom_connect.keys import NodeId
-from tom_dht_mainline.core import DhtError, Event, Family, MutableItem, mutable_target
-from tom_dht_mainline.core.rendezvous.call import draw_nonce, seal_call
+from tom_dht_mainline.core import DhtError, Event, Family, mutable_target
+from tom_dht_mainline.core.rendezvous.call import draw_nonce, item_of, seal_call
 from tom_dht_mainline.core.rendezvous.callee import ATTESTED_BY
 from tom_dht_mainline.core.rendezvous.contacts import Kind, Place
 from tom_dht_mainline.core.rendezvous.invitation import SALT, Filtering, Invitation, decode_invitation
@@ -167,7 +167,7 @@ class Caller:
         node = self._service.node
         nonce = draw_nonce(invitation.key, ip, os.urandom(4))
         value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
-        await node.put(MutableItem.sign(nonce.signing_key(invitation.key), value, 1))
+        await node.put(item_of(nonce, invitation.key, value))
         for port in (nonce.port, nonce.check):
             await node.announced(invitation.mailbox, port)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ from tom_dht_mainline.core import (
     DhtUsageError,
     Event,
     Family,
+    ItemError,
     MailboxOperation,
     MutableItem,
     PeersNamed,
@@ -150,13 +152,17 @@ class Reachable:
             await asyncio.sleep(max(0.0, began + FETCH_EVERY - time.monotonic()))
 
     async def _fetch(self, nonce: Nonce, key: X25519PrivateKey) -> bytes | None:
-        """What a sealed call says, None where there is none that opens."""
+        """What a sealed call says, None where there is none that opens: others may have put something there too."""
         public = nonce.signing_key(key.public_key().public_bytes_raw()).public_key().public_bytes_raw()
-        async for item in self._service.node.get_values(public):
-            try:
-                return open_call(nonce, key, item.value)
-            except DhtError as exc:
-                self._service.ctx.logger.debug("a call of %s is refused: %s", nonce.ip, exc)
+
+        def opens(item: MutableItem) -> bool:
+            with contextlib.suppress(ItemError):
+                open_call(nonce, key, item.value)
+                return True
+            return False
+
+        async for item in self._service.node.get_values(public, wanted=opens):
+            return open_call(nonce, key, item.value)
         return None
 
     async def _attested(self, ip: str) -> bool:

@@ -2,7 +2,7 @@
 
 The caller draws a port as a nonce and announces it beside its address, with a second one that shows to the callee that
 the first is such a nonce. Both then know a key pair that is this call's: under it lies the item. Who has not read the
-mailbox can't tell the key, so nobody can have locked it beforehand.
+mailbox can't tell the key, so nobody can have locked it beforehand; who reads it finds it locked by the caller.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tom_dht_mainline.core.address import pack_ip
 from tom_dht_mainline.core.errors import ItemError
+from tom_dht_mainline.core.items import MAX_SEQ, MutableItem
 
 VERSION: Final = 1
 FIRST_PORT: Final = 1024
@@ -31,6 +32,9 @@ unless its relays have long names."""
 KEY: Final = 32
 TAG: Final = 16
 SIZE: Final = 1 + KEY + PADDED + TAG
+SEQ: Final = MAX_SEQ
+"""Who reads the nonce in the mailbox has the key pair as well. The caller puts first, and nothing is higher than this,
+so that no node which has taken the call lets it be overwritten."""
 _PORT_INFO: Final = b"tom-rv-1 port"
 _ITEM_INFO: Final = b"tom-rv-1 item"
 _CALL_INFO: Final = b"tom-rv-1 call"
@@ -85,6 +89,11 @@ def seal_call(nonce: Nonce, callee: bytes, content: bytes, ours: X25519PrivateKe
     padded = len(content).to_bytes(2, "big") + content.ljust(PADDED - 2, b"\0")
     sealed = _cipher(ours, callee, public, callee).encrypt(bytes(12), padded, nonce.bound())
     return bytes((VERSION,)) + public + sealed
+
+
+def item_of(nonce: Nonce, key: bytes, value: bytes) -> MutableItem:
+    """A sealed call as the item that it lies in; `key`: of the callee's invitation."""
+    return MutableItem.sign(nonce.signing_key(key), value, SEQ)
 
 
 def open_call(nonce: Nonce, ours: X25519PrivateKey, value: object) -> bytes:
