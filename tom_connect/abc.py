@@ -504,20 +504,21 @@ class Rendezvous(PluginObject):
 
     @abc.abstractmethod
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         """Leave a call of ours for a node; the core cancels it when it is not wanted any more.
 
-        `sealed`: what we have to say, for the node alone; a rendezvous by which the node learns our address may leave
-        it out where that is enough. `opened`: set once our NAT lets in what comes from the node's addresses; whatever
-        makes the node send there must wait for it. `learned`: called with what is found out about the node. Raises
-        NetworkError if the call could not be left.
+        `words`: what we have to say as of now, sealed for the node alone: to be asked for when it is left, as a node
+        that has just started learns its own address meanwhile. A rendezvous by which the node learns our address may
+        leave it out where that is enough. `opened`: set once our NAT lets in what comes from the node's addresses;
+        whatever makes the node send there must wait for it. `learned`: called with what is found out about the node.
+        Raises NetworkError if the call could not be left.
         """
 
     async def say(self, node_id: NodeId, sealed: bytes) -> None:
         """Leave what we have to say, whatever addresses say: no path led to the node, and we can be met at a relay.
 
-        For a rendezvous whose `call` may leave `sealed` out; it is called while `call` runs or after that, perhaps
+        For a rendezvous whose `call` may leave the words out; it is called while `call` runs or after that, perhaps
         again when what is said has changed. Raises NetworkError if it could not be left.
         """
 

@@ -181,7 +181,7 @@ class RendezvousService:
 
         try:
             async with asyncio.timeout(AGAIN):
-                await way.call(remote.node_id, doorstep.sealed_call(remote), steps.opened, learned)
+                await way.call(remote.node_id, lambda: doorstep.sealed_call(remote), steps.opened, learned)
         except (TimeoutError, NetworkError):
             self._magic.counters["rendezvous: call not left"] += 1
         except Exception as exc:  # a plugin may raise anything, and the others go on

@@ -39,13 +39,14 @@ class Board(Rendezvous):
         self.inbox.put_nowait(None)
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         if self.fails is not None:
             raise self.fails
         if self.plugin.ports_differ:
             learned(Callee(filtered=True, ports_differ=True))
         await opened.wait()
+        sealed = words()
         self.left.append((node_id, sealed))
         other = self.plugin.others.get(node_id)
         if other is not None:

@@ -114,7 +114,7 @@ class Mailboxes(Rendezvous):
         self.inbox.put_nowait(None)
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         await opened.wait()
         learned(Callee(filtered=True))

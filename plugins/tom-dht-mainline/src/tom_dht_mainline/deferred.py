@@ -219,10 +219,10 @@ class DeferredRendezvous(Deferred["DhtRendezvous"], Rendezvous):
         return DhtRendezvous(service)
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         """See `DhtRendezvous`."""
-        await (await self.loaded()).call(node_id, sealed, opened, learned)
+        await (await self.loaded()).call(node_id, words, opened, learned)
 
     async def say(self, node_id: NodeId, sealed: bytes) -> None:
         """See `DhtRendezvous`."""

@@ -255,7 +255,7 @@ async def test_a_call_for_a_contact_is_found_by_it(net: Testnet, lend: Any, even
     try:
         async with asyncio.timeout(WAIT):
             await eventually(lambda: callee._service.calls.startswith("invited"), WAIT)
-            await caller.call(ALICE.node_id, b"sealed", opened, learned.append)
+            await caller.call(ALICE.node_id, lambda: b"sealed", opened, learned.append)
             call = await anext(callee.calls())
         (address,) = call.addrs
         assert address == caller._service.node.local_addrs[0]
@@ -264,7 +264,7 @@ async def test_a_call_for_a_contact_is_found_by_it(net: Testnet, lend: Any, even
         assert [peer async for peer in stranger._service.node.get_peers(target)] == []
         with pytest.raises(NetworkError, match=r"dht\.contacts"):
             # It names us no more: nothing is announced where others look.
-            await caller_of(caller, CAROL).call(CAROL.node_id, b"sealed", opened, learned.append)
+            await caller_of(caller, CAROL).call(CAROL.node_id, lambda: b"sealed", opened, learned.append)
     finally:
         for each in (callee, caller):
             await each.aclose()

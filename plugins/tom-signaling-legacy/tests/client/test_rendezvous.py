@@ -57,7 +57,7 @@ async def test_a_call_reaches_the_node_as_it_was_sealed(server: SignalingServer,
         assert await service.until(lambda: service.servers[0].is_present(bob.node_id), WAIT)
         learned: list[Callee] = []
         gate = asyncio.Event()
-        leaving = asyncio.create_task(caller.call(bob.node_id, SEALED, gate, learned.append))
+        leaving = asyncio.create_task(caller.call(bob.node_id, lambda: SEALED, gate, learned.append))
         called = asyncio.ensure_future(anext(aiter(callee.calls())))
         done, _ = await asyncio.wait([leaving, called], timeout=0.1)
         assert not done
@@ -73,7 +73,7 @@ async def test_a_node_that_is_at_no_server_can_not_be_called(server: SignalingSe
     """The caller hears so, as an error of the network."""
     async with calling(lend, SecretKey.generate(), server.url) as (caller, _):
         with pytest.raises(NetworkError, match="at no signaling server"):
-            await caller.call(SecretKey.generate().node_id, SEALED, opened(), lambda _: None)
+            await caller.call(SecretKey.generate().node_id, lambda: SEALED, opened(), lambda _: None)
 
 
 async def test_a_flood_of_calls_fills_no_memory(server: SignalingServer, lend: Any, connect: Any) -> None:

@@ -69,10 +69,10 @@ class DhtRendezvous(Rendezvous):
             yield call
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         """See `Rendezvous`."""
-        await self._caller.call(node_id, sealed, opened, learned)
+        await self._caller.call(node_id, words, opened, learned)
 
     async def say(self, node_id: NodeId, sealed: bytes) -> None:
         """See `Rendezvous`."""

@@ -24,6 +24,11 @@ RING_AFTER: Final = 2700.0
 """Seconds for which nodes name an announcement: who calls again within them announces another port besides, or it would
 not be seen."""
 MAX_RUNG: Final = 1024
+READ_AGAIN: Final = (3.0, 3.0, 4.0, 5.0)
+"""Seconds after which the invitation is read again while nothing has answered: the mailbox may have been flooded before
+the call was found there, and be another one now."""
+SEEN_WITHIN: Final = 15.0
+"""Seconds in which a node that has just started learns where others see it, without which no sealed call is left."""
 KNOWN_FOR: Final = 60.0
 """Seconds for which what a node says of being called is not asked for again."""
 
@@ -33,19 +38,21 @@ class Caller:
 
     def __init__(self, service: DhtService) -> None:
         self._service = service
+        self._seen_anew = asyncio.Event()
+        service.on_external(self._seen_anew.set)
         self._called: dict[NodeId, float] = {}
         self._invitations: dict[NodeId, tuple[Invitation, float]] = {}
         """What nodes said last of being called, and when that was found out."""
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         """Leave a call, and more of it where a NAT shifts ports. See `Rendezvous.call` for the arguments.
 
         Raises DhtPutError if no DHT node took it, DhtClosedError.
         """
         await self._service.node.ready()
-        if node_id in self._service.contacts and await self._call_contact(node_id, sealed, opened, learned):
+        if node_id in self._service.contacts and await self._call_contact(node_id, words, opened, learned):
             return
         target = mutable_target(node_id.raw)
         announcing = asyncio.create_task(self._announce(node_id, target, opened), name="announcing a call")
@@ -53,7 +60,7 @@ class Caller:
             invitation = await self._ask(node_id, target, opened, learned)
             await announcing
             if invitation is not None:
-                await self._say_more(invitation, sealed, learned)
+                await self._follow(node_id, invitation, words, opened, learned)
         except DhtError as exc:
             raise DhtPutError(f"the call was not left: {exc}") from exc
         finally:
@@ -61,7 +68,7 @@ class Caller:
             await asyncio.gather(announcing, return_exceptions=True)
 
     async def _call_contact(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> bool:
         """Leave a call where nobody else looks; whether the contact has said where.
 
@@ -73,12 +80,35 @@ class Caller:
             place = contacts.theirs(node_id, Kind.INVITATION)
             invitation = await self._ask(node_id, b"", opened, learned, place)
             if invitation is not None:
-                await self._say_more(invitation, sealed, learned)
+                await self._follow(node_id, invitation, words, opened, learned, place)
         except DhtError as exc:
             raise DhtPutError(f"the call was not left: {exc}") from exc
         if invitation is None and contacts.only:
             raise DhtPutError(f"{node_id.short()} has left nothing for us; does it name our node id in dht.contacts?")
         return invitation is not None
+
+    async def _follow(
+        self,
+        node_id: NodeId,
+        invitation: Invitation,
+        words: Callable[[], bytes],
+        opened: asyncio.Event,
+        learned: Callable[[Callee], None],
+        place: Place | None = None,
+    ) -> None:
+        """Say more where that is needed, and call again where the node moves to. Who is answered cancels this."""
+        saying = asyncio.create_task(self._say_more(invitation, words, learned), name="saying more")
+        try:
+            for pause in READ_AGAIN:
+                await asyncio.sleep(pause)
+                newer = await self._ask(node_id, invitation.mailbox, opened, learned, place)
+                if newer is not None and (newer.mailbox, newer.key) != (invitation.mailbox, invitation.key):
+                    invitation = newer
+                    await _end(saying)
+                    saying = asyncio.create_task(self._say_more(invitation, words, learned), name="saying more")
+            await saying
+        finally:
+            await _end(saying)
 
     async def say(self, node_id: NodeId, sealed: bytes) -> None:
         """Leave a sealed call for a node that has been called. Raises DhtPutError, DhtClosedError."""
@@ -107,6 +137,16 @@ class Caller:
 
     def _seen(self) -> tuple[str, int] | None:
         return self._service.node.external_address(Family.IPV4)
+
+    async def _seen_soon(self) -> tuple[str, int] | None:
+        try:
+            async with asyncio.timeout(SEEN_WITHIN):
+                while (seen := self._seen()) is None:
+                    self._seen_anew.clear()
+                    await self._seen_anew.wait()
+        except TimeoutError:
+            return None
+        return seen
 
     async def _announce(self, node_id: NodeId, mailbox: bytes, opened: asyncio.Event) -> None:
         node = self._service.node
@@ -171,14 +211,16 @@ class Caller:
         for port in (nonce.port, nonce.check):
             await node.announced(invitation.mailbox, port)
 
-    async def _say_more(self, invitation: Invitation, sealed: bytes, learned: Callable[[Callee], None]) -> None:
+    async def _say_more(
+        self, invitation: Invitation, words: Callable[[], bytes], learned: Callable[[Callee], None]
+    ) -> None:
         """Where one of the NATs, not both, shifts ports, an address says too little: leave the sealed call too."""
-        node, seen = self._service.node, self._seen()
+        node, seen = self._service.node, await self._seen_soon()
         if seen is None or (seen[1] == 0) is invitation.ports_differ:
             return
         looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
         try:
-            await self._leave_sealed(invitation, seen[0], sealed)
+            await self._leave_sealed(invitation, seen[0], words())
         finally:
             node.cancel(looking)
         attested = tuple(ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY)
@@ -186,6 +228,11 @@ class Caller:
             # Others that call it are attested there too.
             attested = tuple(ip for ip in attested if ip == invitation.ip)
         learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _nothing_new(callee: Callee) -> None:

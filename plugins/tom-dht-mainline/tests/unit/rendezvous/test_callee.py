@@ -99,6 +99,24 @@ def test_addresses_without_room_are_calls_later() -> None:
     assert len(found) == 40
 
 
+def test_who_announces_many_ports_waits_behind_others() -> None:
+    """Where 64 IPs fill every answer with new ports, who calls from another IP is noticed with the next poll or two.
+
+    The 64 must have been noticed themselves before: until then all of them are as new.
+    """
+    mailbox = made()
+    rng = random.Random(4)
+    noticed: dict[str, int] = {}
+    for turn in range(600):
+        crowd = [(f"198.19.{rng.randrange(64)}.1", rng.randrange(1024, 65536)) for _ in range(99)]
+        # Each caller stands in the answers to three polls in a row.
+        caller = f"198.18.{turn // 3}.1"
+        if caller in {call.host for call in mailbox.named(NODES[turn % 8], [*crowd, (caller, 7)], (), turn * 1.1)}:
+            noticed.setdefault(caller, turn % 3)
+    late = [noticed.get(f"198.18.{number}.1", 3) for number in range(40, 200)]
+    assert max(late) <= 1
+
+
 def crowded(mailbox: Callee, peers: list[tuple[str, int]], now: float) -> list[bool]:
     """What each of the nodes, asked in turn, makes of the mailbox."""
     return [mailbox.crowded(node, peers, now) for node in NODES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -44,7 +45,8 @@ async def test_what_is_said_is_read_by_whom_it_is_for(net: Testnet) -> None:
         remote = caller._magic.remote(callee.node_id)
         opened = asyncio.Event()
         opened.set()
-        await ours.call(callee.node_id, caller._magic.doorstep.sealed_call(remote), opened, lambda _callee: None)
+        seal = functools.partial(caller._magic.doorstep.sealed_call, remote)
+        calling = asyncio.create_task(ours.call(callee.node_id, seal, opened, lambda _callee: None), name="calling")
         counters = callee._magic.counters
         while not counters["rendezvous: calls found"]:  # noqa: ASYNC110 - counters tell nobody
             await asyncio.sleep(0.05)
@@ -58,7 +60,34 @@ async def test_what_is_said_is_read_by_whom_it_is_for(net: Testnet) -> None:
             await ours.say(callee.node_id, words)
         while not counters["rendezvous: replay"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
         remote.release()
+
+
+@pytest.mark.slow
+async def test_a_call_follows_a_mailbox_that_moves(net: Testnet) -> None:
+    """Who has called in a mailbox that was left since, as it was flooded, reads where the next is, and calls there."""
+    async with node(net) as (callee, theirs), node(net) as (_caller, ours), asyncio.timeout(60):
+        rendezvous = await theirs.loaded()
+        service, reachable = rendezvous._service, rendezvous._reachable[0]
+        while not service.calls.startswith("invited, polled"):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)
+        learned, opened = asyncio.Event(), asyncio.Event()
+        calling = asyncio.create_task(
+            ours.call(callee.node_id, lambda: b"", opened, lambda _callee: learned.set()), name="calling"
+        )
+        await learned.wait()
+        # It is another one before the call is left in the first.
+        reachable._callee.mailbox = bytes(20)
+        reachable._moved.set()
+        reachable._changed.set()
+        opened.set()
+        counters = callee._magic.counters
+        while not counters["rendezvous: calls found"]:  # noqa: ASYNC110 - counters tell nobody
+            await asyncio.sleep(0.05)
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
 
 
 async def test_nothing_is_said_to_who_does_not_invite(net: Testnet) -> None:

@@ -34,7 +34,7 @@ class SignalingRendezvous(Rendezvous):
         await self._service.release(self)
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         """See `Rendezvous`. The last resort as in discovery: other ways have 5 s before a server is troubled.
 
@@ -42,6 +42,7 @@ class SignalingRendezvous(Rendezvous):
         """
         await asyncio.sleep(LAST_RESORT)
         await opened.wait()
+        sealed = words()
         if not sum(server.call(node_id, sealed) for server in self._service.servers):
             raise AnswerError("the node is at no signaling server that we know")
         # That a server passes it on does not say that the node is there: `learned` is for what the node itself says.

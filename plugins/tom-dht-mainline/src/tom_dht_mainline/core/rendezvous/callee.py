@@ -33,8 +33,8 @@ FRESH_RATE: Final = 0.5
 SHARE: Final = 4
 """One answer has at most this part of the new addresses that are left. So nodes that invent some can't use up what
 those that don't need for theirs; what has no room is taken as new with a later answer."""
-MOVE_SOONEST: Final = 60.0
-"""Seconds between two moves of a mailbox: each is a put, and readers of the old one are lost."""
+MOVE_SOONEST: Final = 10.0
+"""Seconds between two moves of a mailbox: each is a put, and who called in the old one must read where it is now."""
 NEAR: Final = 12
 """Bytes that a mailbox has in common with the record's target: the same nodes are nearest to both."""
 TARGET_SIZE: Final = 20
@@ -106,8 +106,15 @@ class Callee:
         self._fresh = (left - room, now)
         if room == len(fresh):
             return set()
-        # Any of them, or who fills a list could see to it that his come first.
-        return set(sorted(fresh, key=lambda peer: self._random(4))[room:])
+        # By lot, or who fills a list could see to it that his come first; and who has announced many ports, here or
+        # before, comes after who announces one.
+        heard = {ip: len(host.addrs) for ip, host in self._hosts.items() if now - host.at < NEW_AFTER}
+        ranked = []
+        for peer in sorted(fresh, key=lambda peer: self._random(4)):
+            ranked.append((heard.get(peer[0], 0), peer))
+            heard[peer[0]] = heard.get(peer[0], 0) + 1
+        ranked.sort(key=lambda each: each[0])
+        return {peer for _, peer in ranked[room:]}
 
     def is_attested(self, ip: str) -> bool:
         """Whether nodes of several networks have named an IP lately."""
