@@ -83,3 +83,14 @@ async def test_lies_about_our_address_are_outvoted(
         addresses = (await scene.nodes[1].call("addresses"))["addresses"]
         assert {each.rpartition(":")[0] for each in addresses} >= {scene.routers[1].wan}
         assert (await scene.gang.call("asked"))["queries"] > 0
+
+
+async def test_who_reads_the_mailbox_can_not_lock_a_sealed_call(
+    attacked: Callable[[Attack], AbstractContextManager[Stage]],
+) -> None:
+    """Rubbish under the call's own key, as soon as it is announced: the call is read all the same."""
+    attack = by_name("sealed calls locked")
+    with attacked(attack) as scene:
+        await meets(scene, attack)
+        locked = await scene.locks.call("locked")
+        assert locked["places"] >= 1 and locked["put"] >= HELD

@@ -116,6 +116,19 @@ def announce(
     return begin
 
 
+async def lock_calls(stage: Stage) -> None:
+    """Who reads the mailbox ten times a second puts rubbish where each sealed call lies, as soon as it is announced."""
+    hosts = list(itertools.islice(public_addresses(random.Random(72)), 8))
+    stage.attacker.add_addresses(hosts)
+    await stage.locks.call(
+        "lock",
+        hosts=hosts,
+        near=await stage.nearest(HELD),
+        nodes=[list(each) for each in await stage.dht.known()],
+        callee=stage.callee_id.raw.hex(),
+    )
+
+
 async def flood_port(stage: Stage) -> None:
     """Knocks, disco packets that don't open and DHT queries come to the callee's own port."""
     await stage.flood.call("stop")
@@ -137,6 +150,7 @@ ALL: Final = (
     Attack("8 nearest held, silent", ("crowds",), hold(0)),
     Attack("8 nearest held, 100 false peers", ("crowds", "shares", "knocks", "moving"), hold(100)),
     Attack("mailbox flooded once", ("knocks", "shares", "moving"), begin=announce(rate=2_000.0, most=NAMED * HELD)),
+    Attack("sealed calls locked", ("locks",), begin=lock_calls, kinds=(Nat.MODERATE, Nat.STRICT)),
     Attack("mailbox flooded, followed", ("knocks", "shares", "moving"), begin=announce(rate=500.0, follows=True)),
 )
 """`off`: what is taken away in the row without defences."""

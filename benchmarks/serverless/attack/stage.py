@@ -110,6 +110,7 @@ class Stage:
     attacker: Host
     gang: LineProcess
     flood: LineProcess
+    locks: LineProcess
     seed: int
     friends: set[str] = attrs.field(factory=set)
     callees: int = 0
@@ -193,11 +194,11 @@ def stage(
         module = python_module("benchmarks.serverless.attack.undefended_process", ",".join(off))
         running = tuple(stack.enter_context(LineProcess.start(host.command(module))) for host in hosts)
         attacker = lab.host("attacker", ipv6=False)
-        gang, flood = (
+        gang, flood, locks = (
             stack.enter_context(
                 LineProcess.start(attacker.command(python_module(f"benchmarks.serverless.attack.{name}")))
             )
-            for name in ("nodes_process", "flood_process")
+            for name in ("nodes_process", "flood_process", "locks_process")
         )
         made = Stage(
             lab=lab,
@@ -209,6 +210,7 @@ def stage(
             attacker=attacker,
             gang=gang,
             flood=flood,
+            locks=locks,
             seed=seed,
         )
         made.new_callee()

@@ -14,7 +14,7 @@ from benchmarks.serverless.tom_process import main
 from tom_connect.rendezvous import knocks
 from tom_dht_mainline.core import external, items, lookup
 from tom_dht_mainline.core.limits import Limits
-from tom_dht_mainline.core.rendezvous import callee
+from tom_dht_mainline.core.rendezvous import call, callee
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
@@ -63,6 +63,11 @@ def _without_votes() -> None:
     _replace(external.ExternalAddress, "_count", count)
 
 
+def _without_locks() -> None:
+    """Leave sealed calls with a sequence number that anybody can exceed."""
+    _replace(call, "SEQ", 1)
+
+
 def _without_query_limits() -> None:
     """Answer every query of the DHT."""
     _replace(Limits, "admit_query", lambda self, ip, now: True)
@@ -76,6 +81,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
     "moving": _without_moving,
     "crowds": _without_crowds,
     "votes": _without_votes,
+    "locks": _without_locks,
     "queries": _without_query_limits,
 }
 
