@@ -78,7 +78,7 @@ async def matrix(options: Options) -> Report:
     cells = [(Nat.NONE, Nat.NONE), (Nat.MODERATE, Nat.NONE)] if options.tiny else list(PAIRS)
     cells = [cell for cell in cells if options.wants(_name(cell))]
     rows = [Row(_name(cell)) for cell in cells]
-    title = "two nodes with a DHT and nothing else, 16 pairs of NAT kinds, 50 ms from home to home and to the DHT"
+    title = "two nodes with a DHT and nothing else, 16 pairs of NAT kinds, 50 ms and 2% loss to home and DHT"
     if not cells:
         return Report("serverless", title, [], [], "", notes=[f"no pair has {' or '.join(options.only)} in its name"])
     report = Report("serverless", title, [], rows, rows[0].name)

@@ -27,7 +27,7 @@ NOTES: Final = (
     "each caller is a fresh node that joins the DHT in the time of its dial",
     "each callee has a fresh key, which the attacker knows before it is published",
     "the DHT: 50 nodes of Mainline, 15 of them without BEP 44, and 5 dead ones",
-    "25 ms to the DHT and back, 50 ms from home to home",
+    "25 ms to the DHT and back, 50 ms from home to home, on which 1% and 2% are lost",
     "the attacker's nodes have ids of their addresses (BEP 42), each in a network of its own, and are known to all",
     "victim: the callee, or the caller of forged records; to strangers: packets to others than DHT nodes and the peer",
     "undefended: what the row is about is taken out of both nodes, in this benchmark alone",

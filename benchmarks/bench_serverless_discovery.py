@@ -26,7 +26,7 @@ TINY_PAUSE: Final = 0.2
 
 NODES_NOTE: Final = (
     "every node and every stranger is an endpoint with an address of its own, a fresh key and no saved state, which "
-    "joins by two names; 30% of the DHT is without BEP 44, 5% dead; 50 ms to the DHT and back"
+    "joins by two names; 30% of the DHT is without BEP 44, 5% dead; 50 ms to the DHT and back, 2% lost"
 )
 TIME_NOTE: Final = (
     f"of each 20% a fifth goes every {PAUSES[AFTER]:g} s, then every {PAUSES[TWICE]:g} s, without a word, and as many "

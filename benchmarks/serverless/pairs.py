@@ -21,8 +21,9 @@ from tests.netns.dht.net import public_addresses
 from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
 
 TOM, HYPERDHT, IROH = "tom-connect", "hyperdht", "iroh"
-UPLINK: Final = Wire(delay=0.0125)
-"""On each home's uplink and before the DHTs: 50 ms from home to home and back, and from home to the DHT and back."""
+UPLINK: Final = Wire(delay=0.0125, loss=0.005)
+"""On each home's uplink and before the DHTs: 50 ms from home to home and back, and from home to the DHT and back. On
+either way 2% of the packets or their answers are lost."""
 HYPERDHT_NODES: Final = 50
 PLUGINS: Final = ("dht",)
 """Plugins of ours that are in use: no relay takes part."""

@@ -19,8 +19,8 @@ from tom_connect.testing.natlab import Host, Lab, Nat, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-#: With the same at the DHT and the volunteers, 50 ms from home to home and from home to the DHT and back.
-UPLINK = Wire(delay=0.0125)
+#: With the same at the DHT and the volunteers, 50 ms from home to home and from home to the DHT and back; 2% are lost.
+UPLINK = Wire(delay=0.0125, loss=0.005)
 #: Seconds within which two nodes behind strict NATs are to be connected.
 CONNECTED_WITHIN = 15.0
 #: The same where all home relays of the callee, and perhaps those of the caller, have just fallen silent.

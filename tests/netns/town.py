@@ -12,8 +12,8 @@ from tests.interop.peers.process import LineProcess, python_module
 from tests.netns.dht import DhtNet
 from tom_connect.testing.natlab import Host, Lab, Nat, Router, Wire
 
-#: With the same at the DHT, 50 ms from home to home and from home to the DHT and back.
-UPLINK = Wire(delay=0.0125)
+#: With the same at the DHT, 50 ms from home to home and from home to the DHT and back, on which 2% are lost.
+UPLINK = Wire(delay=0.0125, loss=0.005)
 
 
 @attrs.define(eq=False)
