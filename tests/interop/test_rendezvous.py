@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.interop.flooding import flood, stranger
 from tests.interop.peers import LibtorrentNet
 from tests.interop.peers.process import REPOSITORY, python_module
-from tests.interop.rendezvous_caller import dht, disco, formats, wire
+from tests.interop.rendezvous_parts import dht, disco, formats
 from tom_connect import Endpoint, EndpointConfig
 from tom_dht_mainline.config import DhtConfig
 
@@ -107,18 +108,9 @@ async def test_a_caller_written_from_the_page_follows_a_flooded_mailbox(
     async with callee(libtorrent_net) as endpoint, asyncio.timeout(3 * PATIENCE):
         node_id = endpoint.node_id.raw
         record = formats.target(node_id)
-        krpc: dht.Krpc
-        # From an address of its own, which has a budget of its own.
-        stranger = wire.Wire("127.0.0.2", 0, lambda _, packet, addr: krpc.receive(packet, addr))
-        krpc = dht.Krpc(stranger)
-        with contextlib.closing(stranger):
-            start = libtorrent_net.addresses[:3]
-            for node in await dht.Lookup(krpc, record, b"get_peers").run(start):
-                assert node.token is not None
-                for port in range(2000, 2060):
-                    args: dht.Reply = {b"info_hash": record, b"token": node.token, b"port": port}
-                    await krpc.query(node.addr, b"announce_peer", args)
-            while (mailbox := await mailbox_of(krpc, node_id, start)) == record:
+        async with stranger() as krpc:
+            await flood(krpc, record, libtorrent_net)
+            while (mailbox := await mailbox_of(krpc, node_id, libtorrent_net.addresses[:3])) == record:
                 pass
         assert mailbox[:12] == record[:12]
         out, happened = await call(libtorrent_net, str(endpoint.node_id), "--call", "announced", "--blind")

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import sys
 
+from tests.interop.rendezvous_parts.disco import Addr
+
 from .caller import Caller, Options
-from .disco import Addr
 
 _CALLS = {"as-needed": None, "announced": False, "sealed": True}
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from time import monotonic
 
-from . import disco, formats, probing
-from .dht import Krpc, Lookup, Node, QueryError, Reply
-from .disco import Addr, Seal
-from .formats import Invitation
-from .wire import Wire
+from tests.interop.rendezvous_parts import disco, formats, probing
+from tests.interop.rendezvous_parts.dht import Krpc, Lookup, Node, QueryError, Reply
+from tests.interop.rendezvous_parts.disco import Addr, Seal
+from tests.interop.rendezvous_parts.formats import Invitation
+from tests.interop.rendezvous_parts.wire import Wire
 
 _PAUSES = ((3.0, 0.5), (10.0, 1.0), (30.0, 2.0), (90.0, 6.0))
 _STRANGERS = 16

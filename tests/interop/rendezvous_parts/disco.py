@@ -1,4 +1,4 @@
-"""Disco's sealed packets and the messages that a caller needs (docs/reference/disco.md)."""
+"""Disco's sealed packets and the messages that calls need (docs/reference/disco.md)."""
 
 import hashlib
 import hmac
@@ -20,10 +20,14 @@ ONE_PORT, PORT_EACH = 1, 2
 _P = 2**255 - 19
 
 
-def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    """HKDF-SHA256 (RFC 5869) with 32 bytes of output."""
+def hkdf(secret: bytes, salt: bytes, info: bytes, size: int = 32) -> bytes:
+    """HKDF-SHA256 (RFC 5869) with `size` bytes of output."""
     extracted = hmac.digest(salt or bytes(32), secret, "sha256")
-    return hmac.digest(extracted, info + b"\x01", "sha256")
+    out = block = b""
+    while len(out) < size:
+        block = hmac.digest(extracted, block + info + bytes([len(out) // 32 + 1]), "sha256")
+        out += block
+    return out[:size]
 
 
 def montgomery(ed25519: bytes) -> X25519PublicKey:
@@ -31,6 +35,12 @@ def montgomery(ed25519: bytes) -> X25519PublicKey:
     y = int.from_bytes(ed25519, "little") & (2**255 - 1)
     u = (1 + y) * pow(1 - y, -1, _P) % _P
     return X25519PublicKey.from_public_bytes(u.to_bytes(32, "little"))
+
+
+def agree(seed: bytes, peer: bytes) -> bytes:
+    """The X25519 secret of our key's seed and another NodeId; ValueError for a key with which none can be made."""
+    own = X25519PrivateKey.from_private_bytes(hashlib.sha512(seed).digest()[:32])
+    return own.exchange(montgomery(peer))
 
 
 def pack_addr(addr: Addr) -> bytes:
@@ -61,6 +71,40 @@ def call_me_maybe(candidates: list[Addr], mapping: int) -> bytes:
     return (body + b"\x01\x00\x02" + bytes([mapping])).ljust(32, b"\0")
 
 
+def read_candidates(message: bytes) -> tuple[list[Addr], int | None]:
+    """The IPv4 candidates of a call-me-maybe and how its sender's NAT maps; ValueError if it ends too early."""
+    try:
+        at, found = 14, []
+        for _ in range(message[13]):
+            ip, port = unpack_ip(message[at : at + 16]), struct.unpack_from("!H", message, at + 16)[0]
+            at += 18
+            if ip is not None and port and ":" not in ip:
+                found.append((ip, port))
+        if message[at : at + 1] == b"\x01":
+            relays, at = message[at + 1], at + 2
+            for _ in range(relays):
+                at += 1 + message[at]
+        mapping = message[at + 1] if message[at : at + 1] == b"\x02" else None
+    except (struct.error, IndexError) as error:
+        raise ValueError("the call-me-maybe ends too early") from error
+    return found, mapping
+
+
+def sender_of(packet: bytes, receiver: bytes) -> bytes | None:
+    """The NodeId that a sealed packet for `receiver` names; None if its length, version, kind or check is wrong."""
+    if not 106 <= len(packet) <= 1200 or packet[:2] not in (b"\x04\x01", b"\x05\x01"):
+        return None
+    check, mask = _check_and_mask(packet[:18], receiver)
+    return _xor(packet[26:58], mask) if hmac.compare_digest(check, packet[18:26]) else None
+
+
+def challenge(packet: bytes, cookie: bytes, challenger: bytes) -> bytes:
+    """What `challenger` answers to a packet instead of reading it."""
+    stamp = packet[2:18]
+    check = hashlib.blake2b(stamp + cookie, key=challenger, digest_size=8, person=b"tom-disco-chal-1").digest()
+    return b"\x06\x01" + stamp + check + cookie
+
+
 @dataclass
 class Seal:
     """What two nodes need to read each other's packets; ours is the key of `seed`."""
@@ -72,12 +116,11 @@ class Seal:
 
     def __post_init__(self) -> None:
         self.node_id = Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
-        own = X25519PrivateKey.from_private_bytes(hashlib.sha512(self.seed).digest()[:32])
-        self._shared = own.exchange(montgomery(self.peer))
+        self._shared = agree(self.seed, self.peer)
 
-    def seal(self, message: bytes, cookie: bytes = b"") -> bytes:
+    def seal(self, message: bytes, cookie: bytes = b"", version: int = 1) -> bytes:
         """The packet that carries `message`; with a cookie its kind is 05."""
-        start = (b"\x05\x01" if cookie else b"\x04\x01") + self.session + struct.pack("!Q", self.counter)
+        start = bytes([5 if cookie else 4, version]) + self.session + struct.pack("!Q", self.counter)
         self.counter += 1
         check, mask = _check_and_mask(start, self.peer)
         header = start + check + _xor(self.node_id, mask)
@@ -86,12 +129,9 @@ class Seal:
 
     def open(self, packet: bytes) -> bytes | None:
         """The message of a packet from our peer; None if it is anything else."""
-        if not 106 <= len(packet) <= 1200 or packet[:2] not in (b"\x04\x01", b"\x05\x01"):
+        if sender_of(packet, self.node_id) != self.peer:
             return None
-        start, header = packet[:18], packet[:58]
-        check, mask = _check_and_mask(start, self.node_id)
-        if not hmac.compare_digest(check, packet[18:26]) or _xor(packet[26:58], mask) != self.peer:
-            return None
+        header = packet[:58]
         key = hkdf(self._shared, packet[2:10], b"tom-connect disco v1" + self.peer + self.node_id)
         body = packet[74:] if packet[0] == 5 else packet[58:]
         try:

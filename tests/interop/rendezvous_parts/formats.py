@@ -1,4 +1,4 @@
-"""What lies in the DHT for a caller: address record, invitation, sealed call (docs/reference/rendezvous.md)."""
+"""What lies in the DHT: address record, invitation, sealed call (docs/reference/rendezvous.md)."""
 
 import hashlib
 import hmac
@@ -39,6 +39,17 @@ def read_item(reply: dict[bytes, bencode.Value], key: bytes, salt: bytes) -> tup
                 return None
             return seq, value
     return None
+
+
+def signed_item(seed: bytes, value: bytes, seq: int, salt: bytes = b"") -> tuple[bytes, dict[bytes, bencode.Value]]:
+    """The target of a mutable item that the key of `seed` signs, and the arguments of its `put` but id and token."""
+    signer = Ed25519PrivateKey.from_private_bytes(seed)
+    name = signer.public_key().public_bytes_raw()
+    put: dict[bytes, bencode.Value] = {b"k": name, b"seq": seq, b"v": value}
+    put[b"sig"] = signer.sign(signed_bytes(seq, value, salt))
+    if salt:
+        put[b"salt"] = salt
+    return target(name, salt), put
 
 
 def record_addresses(packet: bytes) -> list[Addr]:
@@ -131,9 +142,6 @@ class SealedCall:
 def make_call(key: bytes, ip: bytes, packet: bytes) -> SealedCall:
     """A sealed call of the caller at `ip` to the invitation's `key`, with a port drawn at random."""
     p = 1024 + secrets.randbelow(64512)
-    signer = Ed25519PrivateKey.from_private_bytes(item_seed(key, ip, p))
-    name = signer.public_key().public_bytes_raw()
     value = seal_call(key, ip, p, packet, secrets.token_bytes(32))
-    sig = signer.sign(signed_bytes(1, value))
-    put: dict[bytes, bencode.Value] = {b"k": name, b"seq": 1, b"sig": sig, b"v": value}
-    return SealedCall(p, second_port(key, ip, p), target(name), put)
+    where, put = signed_item(item_seed(key, ip, p), value, 2**63 - 1)
+    return SealedCall(p, second_port(key, ip, p), where, put)

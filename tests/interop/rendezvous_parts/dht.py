@@ -1,4 +1,4 @@
-"""As much of KRPC (BEP 5, 42, 43, 44) as a caller needs: it asks and stores, and answers nobody."""
+"""As much of KRPC (BEP 5, 42, 43, 44) as a caller or a callee needs: it asks and stores, and answers nobody."""
 
 import asyncio
 import secrets
@@ -34,6 +34,9 @@ class Krpc:
         self._id = secrets.token_bytes(20)
         self._waiting: dict[bytes, tuple[Addr, asyncio.Future[Reply]]] = {}
         self.seen_as: dict[Addr, int] = {}
+        self.spared: set[Addr] = set()
+        """Addresses that are punched: no query goes there, unless one went before."""
+        self._asked: set[Addr] = set()
 
     def own(self) -> Addr | None:
         """Our address as most nodes saw it."""
@@ -45,6 +48,9 @@ class Krpc:
 
     async def query(self, addr: Addr, method: bytes, args: Reply) -> Reply:
         """The `r` of the answer; QueryError or TimeoutError."""
+        if addr in self.spared and addr not in self._asked:
+            raise TimeoutError
+        self._asked.add(addr)
         tid = secrets.token_bytes(4)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[tid] = (addr, answer)
@@ -96,6 +102,8 @@ class Lookup:
     target: bytes
     method: bytes
     on_answer: Callable[[Reply], None] = lambda _: None
+    items_only: bool = False
+    """Whether nodes that answer `get` with error 204 don't count, since nothing can be put there."""
     answered: list[Node] = field(default_factory=list)
 
     def nearest(self) -> list[Node]:
@@ -133,7 +141,7 @@ class Lookup:
         except TimeoutError:
             return
         except QueryError as error:
-            if error.code != 204 or self.method != b"get":
+            if error.code != 204 or self.method != b"get" or self.items_only:
                 return
             try:
                 reply = await self.krpc.query(addr, b"get_peers", {b"info_hash": self.target})
