@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import subprocess
 
 import pytest
 
@@ -93,6 +94,34 @@ async def test_a_caller_written_from_the_page_meets_a_node(town: Town, kinds: tu
         counters = await listener.call("counters")
         assert counters["rendezvous: knocks"] > 0
         assert (counters.get("rendezvous: calls answered", 0) > 0) == (Nat.STRICT in kinds)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [(Nat.MODERATE, Nat.MODERATE), (Nat.MODERATE, Nat.STRICT), (Nat.STRICT, Nat.MODERATE)],
+    ids=["ports-stay", "callee-shifts", "caller-shifts"],
+)
+async def test_a_node_meets_a_callee_written_from_the_page(town: Town, kinds: tuple[Nat, Nat]) -> None:
+    """It knows of us by the mailbox alone: it knocks, opens sealed calls, probes ports, and our QUIC gets there."""
+    _, hosts = town.homes(*kinds)
+    command = python_module("tests.interop.rendezvous_callee", "--patience", str(2 * PATIENCE))
+    for addr in town.dht.bootstrap:
+        command += ["--bootstrap", addr]
+    environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    pipe = subprocess.PIPE
+    with hosts[1].popen(command, env=environ, stdout=pipe, stderr=pipe, text=True) as callee:
+        try:
+            with child_on(hosts[0], TALKER) as dialer:
+                bound = await dialer.call("bind", bootstrap=town.dht.names)
+                node_id = (await asyncio.to_thread(callee.stdout.readline)).removeprefix("invited ").strip()
+                dial = asyncio.ensure_future(dialer.call("talk", node_id=node_id, wait=2 * PATIENCE))
+                said, happened = await asyncio.to_thread(callee.communicate)
+                dial.cancel()
+        finally:
+            callee.kill()
+    assert said.startswith(f"met {bound['node_id']} at "), (said, happened)
+    assert "call from" in happened, happened
+    assert ("sealed call of" in happened) == (Nat.STRICT in kinds), happened
 
 
 async def test_a_node_that_is_called_again_comes_again(town: Town) -> None:
