@@ -443,6 +443,13 @@ class RelayTransport(PluginObject):
         Anybody can leave calls, so what is done about one must be bounded. Must not block.
         """
 
+    def missed(self, relay: RelayUrl, caller: str) -> None:
+        """A node that uses such relays had to call by other means, and nothing of it came through one where we are.
+
+        `caller`: its IP address, as text, as several parties say that are independent of it. It has proven a key, but
+        anybody has keys: what is done about one such word must be bounded. Must not block.
+        """
+
     def relays(self) -> Sequence[RelayInfo]:
         """The relays that are in use or wanted, the home relay first."""
         return ()

@@ -66,7 +66,7 @@ class Endpoint:
             port_probing=config.port_probing,
         )
         self._own = OwnAddresses(secret_key.node_id, config, self._magic)
-        self._host = PluginHost.load(config)
+        self._host = PluginHost.load(config, commands=False)
         self._objects = PluginObjects(self._host, config)
         self._waiting: deque[Link] = deque()
         self._arrived = asyncio.Event()

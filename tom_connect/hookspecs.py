@@ -43,7 +43,8 @@ class TomHookSpecs:
         """Register a frozen attrs class of options: `registry.register("dht", DhtConfig)`.
 
         The core derives the TOML table `[dht]`, environment names `TOM_CONNECT_DHT_*` and CLI options `--dht-*`
-        from it, and gives the plugin's instance as `ctx.config`.
+        from it, and gives the plugin's instance as `ctx.config`. What the plugin's commands alone read is registered by
+        `register_for_commands`.
         """
 
     @hookspec

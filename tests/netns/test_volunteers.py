@@ -119,6 +119,32 @@ async def test_both_home_volunteers_fall_silent(natlab: Lab, dht: DhtNet) -> Non
                     await two.call("talk", seconds=0.5)
 
 
+async def test_callers_show_who_passes_on_our_own_tests_alone(natlab: Lab, dht: DhtNet) -> None:
+    """Volunteers that pass on what comes from our own IP address pass each test; three callers cost one its place."""
+    async with volunteers(natlab, dht, "", "") as those, node_on(home(natlab, "one"), dht, hasty=True) as (one, key):
+        async with asyncio.timeout(60):
+            while set((await one.call("relays"))["urls"]) != set(those):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.2)
+        for liar in those.values():
+            await liar.call("lie", about=key)
+        await one.call("published")
+        async with node_on(home(natlab, "third", Nat.NONE), dht, volunteer=True) as (third, _):
+            honest = (await third.call("announced"))["url"]
+            for name in ("two", "four", "five"):
+                assert set((await one.call("relays"))["urls"]) == set(those)
+                async with node_on(home(natlab, name), dht, avoiding=list(those)) as (caller, _):
+                    assert (await caller.call("relayed"))["home"] == honest
+                    met = await caller.call("meet", node_id=key, wait=60.0)
+                    began = time.monotonic()
+                    # What became of its call is known a little later.
+                    await caller.call("talk", seconds=4.0)
+                print(f"{name} met in {met['seconds']:.2f} s")
+            async with asyncio.timeout(30):
+                while len(urls := set((await one.call("relays"))["urls"])) != 2 or honest not in urls:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            print(f"the honest one is in a liar's place {time.monotonic() - began:.1f} s after the third call")
+
+
 async def test_a_volunteer_behind_a_nat_says_why_it_is_none(natlab: Lab, dht: DhtNet) -> None:
     """Who is not reached by strangers announces nothing, and says what stands in the way."""
     async with node_on(home(natlab, "one", Nat.MODERATE), dht, volunteer=True) as (one, _):

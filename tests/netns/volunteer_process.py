@@ -12,9 +12,10 @@ from typing import Any
 
 from benchmarks.serverless.tom_process import ALPN, Node
 from tests.interop.peers.lines import serve
-from tom_connect import Connection, Endpoint, EndpointConfig, NodeId
+from tom_connect import Connection, Endpoint, EndpointConfig, NodeId, RelayUrl
 from tom_connect.exceptions import DiscoveryError
 from tom_connect.plugins import PluginState
+from tom_connect.rendezvous import service
 from tom_dht_mainline.config import DhtConfig
 from tom_relay.client.transport import Relays
 from tom_relay.client.volunteers import seeker
@@ -30,15 +31,26 @@ class RelayedNode(Node):
     """One endpoint with the plugins `dht`, `relay` and `relay-volunteer`."""
 
     async def start(
-        self, bootstrap: Sequence[str], *, volunteer: bool = False, lies: str = "", trusting: bool = False
+        self,
+        bootstrap: Sequence[str],
+        *,
+        volunteer: bool = False,
+        lies: str = "",
+        trusting: bool = False,
+        hasty: bool = False,
+        avoiding: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Open an endpoint; `volunteer`: be a relay for others; `lies`: "always" or "later" pass nothing on.
 
-        `trusting`: volunteers that passed a first test while they are used are not tested again for minutes.
+        `trusting`: volunteers that passed a first test while they are used are not tested again for minutes; `hasty`:
+        whether a caller came is known sooner than usual; `avoiding`: URLs of volunteers that are not to be used.
         """
         await self.unbind()
         if trusting:
             seeker.CHECKS = (1.0, 240.0)  # type: ignore[misc, assignment]
+        if hasty:
+            seeker.KNOWN_AFTER = 1.0  # type: ignore[misc]
+            service.ANSWER_FOR = 3.0  # type: ignore[misc]
         self.endpoint = await Endpoint.bind(
             EndpointConfig(
                 alpns=(ALPN,),
@@ -56,12 +68,19 @@ class RelayedNode(Node):
         assert not failed, failed
         if lies:
             self._lie(later=lies == "later")
+        for url in map(RelayUrl.parse, avoiding):
+            found = await self._seeker()
+            assert url.node_addr is not None
+            found._candidates.failed(url.node_addr, time.monotonic())
         self.accepting = asyncio.create_task(self._accept(self.endpoint))
         return {"node_id": str(self.endpoint.node_id)}
 
-    async def lie(self) -> dict[str, Any]:
-        """Pass nothing on from now on."""
-        self._lie(later=False)
+    async def lie(self, about: str = "") -> dict[str, Any]:
+        """Pass nothing on from now on; `about`: pass on what that node's own IP address sends or gets, and all else."""
+        if about:
+            self._lie_about(NodeId.parse(about).raw)
+        else:
+            self._lie(later=False)
         return {}
 
     async def tested(self) -> dict[str, Any]:
@@ -97,6 +116,18 @@ class RelayedNode(Node):
         def forward(client: RelayClient, frame_type: int, message: bytes, now: float) -> None:
             target = hub._active.get(message[1:33])
             if later and (target is None or now - target.connected_at < LIES_AFTER):
+                honest(client, frame_type, message, now)
+
+        hub._forward = forward  # type: ignore[method-assign]
+
+    def _lie_about(self, key: bytes) -> None:
+        hub = self._volunteer().hub
+        honest = hub._forward
+
+        def forward(client: RelayClient, frame_type: int, message: bytes, now: float) -> None:
+            target = hub._active.get(message[1:33])
+            here = None if target is None else target.address
+            if key not in (message[1:33], client.node_id.raw) or here == client.address:
                 honest(client, frame_type, message, now)
 
         hub._forward = forward  # type: ignore[method-assign]

@@ -7,8 +7,17 @@ import asyncio
 import pytest
 
 from benchmarks.volunteers.simulated import Volunteer, World, run_virtually
-from tom_connect.addr import SocketAddr
-from tom_relay.client.volunteers.seeker import CHECKS, DISTRUST, SUSPECT_AGAIN, WANTED
+from tom_connect.addr import RelayUrl, SocketAddr
+from tom_relay.client.volunteers.seeker import (
+    CHECKS,
+    DISTRUST,
+    DOUBT_AGAIN,
+    KNOWN_AFTER,
+    SUSPECT_AGAIN,
+    WANTED,
+    WITNESSES,
+    VolunteerSeeker,
+)
 
 #: Seconds after which the pauses between tests have become as long as they get.
 LONG = 900.0
@@ -120,6 +129,95 @@ def test_false_alarms_cost_a_bounded_number_of_tests() -> None:
                 await asyncio.sleep(1.0)
             assert set(world.user.in_use) == both
             assert len(world.tests) - tests <= WANTED * (600 / SUSPECT_AGAIN + 600 / (0.7 * CHECKS[-1]) + 2)
+
+    run_virtually(main())
+
+
+def _missed(seeker: VolunteerSeeker, url: RelayUrl, *networks: int) -> None:
+    """Callers of so many networks did not come through a volunteer."""
+    for network in networks:
+        seeker.missed(url, f"192.{network}.0.1")
+
+
+def test_who_passes_on_our_tests_alone_is_left_when_three_callers_did_not_come() -> None:
+    """A liar that passes whatever comes from our own address loses its place seconds after three networks called."""
+
+    async def main() -> float:
+        world = World(volunteers(6))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(KNOWN_AFTER)
+            liar, other = world.user.in_use
+            _missed(seeker, liar, 1, 1, 2)
+            await asyncio.sleep(30.0)
+            assert set(world.user.in_use) == {liar, other}
+            began = asyncio.get_running_loop().time()
+            _missed(seeker, liar, 3)
+            async with asyncio.timeout(60.0):
+                while liar in world.user.in_use:
+                    before = set(world.user.in_use)
+                    world.moved.clear()
+                    await world.moved.wait()
+            left = asyncio.get_running_loop().time()
+            assert len(before - {liar}) >= WANTED
+            assert seeker.book.of(liar).failures == pytest.approx(1.0)
+            await asyncio.sleep(DISTRUST + 400.0)
+            assert other in world.user.in_use and liar not in world.user.in_use
+            return left - began
+
+    assert run_virtually(main()) < 5.0
+
+
+def test_callers_that_lie_drive_a_node_from_one_volunteer_in_ten_minutes() -> None:
+    """Whoever calls from many networks all the time costs a node one volunteer in ten minutes, and never its last."""
+
+    async def main() -> tuple[int, float]:
+        world = World(volunteers(40))
+        fewest = WANTED
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(KNOWN_AFTER)
+            for _ in range(3600):
+                for url in world.user.in_use:
+                    _missed(seeker, url, *range(WITNESSES))
+                await asyncio.sleep(1.0)
+                fewest = min(fewest, len(world.user.in_use))
+            return fewest, sum(seeker.book.of(one.url).failures for one in world.volunteers)
+
+    fewest, left = run_virtually(main())
+    assert fewest == WANTED
+    assert 3600 / DOUBT_AGAIN - 1 <= left <= 3600 / DOUBT_AGAIN + 1
+
+
+def test_a_volunteer_whom_callers_can_not_know_yet_is_not_blamed() -> None:
+    """Who calls may have read an older record: what did not come through a new volunteer counts for nothing."""
+
+    async def main() -> None:
+        world = World(volunteers(6))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            both = set(world.user.in_use)
+            for url in both:
+                _missed(seeker, url, *range(WITNESSES))
+            await asyncio.sleep(30.0)
+            assert set(world.user.in_use) == both
+
+    run_virtually(main())
+
+
+def test_a_doubted_volunteer_stays_where_there_is_no_other() -> None:
+    """False calls from three networks cost nobody the last volunteers that there are."""
+
+    async def main() -> None:
+        world = World(volunteers(WANTED))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(KNOWN_AFTER)
+            both = set(world.user.in_use)
+            for url in both:
+                _missed(seeker, url, *range(WITNESSES))
+            await asyncio.sleep(2 * DOUBT_AGAIN)
+            assert set(world.user.in_use) == both
 
     run_virtually(main())
 

@@ -92,6 +92,15 @@ class Relays:
             except Exception as exc:  # a plugin may raise anything
                 self._failed("suspect", exc)
 
+    def missed(self, url: RelayUrl, caller: str) -> None:
+        """Tell the transport that nothing of a node that called from this IP address came through a relay of ours."""
+        transport = self._by_scheme.get(url.scheme)
+        if transport is not None:
+            try:
+                transport.missed(url, caller)
+            except Exception as exc:  # a plugin may raise anything
+                self._failed("missed", exc)
+
     def attest(self, path: RelayPath) -> None:
         """Ask a path's relay where its node is connected from; `attested` hears the answer, if there is one."""
         transport = self._by_scheme.get(path.url.scheme)

@@ -99,11 +99,13 @@ class PluginHost:
         *,
         catalog: PluginCatalog | None = None,
         environ: Mapping[str, str] | None = None,
+        commands: bool = True,
     ) -> PluginHost:
         """Import and check every wanted plugin, and take its options.
 
         `catalog`: where installed plugins come from, by default the one of this process; `environ`: by default
-        that of the process. Raises ConfigError only, if `config` itself is wrong for the plugins.
+        that of the process; `commands`: whether options are read for commands too, which an endpoint does not have.
+        Raises ConfigError only, if `config` itself is wrong for the plugins.
         """
         host = cls(config or EndpointConfig())
         catalog = catalog or process_catalog()
@@ -112,7 +114,7 @@ class PluginHost:
             host._admit(InstalledPlugin(name, None, None, functools.partial(_same, plugin)), wanted, extra=True)
         for installed in catalog.installed():
             host._admit(installed, wanted, extra=False)
-        host._register_all()
+        host._register_all(commands=commands)
         found = {name for e in host._entries for name in (e.info.name, e.info.package or "")}
         host.missing = wanted.missing(found)
         for info in host.missing:
@@ -331,7 +333,7 @@ class PluginHost:
         else:
             entry.plugin = plugin
 
-    def _register_all(self) -> None:
+    def _register_all(self, *, commands: bool) -> None:
         # pluggy calls the last registered first: registering backwards makes the order of calls that of names.
         for entry in reversed(self._entries):
             if entry.plugin is None:
@@ -344,12 +346,27 @@ class PluginHost:
             hooks = [caller.name for caller in self._manager.get_hookcallers(entry.plugin) or ()]
             entry.info = attrs.evolve(entry.info, hooks=tuple(sorted(hooks)))
         for entry in self._implementers("tom_register_config"):
-            registry = ConfigRegistry(core_env_names() | {o.env for r in self._registries() for o in r.options})
+            taken = core_env_names() | {o.env for r in self._registries() for o in r.options}
+            registry = ConfigRegistry(taken, commands=commands)
             if self._call(entry, "tom_register_config", functools.partial(_same, registry), _nothing) is None:
-                self._manager.unregister(entry.plugin)
-                entry.plugin = None
+                self._leave_out(entry)
             else:
                 entry.registry = registry
+                self._complete(entry)
+
+    def _complete(self, entry: _Entry) -> None:
+        """Have the class loaded of which the application gives an instance."""
+        if entry.registry is None or entry.registry.section not in self.config.plugin_configs:
+            return
+        try:
+            entry.registry.complete()
+        except (Exception, SystemExit) as exc:  # what is imported there may raise anything
+            self._fail(entry, f"options: {describe(exc)}")
+            self._leave_out(entry)
+
+    def _leave_out(self, entry: _Entry) -> None:
+        self._manager.unregister(entry.plugin)
+        entry.plugin = entry.registry = None
 
     def _check_given_configs(self) -> None:
         classes = self.config_classes

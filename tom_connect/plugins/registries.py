@@ -21,9 +21,11 @@ _SECTION = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 class ConfigRegistry:
     """Takes the options of one plugin."""
 
-    def __init__(self, taken: frozenset[str] = frozenset()) -> None:
-        """`taken`: environment names that the core or other plugins use already."""
+    def __init__(self, taken: frozenset[str] = frozenset(), *, commands: bool = True) -> None:
+        """`taken`: environment names that the core or other plugins use already; `commands`: whether there are any."""
         self._taken = taken
+        self._commands = commands
+        self._load: Callable[[], type[Any]] | None = None
         self.section: str | None = None
         self.cls: type[Any] | None = None
         self.options: tuple[OptionSpec, ...] = ()
@@ -38,10 +40,7 @@ class ConfigRegistry:
         `deprecation` of it, a text or None, says why the plugin should go; `tom-connect plugins` shows it.
         Raises PluginError if that can't be.
         """
-        if self.section is not None:
-            raise PluginError(f"registers a second configuration section, {section!r}, after {self.section!r}")
-        if not _SECTION.fullmatch(section):
-            raise PluginError(f"{section!r} can't be a configuration section: use lower-case words joined by '_'")
+        self._check_section(section)
         try:
             options = section_options(section, cls)
         except ConfigError as exc:
@@ -51,6 +50,30 @@ class ConfigRegistry:
                 raise PluginError(f"option {spec.name} would be {spec.env}, which means something else already")
         self.section, self.cls, self.options = section, cls, options
         return cls
+
+    def register_for_commands(self, section: str, load: Callable[[], type[Any]]) -> None:
+        """As `register`, for options that the plugin's commands alone read; `load()` imports the class and returns it.
+
+        An endpoint does without, unless it is given an instance, and is bound sooner for that; `ctx.config` is None.
+        """
+        if self._commands:
+            self.register(section, load())
+        else:
+            self._check_section(section)
+            self.section, self._load = section, load
+
+    def complete(self) -> None:
+        """Load the class that was left out, if there is one; raises what `register` and loading it do."""
+        if self._load is not None and self.section is not None:
+            section, load = self.section, self._load
+            self.section = self._load = None
+            self.register(section, load())
+
+    def _check_section(self, section: str) -> None:
+        if self.section is not None:
+            raise PluginError(f"registers a second configuration section, {section!r}, after {self.section!r}")
+        if not _SECTION.fullmatch(section):
+            raise PluginError(f"{section!r} can't be a configuration section: use lower-case words joined by '_'")
 
 
 def core_env_names() -> frozenset[str]:

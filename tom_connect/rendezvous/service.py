@@ -236,16 +236,29 @@ class RendezvousService:
                 return
             self._answering[node_id] = _Answer(remote, set(message.relays))
             self._magic.counters["rendezvous: calls answered"] += 1
+            doubted: tuple[RelayUrl, ...] = ()
             if remote.active_path is None:
                 self._magic.relays.suspect()
+                doubted = self._magic.own_relays.value if attested else ()
             self._magic.doorstep.called(remote, message, attested)
             assert self._group is not None
-            self._group.create_task(self._answer(node_id, remote), name="answering a call")
+            self._group.create_task(self._answer(node_id, remote, doubted, attested), name="answering a call")
 
-    async def _answer(self, node_id: NodeId, remote: Remote) -> None:
-        """Hold a node that has called for as long as its call may succeed."""
+    async def _answer(
+        self, node_id: NodeId, remote: Remote, doubted: Sequence[RelayUrl], attested: Sequence[str]
+    ) -> None:
+        """Hold a node that has called for as long as its call may succeed; then see which relays brought nothing.
+
+        A relay may pass on our own tests, which come from our address, and no calls of others.
+        """
         try:
             await asyncio.sleep(ANSWER_FOR)
+            came = {path.addr for path in remote.paths() if path.last_heard is not None}
+            usable = {url.scheme for url in self._answering[node_id].relays}
+            for relay in doubted:
+                if relay not in came and relay.scheme in usable:
+                    self._magic.counters["rendezvous: relays that missed a call"] += 1
+                    self._magic.relays.missed(relay, attested[0])
         finally:
             del self._answering[node_id]
             remote.release()

@@ -79,10 +79,14 @@ def installed(name: str, plugin: object, package: str = "pkg", version: str = "1
 
 
 def load(
-    *plugins: InstalledPlugin, config: EndpointConfig | None = None, environ: dict[str, str] | None = None
+    *plugins: InstalledPlugin,
+    config: EndpointConfig | None = None,
+    environ: dict[str, str] | None = None,
+    commands: bool = True,
 ) -> PluginHost:
     """A host of these plugins alone."""
-    return PluginHost.load(config, catalog=PluginCatalog(lambda: plugins), environ=environ or {})
+    catalog = PluginCatalog(lambda: plugins)
+    return PluginHost.load(config, catalog=catalog, environ=environ or {}, commands=commands)
 
 
 def no_context(_name: str) -> PluginContext:

@@ -12,6 +12,8 @@ import click
 import pytest
 
 from tests.unit.plugins.fakes import Module, Plugin, hook, installed, load, no_context, reason, states
+from tom_connect import EndpointConfig
+from tom_connect.exceptions import ConfigError
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry, PluginHost
 
@@ -112,6 +114,52 @@ def test_section_of_two_plugins() -> None:
     """A section that another plugin has is refused to the second."""
     host = load(installed("a", registering("same", Good)), installed("b", registering("same", Good)))
     assert states(host) == {"a": "loaded", "b": "failed"}
+
+
+def for_commands(section: str, cls: Any, loaded: list[str]) -> object:
+    def loading() -> Any:
+        loaded.append(section)
+        if isinstance(cls, Exception):
+            raise cls
+        return cls
+
+    def tom_register_config(registry: ConfigRegistry) -> None:
+        registry.register_for_commands(section, loading)
+
+    return Module(tom_register_config=hookimpl(tom_register_config), tom_discovery=hookimpl(lambda ctx: None))
+
+
+def test_options_for_commands_are_loaded_where_there_are_commands() -> None:
+    """The command line knows them as any others; an endpoint does without, and the plugin's hooks are called there."""
+    loaded: list[str] = []
+    plugins = (installed("a", for_commands("served", Good, loaded)), installed("b", registering("fine", Good)))
+    assert load(*plugins).config_classes == {"served": Good, "fine": Good}
+    assert loaded == ["served"]
+    host = load(*plugins, commands=False)
+    assert loaded == ["served"]
+    assert states(host) == {"a": "loaded", "b": "loaded"} and host.config_classes == {"fine": Good}
+    assert host.plugin_configs() == {"b": Good()}
+
+
+def test_options_for_commands_that_an_application_gives_are_checked() -> None:
+    """An endpoint that is given an instance loads the class, refuses another's, and leaves out who has none."""
+    loaded: list[str] = []
+    good, bad = Good(), ImportError("no such module")
+    given = EndpointConfig(plugin_configs={"served": good})
+    host = load(installed("a", for_commands("served", Good, loaded)), config=given, commands=False)
+    assert loaded == ["served"] and host.plugin_configs() == {"a": good}
+    with pytest.raises(ConfigError, match="expected a Only"):
+        load(installed("a", for_commands("served", Only, loaded)), config=given, commands=False)
+    host = load(installed("a", for_commands("served", bad, loaded)), config=given, commands=False)
+    assert states(host) == {"a": "failed"} and "no such module" in reason(host, "a")
+    assert host.collect("tom_discovery", no_context) == []
+
+
+@pytest.mark.parametrize("section", ["Good", "go od"])
+def test_sections_for_commands_have_names_as_all_have(section: str) -> None:
+    """A name that can't be one fails its plugin in an endpoint too."""
+    host = load(installed("bad", for_commands(section, Good, [])), commands=False)
+    assert states(host) == {"bad": "failed"} and "can't be a configuration section" in reason(host, "bad")
 
 
 class Colour(enum.Enum):

@@ -67,13 +67,14 @@ class Relays(RelayTransport):
     """The relays, as one node has them."""
 
     name = "memory"
-    schemes = frozenset(("https",))
+    schemes = frozenset(("https", "http"))
 
     def __init__(self, member: Member) -> None:
         self.member = member
         self.home: Watch[RelayUrl | None] = Watch(member.first_home)
         self.opened: set[RelayUrl] = set()
         self.suspected = 0
+        self.missed_calls: list[tuple[RelayUrl, str]] = []
         self.when_suspected: Callable[[], None] = lambda: None
         self._receive: Callable[[RelayUrl, NodeId, Sequence[bytes], int], None]
 
@@ -99,6 +100,9 @@ class Relays(RelayTransport):
         self.suspected += 1
         self.when_suspected()
 
+    def missed(self, relay: RelayUrl, caller: str) -> None:
+        self.missed_calls.append((relay, caller))
+
 
 class Mailboxes(Rendezvous):
     """Calls, left at once; without words, since the address is thought to be enough."""
@@ -109,6 +113,7 @@ class Mailboxes(Rendezvous):
         self.member = member
         self.inbox: asyncio.Queue[Call | None] = asyncio.Queue()
         self.said = 0
+        self.attested: tuple[str, ...] = ("198.51.100.7",)
 
     async def aclose(self) -> None:
         self.inbox.put_nowait(None)
@@ -122,7 +127,7 @@ class Mailboxes(Rendezvous):
 
     async def say(self, node_id: NodeId, sealed: bytes) -> None:
         self.said += 1
-        self.member.world.nodes[node_id].mailboxes.inbox.put_nowait(Call((), sealed))
+        self.member.world.nodes[node_id].mailboxes.inbox.put_nowait(Call((), sealed, self.attested))
 
     async def calls(self) -> AsyncIterator[Call]:
         while (call := await self.inbox.get()) is not None:
@@ -255,6 +260,41 @@ async def test_calls_that_nobody_follows_raise_one_suspicion_at_a_time(world: Wo
         await until(lambda: called.relays.suspected > 0)
         assert called.relays.suspected == 1
         assert callee._magic.counters["rendezvous: calls found"] == 100
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who called is held briefly, after which the callee knows which relays brought it."""
+    monkeypatch.setattr(service, "ANSWER_FOR", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_relay_that_did_not_bring_a_caller_is_told_of(world: World) -> None:
+    """Where a caller had to say where it is, our relay hears that it missed it, and the caller's own does not."""
+    world.silent.add(ONE)
+    async with world.node("127.0.0.2", TWO) as (caller, calling), world.node("127.0.0.3", ONE) as (callee, called):
+        async with await caller.connect(callee.node_id, ALPN, timeout=30):
+            await until(lambda: bool(called.relays.missed_calls))
+        assert called.relays.missed_calls == [(ONE, "198.51.100.7")]
+        assert calling.relays.missed_calls == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("why_not", ["nobody vouches for the address", "late", "cannot use it"])
+async def test_relays_are_not_blamed_without_reason(world: World, why_not: str) -> None:
+    """A relay that brings the caller after all, one that it can't use, and a caller from nowhere count for nothing."""
+    # Nothing comes through it when the call is read; then, in one of the cases, it does.
+    home = RelayUrl.parse("http://one.test/") if why_not == "cannot use it" else ONE
+    world.silent.add(home)
+    async with world.node("127.0.0.2", TWO) as (caller, calling), world.node("127.0.0.3", home) as (callee, called):
+        if why_not == "nobody vouches for the address":
+            calling.mailboxes.attested = ()
+        elif why_not == "late":
+            called.relays.when_suspected = lambda: world.silent.discard(ONE)
+        async with await caller.connect(callee.node_id, ALPN, timeout=30):
+            await until(lambda: callee._magic.counters["rendezvous: calls answered"] > 0)
+            await until(lambda: not callee._rendezvous._answering)
+        assert called.relays.suspected > 0 and called.relays.missed_calls == []
 
 
 async def test_the_error_says_what_was_told(world: World) -> None:

@@ -93,7 +93,7 @@ def test_finding_plugins_parses_no_mail() -> None:
     assert not loaded.intersection(("email.parser", "email.policy"))
 
 
-def test_binding_an_endpoint_brings_no_http() -> None:
+def test_binding_an_endpoint_brings_no_http_and_no_server() -> None:
     """With every plugin and no relay, server or domain configured, none of what only those need is imported."""
     loaded = loaded_by(
         "import asyncio\n"
@@ -106,5 +106,8 @@ def test_binding_an_endpoint_brings_no_http() -> None:
     )
     assert "tom_connect.quic.engine" in loaded
     assert not packages(loaded).intersection(("dns", "aiohttp", "websockets", "prometheus_client", "sqlite3", "click"))
+    # Nor the options of servers, which commands run; they are registered by light modules.
+    assert any(name.endswith(".server.plugin") for name in loaded)
+    assert not any(name.endswith(".server.config") for name in loaded)
     # Nor what looks for volunteers, which begins later.
     assert not any(name.startswith(("tom_relay.wire", "tom_relay.client.volunteers")) for name in loaded)

@@ -12,7 +12,7 @@ import pytest
 
 from tom_connect.addr import SocketAddr, is_local
 from tom_connect.testing.natlab import LabError, Nat, missing
-from tom_connect.testing.natlab.addresses import AddressPlan
+from tom_connect.testing.natlab.addresses import GATEWAY4, INTERNET6, AddressPlan
 from tom_connect.testing.natlab.nat import PORT_RANGES, NatRules
 from tom_connect.testing.natlab.wire_process import Direction
 
@@ -63,6 +63,22 @@ def test_addresses_are_given_once_and_run_out_with_an_error() -> None:
     assert all(net.subnet_of(ipaddress.IPv4Network("192.168.0.0/16")) for net in networks)
     with pytest.raises(LabError, match="no addresses"):
         plan.private4()
+
+
+def test_each_public_node_has_a_network_of_its_own() -> None:
+    """Whoever counts by IPv4 /24 and IPv6 /48, as DHT nodes do, sees one for each host or router."""
+    plan = AddressPlan()
+    hosts = [ipaddress.IPv4Network(f"{plan.public4()}/24", strict=False) for _ in range(255)]
+    hosts6 = [ipaddress.IPv6Network(f"{plan.public6()}/48", strict=False) for _ in range(1000)]
+    routed6 = [plan.routed6().supernet(new_prefix=48) for _ in range(1000)]
+    internet = {
+        ipaddress.ip_network(f"{GATEWAY4}/24", strict=False),
+        ipaddress.ip_network(f"{INTERNET6}/48", strict=False),
+    }
+    seen = {*hosts, *(plan.routed4() for _ in range(200)), *hosts6, *routed6, *internet}
+    assert len(seen) == 255 + 200 + 1000 + 1000 + 2
+    # Where they are used up, a further host shares one, and its address is its own.
+    assert plan.public4() == "198.18.1.3"
 
 
 @pytest.mark.parametrize("kind", Nat, ids=lambda kind: kind.value)

@@ -2,7 +2,8 @@
 
 The public ones come from ranges kept for benchmarks and documentation (RFC 2544, RFC 3849), so that a packet that
 escaped would reach nobody. `ipaddress` says of both that they are not global; tom-connect's own filter treats them
-as public.
+as public. Each public host and router has a network of its own, IPv4 /24 and IPv6 /48, as most households have: whoever
+counts by networks, as nodes of the DHT do (BEP 42, routing tables), would otherwise take all of a lab for one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ GATEWAY6: Final = "fe80::1"
 INTERNET6: Final = "2001:db8::1"
 """Where the internet itself answers by IPv6, as it does at GATEWAY4."""
 
+_NETWORKS4: Final = 255
+"""Public /24 networks but the internet's own, after which each gets a second address."""
+
 IPv4Network = ipaddress.IPv4Network
 IPv6Network = ipaddress.IPv6Network
 
@@ -35,28 +39,29 @@ def _numbers(first: int, last: int) -> Iterator[int]:
 class AddressPlan:
     """Hands out addresses, never one twice. Each method raises LabError when its range is used up."""
 
-    _hosts: Iterator[int] = attrs.field(factory=lambda: _numbers(2, 65_000))
-    _hosts6: Iterator[int] = attrs.field(factory=lambda: _numbers(2, 65_000))
+    _hosts: Iterator[int] = attrs.field(factory=lambda: _numbers(0, 253 * _NETWORKS4 - 1))
+    _hosts6: Iterator[int] = attrs.field(factory=lambda: _numbers(0x1000, 0x7FFF))
     _routed: Iterator[int] = attrs.field(factory=lambda: _numbers(1, 254))
-    _routed6: Iterator[int] = attrs.field(factory=lambda: _numbers(1, 65_000))
+    _routed6: Iterator[int] = attrs.field(factory=lambda: _numbers(0x8000, 0xFFFF))
     _private: Iterator[int] = attrs.field(factory=lambda: _numbers(1, 254))
     _carrier: Iterator[int] = attrs.field(factory=lambda: _numbers(0, 254))
 
     def public4(self) -> str:
-        """A public IPv4 address of 198.18.0.0/16."""
-        return str(ipaddress.IPv4Address("198.18.0.0") + self._next(self._hosts))
+        """A public IPv4 address of 198.18.0.0/16: 198.18.1.2, 198.18.2.2 and so on, each in another /24 up to 255."""
+        of_network, network = divmod(self._next(self._hosts), _NETWORKS4)
+        return f"198.18.{1 + network}.{2 + of_network}"
 
     def public6(self) -> str:
-        """A public IPv6 address of 2001:db8::/64."""
-        return str(ipaddress.IPv6Address("2001:db8::") + self._next(self._hosts6))
+        """A public IPv6 address of 2001:db8::/32, in a /48 of its own: 2001:db8:1000::1, 2001:db8:1001::1 and so on."""
+        return f"2001:db8:{self._next(self._hosts6):x}::1"
 
     def routed4(self) -> IPv4Network:
         """A public /24 of 198.19.0.0/16, for a net without NAT."""
         return IPv4Network(f"198.19.{self._next(self._routed)}.0/24")
 
     def routed6(self) -> IPv6Network:
-        """A public /64 of 2001:db8:1::/48."""
-        return IPv6Network(f"2001:db8:1:{self._next(self._routed6):x}::/64")
+        """A public /64 of 2001:db8::/32, in a /48 of its own: 2001:db8:8000::/64, 2001:db8:8001::/64 and so on."""
+        return IPv6Network(f"2001:db8:{self._next(self._routed6):x}::/64")
 
     def private4(self) -> IPv4Network:
         """A private /24 of 192.168.0.0/16."""

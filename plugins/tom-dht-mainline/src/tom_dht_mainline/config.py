@@ -164,6 +164,11 @@ class DhtConfig:
         """`contacts`, read, each once."""
         return tuple(dict.fromkeys(map(NodeId.parse, self.contacts)))
 
+    def check_contacts_of(self, node_id: NodeId) -> None:
+        """Raises ConfigError where this node could be found by itself alone: it would publish for ever, and in vain."""
+        if self.contacts_only and self.contact_ids == (node_id,):
+            raise ConfigError("dht.contacts: with contacts_only nobody could find this node: its one contact is itself")
+
     @property
     def bind_addrs(self) -> tuple[SocketAddr, ...]:
         """Where the DHT's own sockets are bound, if it has any."""

@@ -11,6 +11,7 @@ from tom_connect.abc import (
     Rendezvous,
     TopicDirectory,
 )
+from tom_connect.exceptions import ConfigError
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
 
@@ -26,6 +27,20 @@ from .deferred import (
 
 TOM_CONNECT_API = (1, 1)
 
+_REFUSED = "refused"
+
+
+def _refused(ctx: PluginContext) -> bool:
+    """Whether the options make no sense for this node; raises ConfigError the first time, so that it is said once."""
+    if _REFUSED in ctx.shared:
+        return True
+    try:
+        config_of(ctx).check_contacts_of(ctx.node_id)
+    except ConfigError:
+        ctx.shared[_REFUSED] = True
+        raise
+    return False
+
 
 @hookimpl
 def tom_register_config(registry: ConfigRegistry) -> None:
@@ -34,40 +49,42 @@ def tom_register_config(registry: ConfigRegistry) -> None:
 
 
 @hookimpl
-def tom_discovery(ctx: PluginContext) -> Discovery:
+def tom_discovery(ctx: PluginContext) -> Discovery | None:
     """Find nodes in the DHT."""
-    return DeferredDiscovery(ctx)
+    return None if _refused(ctx) else DeferredDiscovery(ctx)
 
 
 @hookimpl
-def tom_publisher(ctx: PluginContext) -> Publisher:
+def tom_publisher(ctx: PluginContext) -> Publisher | None:
     """Publish our address in the DHT."""
-    return DeferredPublisher(ctx)
+    return None if _refused(ctx) else DeferredPublisher(ctx)
 
 
 @hookimpl
-def tom_topic_directory(ctx: PluginContext) -> TopicDirectory:
+def tom_topic_directory(ctx: PluginContext) -> TopicDirectory | None:
     """Announce and find addresses under topics in the DHT."""
-    return DeferredTopics(ctx)
+    return None if _refused(ctx) else DeferredTopics(ctx)
 
 
 @hookimpl
 def tom_datagram_protocol(ctx: PluginContext) -> DatagramProtocol | None:
     """Share the endpoint's socket, unless the DHT is configured to have its own."""
-    return None if config_of(ctx).own_socket else DeferredDatagrams(ctx)
+    return None if _refused(ctx) or config_of(ctx).own_socket else DeferredDatagrams(ctx)
 
 
 @hookimpl
 def tom_rendezvous(ctx: PluginContext) -> Rendezvous | None:
     """Meet through the DHT, unless it has a socket of its own: nodes would then see that one's address."""
     config = config_of(ctx)
-    wanted = config.rendezvous and not config.own_socket and ctx.direct
+    wanted = not _refused(ctx) and config.rendezvous and not config.own_socket and ctx.direct
     return DeferredRendezvous(ctx) if wanted else None
 
 
 @hookimpl
-def tom_diagnostics(ctx: PluginContext) -> Diagnostics:
+def tom_diagnostics(ctx: PluginContext) -> Diagnostics | None:
     """Where the DHT node stands."""
+    if _refused(ctx):
+        return None
     from .service import DhtService, LiveDiagnostics
 
     return LiveDiagnostics(DhtService.of(ctx))

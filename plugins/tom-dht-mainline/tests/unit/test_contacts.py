@@ -15,6 +15,7 @@ from tom_connect.abc import Callee, FoundAddr, PluginContext
 from tom_connect.addr import NodeAddr
 from tom_connect.exceptions import DiscoveryError, NetworkError
 from tom_connect.keys import NodeId, SecretKey
+from tom_connect.plugins import PluginState
 from tom_connect.record import SignedRecord, sign_record
 from tom_connect.signing import NodeSigner
 from tom_connect.testing.plugincontext import plugin_context
@@ -67,6 +68,32 @@ def record_of(key: SecretKey, *direct: str) -> SignedRecord:
 
 async def resolved(service: DhtService, node_id: NodeId) -> list[FoundAddr]:
     return [found async for found in DhtDiscovery(service).resolve(node_id)]
+
+
+async def test_who_names_only_itself_and_tells_contacts_alone_is_told_so(
+    net: Testnet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The DHT of such a node is not begun: it would publish for ever, for nobody. Of one with another contact it is."""
+    for contacts, started in ((ALICE,), False), ((ALICE, BOB), True):
+        config = EndpointConfig(
+            bind=("127.0.0.1:0",),
+            allow_local=True,
+            secret_key=ALICE,
+            persist=False,
+            plugins=(),
+            extra_plugins=(("dht", plugin),),
+            plugin_configs={"dht": options(net, *contacts)},
+            watch_network=False,
+        )
+        async with Endpoint.bind(config) as endpoint:
+            (info,) = [
+                each for each in endpoint.plugins if each.name == "dht" and each.state is not PluginState.DUPLICATE
+            ]
+            assert (info.state is PluginState.LOADED) is started, info
+            assert ("dht" in endpoint.discovery_counts()) is started
+            assert ("dht" in endpoint.diagnostics()) is started
+        assert sum("its one contact is itself" in line for line in caplog.messages) == (0 if started else 1)
+        caplog.clear()
 
 
 async def test_only_a_contact_finds_the_record(net: Testnet, client: MakeClient) -> None:

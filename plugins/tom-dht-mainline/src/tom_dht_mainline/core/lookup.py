@@ -5,7 +5,8 @@ stays silent past its RTT-based time-out is no longer waited for, and the next c
 still counts. The lookup ends when the closest `width` nodes that are not silent have answered.
 
 Who is silent may be dead, or be waited for too briefly where a machine or a network is busy. Whoever is about to
-conclude something from a lookup, that an item is not there or where one belongs, has the silent ones asked again first.
+conclude something from a lookup, that nothing is there or where something belongs, has the silent ones asked again
+first.
 """
 
 from __future__ import annotations

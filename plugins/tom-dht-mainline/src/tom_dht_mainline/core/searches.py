@@ -418,8 +418,18 @@ class PeersSearch(Search):
 
     def on_lookup_done(self, lookup: Lookup, now: float) -> None:
         """See `LookupClient`."""
-        if not self.finished and not self.reaches_on(lookup, self.width, now):
-            super().on_lookup_done(lookup, now)
+        if self.finished or self.reaches_on(lookup, self.width, now):
+            return
+        if lookup.ask_silent(now, self.least_silent(lookup)):
+            # At most as many as are waited for, and once in a look-up: no answer is no proof that nobody is announced.
+            lookup.widen(lookup.width, now)
+            return
+        super().on_lookup_done(lookup, now)
+
+    def least_silent(self, lookup: Lookup) -> int:
+        """How many of the nearest nodes must be silent for them to be asked again: one before it is said that there is
+        nobody, half of them where others have been named, since who announces reaches those too."""
+        return 1 if not self._peers or lookup.is_ill_heard else self.width // 2
 
     def join(self, operation: PeersOperation, now: float) -> None:
         """Share the search; what was found already is reported at once."""

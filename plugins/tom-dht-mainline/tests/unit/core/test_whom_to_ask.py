@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tom_dht_mainline.core import Address, DhtConfig, Family, Mode, MutableItem, PutOperation
+from tom_dht_mainline.core import Address, DhtConfig, Family, FindNodeOperation, Mode, MutableItem, PutOperation
 
 from .fakenet import FakeNet, Host, Link, swarm
 from .test_network import join, new_item
@@ -178,12 +178,99 @@ def test_an_item_goes_to_nodes_that_were_silent_before() -> None:
     assert get.item == item
 
 
+def test_who_is_announced_is_found_at_nodes_that_were_silent_before() -> None:
+    """A volunteer whom only nodes name that a newcomer has given up for silent is found by its next look-up."""
+    net, hosts, newcomer, nearest, item = _with_silent(13, None)
+    announced = hosts[-1].core.announce_peer(item.target, 7, net.now)
+    net.finish(hosts[-1], announced)
+    assert {contact.address for contact in announced.closest[:8]} == {host.address for host in nearest}
+    found = newcomer.core.get_peers(item.target, net.now)
+    net.finish(newcomer, found)
+    assert found.peers == [hosts[-1].address]
+    assert found.ended_at is not None and found.ended_at - found.started_at < 3.0
+
+
+class _Dead:
+    """A net in which the 3 nodes nearest to `target` have died, as `reader` knows; counts what it sends them now."""
+
+    def __init__(self, seed: int, *, named: bool) -> None:
+        self.net = net = FakeNet(seed)
+        self.hosts = hosts = swarm(net, 30, settle=30)
+        self.target = new_item(net).target
+        if named:
+            net.finish(hosts[-1], hosts[-1].core.announce_peer(self.target, 7, net.now))
+        self.asked = {contact.address: 0 for contact in _find(net, hosts[1], self.target).closest[:3]}
+        for address in self.asked:
+            net.kill(net.hosts[address])
+        self.reader = join(net, [host for host in hosts[:8] if host.alive])
+        for _ in range(4):
+            _find(net, self.reader, self.target)
+        net.tap = self._tap
+
+    def _tap(self, data: bytes, source: Address, destination: Address) -> bytes:
+        if source == self.reader.address and destination in self.asked:
+            self.asked[destination] += 1
+        return data
+
+
+def test_dead_nodes_near_a_topic_cost_one_packet_each_where_nobody_is_found() -> None:
+    """Silent nodes are asked once more, and once only, before a look-up says that nobody is announced."""
+    dead = _Dead(14, named=False)
+    found = dead.reader.core.get_peers(dead.target, dead.net.now)
+    dead.net.finish(dead.reader, found)
+    assert found.peers == []
+    assert list(dead.asked.values()) == [1, 1, 1]
+
+
+def test_dead_nodes_near_a_topic_cost_nothing_where_somebody_is_found() -> None:
+    """Three silent nodes of eight are not asked again where others have named somebody."""
+    dead = _Dead(14, named=True)
+    found = dead.reader.core.get_peers(dead.target, dead.net.now)
+    dead.net.finish(dead.reader, found)
+    assert found.peers == [dead.hosts[-1].address]
+    assert list(dead.asked.values()) == [0, 0, 0]
+
+
+def test_dead_nodes_near_a_mailbox_cost_nothing() -> None:
+    """Three silent nodes of eight are not asked again by who polls, as they aren't by callers."""
+    dead = _Dead(14, named=False)
+    watch = dead.reader.core.watch_mailbox(dead.target, 1.1, dead.net.now)
+    dead.net.flush(dead.reader)
+    dead.net.run(5.0)
+    assert watch.nodes == 8
+    assert list(dead.asked.values()) == [0, 0, 0]
+
+
+def test_a_mailbox_is_polled_at_nodes_that_were_silent_before() -> None:
+    """Where all the nearest were silent a callee polls them again: callers announce themselves there."""
+    net, _hosts, newcomer, nearest, item = _with_silent(15, None)
+    watch = newcomer.core.watch_mailbox(item.target, 1.1, net.now)
+    net.flush(newcomer)
+    asked: Counter[Address] = Counter()
+    net.run(3.0)
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes:
+        asked[destination] += source == newcomer.address and b"9:get_peers" in data
+        return data
+
+    net.tap = tap
+    net.run(20.0)
+    assert watch.nodes == 8
+    assert {host.address for host in nearest} <= {address for address, times in asked.items() if times}
+
+
 def test_who_answers_much_too_late_is_slow_and_not_gone() -> None:
     """Nodes whose answers come after they were forgotten are not left out of the next look-up."""
     net, _hosts, newcomer, nearest, item = _with_silent(12, 4.5)
     found = newcomer.core.find_node(item.target, net.now)
     net.finish(newcomer, found)
     assert {host.address for host in nearest} == {contact.address for contact in found.closest[:8]}
+
+
+def _find(net: FakeNet, host: Host, target: bytes) -> FindNodeOperation:
+    found = host.core.find_node(target, net.now)
+    net.finish(host, found)
+    return found
 
 
 def _put(net: FakeNet, host: Host, item: MutableItem) -> PutOperation:

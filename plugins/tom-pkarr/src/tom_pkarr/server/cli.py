@@ -11,7 +11,8 @@ import click
 
 from tom_connect.cli.options import Invocation, tom_command
 from tom_connect.serving.commands import ServerOptions
-from tom_pkarr.server.config import SECTION, PkarrServerConfig
+from tom_pkarr.server import SECTION
+from tom_pkarr.server.config import PkarrServerConfig
 
 
 @click.group("pkarr")

@@ -25,7 +25,6 @@ from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_pkarr.core.freshness import MAX_AHEAD
 from tom_pkarr.core.limits import Network
 
-SECTION = "pkarr_server"
 DEV_LISTEN = "127.0.0.1:6882"
 
 DhtMode = Literal["auto", "on", "off"]

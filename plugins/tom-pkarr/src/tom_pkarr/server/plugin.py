@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
-from tom_pkarr.server.config import SECTION, PkarrServerConfig
+from tom_pkarr.server import SECTION
 
-TOM_CONNECT_API = (1, 0)
+if TYPE_CHECKING:
+    from tom_pkarr.server.config import PkarrServerConfig
+
+TOM_CONNECT_API = (1, 1)
+
+
+def _options() -> type[PkarrServerConfig]:
+    from tom_pkarr.server.config import PkarrServerConfig
+
+    return PkarrServerConfig
 
 
 @hookimpl
 def tom_register_config(registry: ConfigRegistry) -> None:
     """Options `pkarr_server.*`."""
-    registry.register(SECTION, PkarrServerConfig)
+    registry.register_for_commands(SECTION, _options)
 
 
 @hookimpl

@@ -212,6 +212,11 @@ class Relays(RelayTransport):
         if self.seeker is not None:
             self.seeker.suspect()
 
+    def missed(self, relay: RelayUrl, caller: str) -> None:
+        """See `RelayTransport`; volunteers alone are left for it."""
+        if self.seeker is not None:
+            self.seeker.missed(relay, caller)
+
     def relays(self) -> Sequence[RelayInfo]:
         """See `RelayTransport`."""
         home = self._home.value

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from tom_relay.server.contributions import Contribution, Role
     from tom_relay.server.server import RelayServer
 
+SECTION = "relay_server"
+"""Where the options stand."""
+
 __all__ = [
     "AccessPolicy",
     "AllowList",

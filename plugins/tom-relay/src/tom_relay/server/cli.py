@@ -11,7 +11,8 @@ import click
 
 from tom_connect.cli.options import Invocation, tom_command
 from tom_connect.serving.commands import ServerOptions
-from tom_relay.server.config import SECTION, RelayServerConfig
+from tom_relay.server import SECTION
+from tom_relay.server.config import RelayServerConfig
 
 OPTIONS = ServerOptions(SECTION, RelayServerConfig)
 

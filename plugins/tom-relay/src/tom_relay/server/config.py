@@ -17,7 +17,6 @@ from tom_connect.exceptions import ConfigError, InvalidAddrError, InvalidKeyErro
 from tom_connect.keys import NodeId
 from tom_relay.limits import MAX_MESSAGE
 
-SECTION = "relay_server"
 DEV_LISTEN = "127.0.0.1:3340"
 
 AccessMode = Literal["open", "allow", "deny", "token", "http"]

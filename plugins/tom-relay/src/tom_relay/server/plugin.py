@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
-from tom_relay.server.config import SECTION, RelayServerConfig
+from tom_relay.server import SECTION
 
-TOM_CONNECT_API = (1, 0)
+if TYPE_CHECKING:
+    from tom_relay.server.config import RelayServerConfig
+
+TOM_CONNECT_API = (1, 1)
+
+
+def _options() -> type[RelayServerConfig]:
+    from tom_relay.server.config import RelayServerConfig
+
+    return RelayServerConfig
 
 
 @hookimpl
 def tom_register_config(registry: ConfigRegistry) -> None:
     """Options `relay_server.*`."""
-    registry.register(SECTION, RelayServerConfig)
+    registry.register_for_commands(SECTION, _options)
 
 
 @hookimpl

@@ -13,7 +13,8 @@ import click
 from tom_connect.cli.options import Invocation, tom_command
 from tom_connect.serving.commands import ServerOptions
 from tom_signaling_legacy.client.config import SECTION as CLIENT_SECTION
-from tom_signaling_legacy.server.config import PORT_VARIABLE, SECTION, SignalingServerConfig, listen_by_port
+from tom_signaling_legacy.server import SECTION
+from tom_signaling_legacy.server.config import PORT_VARIABLE, SignalingServerConfig, listen_by_port
 
 
 @click.group("signaling")

@@ -11,7 +11,6 @@ from tom_connect.config import as_tuple, number_between, option, refused, whole_
 from tom_connect.exceptions import ConfigError, InvalidAddrError
 from tom_signaling_legacy.core.limits import HubLimits
 
-SECTION = "signaling_server"
 DEFAULT_PORT = 3001
 DEV_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 PORT_VARIABLE = "PORT"

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tom_connect.hookspecs import hookimpl
 from tom_connect.plugins import CliRegistry, ConfigRegistry
-from tom_signaling_legacy.server.config import SECTION, SignalingServerConfig
+from tom_signaling_legacy.server import SECTION
 
-TOM_CONNECT_API = (1, 0)
+if TYPE_CHECKING:
+    from tom_signaling_legacy.server.config import SignalingServerConfig
+
+TOM_CONNECT_API = (1, 1)
+
+
+def _options() -> type[SignalingServerConfig]:
+    from tom_signaling_legacy.server.config import SignalingServerConfig
+
+    return SignalingServerConfig
 
 
 @hookimpl
 def tom_register_config(registry: ConfigRegistry) -> None:
     """Options `signaling_server.*`."""
-    registry.register(SECTION, SignalingServerConfig)
+    registry.register_for_commands(SECTION, _options)
 
 
 @hookimpl

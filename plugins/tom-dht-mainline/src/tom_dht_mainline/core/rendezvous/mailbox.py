@@ -66,6 +66,10 @@ class _Look(PeersSearch):
         self._watch = watch
         self.keep_going = True
 
+    def least_silent(self, lookup: Lookup) -> int:
+        """As for announcements: callers go back to silent nodes where half of the nearest are, so they are polled."""
+        return 1 if lookup.is_ill_heard else self.width // 2
+
     def found(self, state: FamilyState) -> list[Candidate]:
         """The nodes of one family to poll: the nearest, and as many as lie beyond them where some are made up."""
         for lookup in self.lookups:

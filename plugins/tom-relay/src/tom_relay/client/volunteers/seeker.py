@@ -51,6 +51,16 @@ CHECK_TIMEOUT: Final = 2.0
 SUSPECT_AGAIN: Final = 20.0
 """Seconds from one test for a call by other means to the next: anybody can leave such calls, and a test is ten
 kilobytes."""
+WITNESSES: Final = 3
+"""Networks from which nodes have called whom a volunteer did not bring, until it counts as one that passes on its tests
+alone, which come from our own address: one caller may have no way to it, or want us elsewhere."""
+MISSED_FOR: Final = 86_400.0
+"""Seconds for which such a call counts."""
+KNOWN_AFTER: Final = 60.0
+"""Seconds of use before it does: callers may have read a record that does not name the volunteer yet."""
+DOUBT_AGAIN: Final = 600.0
+"""Seconds from one volunteer that is left for what callers say to the next: whoever has addresses in enough networks
+can drive a node from one to another, and no faster than that."""
 FIRST_RETRY: Final = 2.0
 LAST_RETRY: Final = 300.0
 LAST_RETRY_KNOWN: Final = 30.0
@@ -114,6 +124,10 @@ class _InUse:
     suspected: bool = False
     suspected_at: float = -math.inf
     """When a suspicion was last followed."""
+    missed: dict[str, float] = attrs.field(factory=dict)
+    """Networks of callers that it did not bring, and when."""
+    doubted: bool = False
+    """Callers have shown that it is of no use; it is kept until there is another."""
     check: asyncio.Task[bool] | None = None
 
 
@@ -143,6 +157,7 @@ class VolunteerSeeker:
         self._wanted_at = -UNWANTED_FOR
         self._suspected = asyncio.Event()
         self._lied_at = -math.inf
+        self._doubt_at = -math.inf
 
     @property
     def used(self) -> Sequence[RelayUrl]:
@@ -157,6 +172,16 @@ class VolunteerSeeker:
         """Somebody could not reach us through any of them, it seems: test them all."""
         for used in self._used.values():
             used.suspected = True
+        self._suspected.set()
+
+    def missed(self, url: RelayUrl, caller: str) -> None:
+        """Nothing of a node that called from this IP address came through a volunteer, whatever our tests say."""
+        used, now = self._used.get(url), self._ctx.clock.monotonic()
+        if used is None or now - used.since < KNOWN_AFTER:
+            return
+        used.missed[network_of(SocketAddr(caller, 0))] = now
+        while len(used.missed) > WITNESSES:
+            del used.missed[min(used.missed, key=lambda network: used.missed[network])]
         self._suspected.set()
 
     # Running
@@ -208,6 +233,7 @@ class VolunteerSeeker:
             return
         for url, used in list(self._used.items()):
             self._judge(url, used, now)
+            self._doubt(used, now)
         self._leave_surplus()
         if self._sound < self._goal and self._search is None and now >= self._search_at:
             self._search_at = now + self._retry * self._rng.uniform(0.8, 1.2)
@@ -216,11 +242,29 @@ class VolunteerSeeker:
 
     @property
     def _sound(self) -> int:
-        """Those in use that have not just failed a test: others are sought while those are tested again."""
-        return sum(not used.failures for used in self._used.values())
+        """Those in use that have not just failed a test: others are sought while those are tested again.
+
+        Nor do those count that are doubted.
+        """
+        return sum(not used.failures and not used.doubted for used in self._used.values())
+
+    def _doubt(self, used: _InUse, now: float) -> None:
+        """Have others sought for a volunteer that callers did not come through."""
+        used.missed = {network: at for network, at in used.missed.items() if now - at < MISSED_FOR}
+        if not used.missed:
+            used.doubted = False
+        elif not used.doubted and len(used.missed) >= WITNESSES and now - self._doubt_at >= DOUBT_AGAIN:
+            used.doubted = True
+            self._doubt_at = self._lied_at = self._search_at = now
+            self._retry = FIRST_RETRY
 
     def _leave_surplus(self) -> None:
-        """Who failed one test and passed the next is kept, and who came for its place is not needed."""
+        """Who failed one test and passed the next is kept, and who came for its place is not needed.
+
+        Who is doubted is left once others are there: if calls lie, that has cost nothing but a search.
+        """
+        for url in [url for url, used in self._used.items() if used.doubted and self._sound >= WANTED]:
+            self._give_up(url, f"calls from {WITNESSES} networks did not come through it", blame=True)
         if self._sound == len(self._used) and self._search is None:
             for url in sorted(self._used, key=lambda url: self._used[url].since)[self._goal :]:
                 self._leave(url)
