@@ -33,6 +33,12 @@ FRESH_RATE: Final = 0.5
 SHARE: Final = 4
 """One answer has at most this part of the new addresses that are left. So nodes that invent some can't use up what
 those that don't need for theirs; what has no room is taken as new with a later answer."""
+KEPT: Final = 8.0
+"""New addresses that are kept for nodes of networks of which no more than `FAIR` were looked at within `FAIR_FOR`
+seconds: who invents some has used up its own, and all the rest, before somebody calls."""
+FAIR: Final = 3
+FAIR_FOR: Final = 60.0
+MAX_NETWORKS: Final = 256
 MOVE_SOONEST: Final = 60.0
 """Seconds between two moves of a mailbox: each is a put, and readers of the old one are lost."""
 NEAR: Final = 12
@@ -68,6 +74,8 @@ class Callee:
         self._crowded_by: dict[str, float] = {}
         self._fresh = (FRESH, float("-inf"))
         """New addresses that may be looked at, and the time when it was so."""
+        self._had: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        """By network of a node, how many new addresses that it named were looked at since a time."""
         self._known: OrderedDict[Address, float] = OrderedDict()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
@@ -78,7 +86,8 @@ class Callee:
         callers: dict[str, None] = {}
         shifting = {ip for ip, port in own if not port}
         fresh = [peer for peer in peers if now - self._known.get(peer, float("-inf")) >= NEW_AFTER]
-        refused = self._refused([peer for peer in fresh if peer not in own and peer[0] not in shifting], now)
+        strange = [peer for peer in fresh if peer not in own and peer[0] not in shifting]
+        refused = self._refused(prefix_key(node[0]), strange, now)
         for peer in peers:
             if peer in own or peer[0] in shifting or peer in refused:
                 continue
@@ -98,12 +107,21 @@ class Callee:
                 callers[peer[0]] = None
         return [self._caller(name) for name in callers]
 
-    def _refused(self, fresh: Sequence[Address], now: float) -> set[Address]:
-        """Those of the new addresses of one answer that there is no room for now."""
+    def _refused(self, network: bytes, fresh: Sequence[Address], now: float) -> set[Address]:
+        """Those of the new addresses of one answer that there is no room for now; `network`: of the node."""
         left, since = self._fresh
         left = min(FRESH, left + max(0.0, now - since) * FRESH_RATE)
-        room = min(len(fresh), math.ceil(left / SHARE) if left >= 1 else 0)
+        had, began = self._had.get(network, (0, now))
+        if now - began >= FAIR_FOR:
+            had, began = 0, now
+        free = left if had < FAIR else left - KEPT
+        room = min(len(fresh), math.ceil(free / SHARE) if free >= 1 else 0)
         self._fresh = (left - room, now)
+        if room:
+            self._had.pop(network, None)
+            self._had[network] = (had + room, began)
+            if len(self._had) > MAX_NETWORKS:
+                self._had.popitem(last=False)
         if room == len(fresh):
             return set()
         # Any of them, or who fills a list could see to it that his come first.
