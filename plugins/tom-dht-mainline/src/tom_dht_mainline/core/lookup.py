@@ -556,8 +556,9 @@ class Lookup:
 
     def least_size(self) -> int:
         """How many nodes the DHT has at least, by those that this look-up has heard of; 0 if these are few."""
-        nearest = self.in_reach()[: self._context.config.get_width]
-        return size_of(nearest[-1].distance, len(nearest)) if len(nearest) == self._context.config.get_width else 0
+        width = self._context.config.get_width
+        distances = [candidate.distance for candidate in self.in_reach()[:width]]
+        return size_of(distances) if len(distances) == width else 0
 
     def id_far_off(self) -> bytes:
         """An id in another part of the DHT, where nobody has made up nodes around this target."""

@@ -17,7 +17,7 @@ CROWD_SIZE: Final = 2
 FEWEST: Final = 4
 """Nodes that tell how many there are."""
 CLUMP: Final = 32
-"""So many of the nearest, `FEWEST`, within this part of their distance were put there: by chance in 1 look-up of 100."""
+"""`FEWEST` of the nearest within this part of their distance were put there: by chance in 1 look-up of 100."""
 
 
 def size_of(distances: Sequence[int]) -> int:
