@@ -88,6 +88,19 @@ def test_nodes_that_invent_addresses_leave_room_for_others() -> None:
     assert looked_at <= callee.FRESH + callee.FRESH_RATE * 1200 * 1.1
 
 
+def test_nodes_that_have_had_their_share_leave_room_for_those_that_have_not() -> None:
+    """Half of the nodes have invented addresses for minutes: a caller is noticed with the first honest answer."""
+    mailbox = made()
+    rng = random.Random(4)
+    turns = 0
+    for call in range(3):
+        for _ in range(60):
+            turns += 1
+            invented = [(f"198.19.{rng.randrange(256)}.{rng.randrange(256)}", 7) for _ in range(100)]
+            mailbox.named(NODES[turns % 4], invented, (), turns * 1.1)
+        assert mailbox.named(NODES[4 + call], [(f"198.18.0.{call}", 7)], (), turns * 1.1)
+
+
 def test_addresses_without_room_are_calls_later() -> None:
     """What one answer names too many of is not forgotten: each is a call with a later answer."""
     mailbox = made()
