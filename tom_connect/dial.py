@@ -13,6 +13,7 @@ from tom_connect.connection import Connection
 from tom_connect.discovery import DiscoveryService, SourceOutcome
 from tom_connect.exceptions import ConnectionLostError, DialError, DiscoveryError
 from tom_connect.holepunch.addrfilter import SOURCE_OWN_RELAY, AddressFilter
+from tom_connect.magicsock.remote import Remote
 from tom_connect.quic.driver import Driver
 from tom_connect.quic.link import Link
 from tom_connect.rendezvous import RendezvousService, Steps
@@ -89,6 +90,8 @@ class Dial:
         self._listener = listener
         self._outcomes: Sequence[SourceOutcome] = ()
         self._found: list[FoundAddr] = []
+        self._signed: dict[str, FoundAddr] = {}
+        """By source, the newest that the node has signed."""
         self._steps: Steps | None = None
         self._started = driver.now()
 
@@ -202,12 +205,31 @@ class Dial:
                 assert link.remote is not None
                 if found not in self._found:
                     self._found.append(found)
+                if self._is_replaced(found, link.remote):
+                    continue
                 # Relays first: traffic may go there at once, while an address must first answer.
                 link.remote.add_relays(found.addr.relay_urls[:MAX_RELAYS], found.source, trusted=False)
                 link.remote.add_candidates(found.addr.direct_addrs, found.source, trusted=False)
                 if found.addr.direct_addrs:
                     self._opened()
                 self._tell(Resolved(self._elapsed(), found.source, found.addr))
+
+    def _is_replaced(self, found: FoundAddr, remote: Remote) -> bool:
+        """Whether its source has told something newer, in an earlier look-up maybe; else it replaces what is older.
+
+        What the node no longer names is no longer so: whoever replays an old record must not have all pings spent on
+        the addresses in it.
+        """
+        if found.timestamp_us is None:
+            return False
+        old = self._signed.get(found.source)
+        if old is not None and old.timestamp_us is not None:
+            if found.timestamp_us < old.timestamp_us:
+                return True
+            gone = [addr for addr in old.addr.direct_addrs if addr not in found.addr.direct_addrs]
+            remote.withdraw_candidates(gone, found.source)
+        self._signed[found.source] = found
+        return False
 
     def _remember(self) -> None:
         """Keep the newest record that was found: what is in it, or came after it, has led to the node."""

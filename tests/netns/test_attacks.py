@@ -57,6 +57,16 @@ async def test_who_holds_the_nearest_nodes_does_not_keep_a_pair_apart(
         assert (await scene.gang.call("asked"))["queries"] > 0
 
 
+async def test_who_replays_an_old_record_does_not_keep_a_pair_apart(
+    attacked: Callable[[Attack], AbstractContextManager[Stage]],
+) -> None:
+    """The nearest 8 forge the record, replay an old one and invent callers: the true one is found, and called."""
+    attack = by_name("forged records")
+    with attacked(attack) as scene:
+        await meets(scene, attack)
+        assert (await scene.gang.call("asked"))["queries"] > 0
+
+
 async def test_a_flooded_mailbox_is_left_for_another(
     attacked: Callable[[Attack], AbstractContextManager[Stage]],
 ) -> None:

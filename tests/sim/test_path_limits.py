@@ -6,6 +6,7 @@ import itertools
 
 from tests.sim.pathworld import World, pair
 from tests.sim.test_paths import active
+from tom_connect.addr import SocketAddr
 from tom_connect.holepunch import core as core_module
 from tom_connect.holepunch import pathrules as rules
 from tom_connect.holepunch.disco import CallMeMaybe, encode_message
@@ -194,6 +195,29 @@ def test_a_record_of_a_thousand_addresses_reaches_sixteen() -> None:
     a.tell(b, "203.0.115.1:1", source="a third")
     assert len(remote.paths) == rules.MAX_PATHS
     assert any(str(path) == "203.0.115.1:1" for path in remote.paths)
+
+
+def test_a_newer_record_takes_the_places_of_an_older_one() -> None:
+    """What a replayed record names loses its places, pings and all, to what the newer one names; what answers stays."""
+    world = World()
+    a = world.node("a", "192.0.2.1:1000")
+    b = world.node("b", "198.51.100.2:2000")
+    remote = a.hold(b)
+    b.hold(a)
+    old = [f"203.0.113.{i + 1}:{1000 + i}" for i in range(rules.MAX_OF_SOURCE - 1)]
+    a.tell(b, *old, "198.51.100.2:2000")
+    world.run(1.0)
+    a.tell(b, "203.0.114.1:1")
+    assert not any(str(path) == "203.0.114.1:1" for path in remote.paths)
+    given = SocketAddr.parse("203.0.113.99:1")
+    a.tell(b, str(given), source="caller", trusted=True)
+    replaced = [SocketAddr.parse(addr) for addr in (*old, "198.51.100.2:2000")]
+    a.core.withdraw_candidates(remote, [*replaced, given], "dht", world.now)
+    a.tell(b, "203.0.114.1:1")
+    before = sum(world.sent[addr] for addr in replaced[:-1])
+    world.run(5.0)
+    assert {str(path) for path in remote.paths} == {"198.51.100.2:2000", "203.0.114.1:1", str(given)}
+    assert sum(world.sent[addr] for addr in replaced[:-1]) == before > 0
 
 
 def test_local_addresses_from_records_are_not_probed() -> None:

@@ -201,6 +201,10 @@ class DiscoCore:
             elif remote.add(addr, source, now, given=trusted) is None:
                 self.counters["candidate beyond the limit"] += 1
 
+    def withdraw_candidates(self, remote: RemotePaths, addrs: Iterable[SocketAddr], source: str, now: float) -> None:
+        """Take back candidates that a source named and that are out of date."""
+        remote.withdrawn([normal(addr) for addr in addrs], source, now)
+
     def add_relays(
         self, remote: RemotePaths, relays: Iterable[RelayUrl], source: str, now: float, *, trusted: bool
     ) -> list[RelayUrl]:

@@ -226,6 +226,19 @@ class RemotePaths:
             if state.source == SOURCE_CALL and not known:
                 self._forget(state, now)
 
+    def withdrawn(self, addrs: Collection[Path], source: str, now: float) -> None:
+        """What `source` has named is out of date: the node has signed something newer since, that names others.
+
+        Whoever replays an old record would fill all places otherwise. What has given a sign of life stays.
+        """
+        for addr in addrs:
+            state = self.paths.get(addr)
+            if state is None or state.source != source or state.given or state is self.active:
+                continue
+            if not state.proven and state.heard is None:
+                self._forget(state, now)
+        self._retarget()
+
     def network_changed(self, now: float) -> None:
         """The network is another one: ask every path again, and go down those that answer."""
         for state in self.paths.values():

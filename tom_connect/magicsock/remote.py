@@ -76,6 +76,10 @@ class Remote:
         """
         self._sock.add_candidates(self, addrs, source, trusted=trusted)
 
+    def withdraw_candidates(self, addrs: Iterable[SocketAddr], source: str) -> None:
+        """Say that addresses which `source` has named are out of date: those that never answered lose their places."""
+        self._sock.withdraw_candidates(self, addrs, source)
+
     def add_relays(self, urls: Iterable[RelayUrl], source: str, *, trusted: bool) -> None:
         """Tell of relays at which the node may be: they are connected to at once, and QUIC may use them.
 

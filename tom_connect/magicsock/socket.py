@@ -321,6 +321,11 @@ class MagicSocket:
             self._core.add_candidates(remote.core, addrs, source, self._clock(), trusted=trusted)
             self._pump()
 
+    def withdraw_candidates(self, remote: Remote, addrs: Iterable[SocketAddr], source: str) -> None:
+        """What `Remote.withdraw_candidates` does."""
+        self._core.withdraw_candidates(remote.core, addrs, source, self._clock())
+        self._pump()
+
     def add_relays(self, remote: Remote, urls: Iterable[RelayUrl], source: str, *, trusted: bool) -> None:
         """What `Remote.add_relays` does."""
         carried = [url for url in urls if self.relays.carries(url)]

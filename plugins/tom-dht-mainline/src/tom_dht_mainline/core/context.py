@@ -24,6 +24,7 @@ from .timers import TimerQueue
 
 if TYPE_CHECKING:
     from .lookup import Lookup
+    from .searches import FindSearch
 
 _MAX_BOOTSTRAP = 64
 _WITHOUT_ITEMS_LIFETIME = 6 * 3600.0
@@ -55,6 +56,8 @@ class FamilyState:
         self.bootstrap: list[Address] = []
         self.lookups: list[Lookup] = []
         """Lookups under way."""
+        self.asides: dict[bytes, tuple[FindSearch, float]] = {}
+        """Look-ups beside crowds and when they began, by the region that they look up."""
         self.reachable = False
 
     def add_bootstrap(self, addresses: Iterable[Address]) -> None:

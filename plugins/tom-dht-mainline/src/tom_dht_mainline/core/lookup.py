@@ -15,6 +15,7 @@ import enum
 from bisect import insort
 from collections.abc import Sequence
 from operator import attrgetter
+from statistics import median_high
 from typing import Protocol
 
 from .address import Address, Family, family_of, pack_address
@@ -23,8 +24,9 @@ from .context import Context, FamilyState
 from .krpc import METHOD_UNKNOWN, Message, parse_nodes
 from .nodeid import as_int
 from .rpc import Query
+from .sizing import is_crowded, size_of
 from .spread import Spread
-from .targets import MAX_TOKEN, CachedNode
+from .targets import MAX_TOKEN, CachedNode, region
 
 _SEEDS = 20
 _MAX_CANDIDATES = 128
@@ -58,6 +60,8 @@ class Candidate:
         "address",
         "compact",
         "distance",
+        "known",
+        "lied",
         "node_id",
         "plain",
         "progress",
@@ -84,6 +88,10 @@ class Candidate:
         """Asked a second time, for a fresh token or an item of sequence number 0."""
         self.silent = False
         """Did not answer in time, now or when it was asked before."""
+        self.known = False
+        """Has answered for this target, or for one with the same nodes, before."""
+        self.lied = False
+        """Has sent what can't be true."""
 
 
 class LookupClient(Protocol):
@@ -138,6 +146,8 @@ class Lookup:
         """Whether its nodes count for the estimate of the DHT's size: not those beside a crowd, which may be of it."""
         self.spread = Spread()
         """Shared by look-ups for the sake of one."""
+        self.avoid: frozenset[bytes] = frozenset()
+        """Ids of nodes that are not asked: a crowd, beside which this one looks."""
         self.waits = 0
         """Look-ups beside this one that may still name nodes."""
         self._client = client
@@ -164,18 +174,23 @@ class Lookup:
         for other in state.lookups:
             # One of the same target is under way: what has answered it need not be asked for a token again.
             for known in other.answered() if other.target == self.target else ():
-                candidate = self._add(known.node_id, known.address, known.compact, None, now)
+                candidate = self._add_known(known, now)
                 if self._client.needs_only_tokens and candidate is not None and known.token is not None:
                     candidate.progress = Progress.REPLIED
                     candidate.token, candidate.token_at, candidate.seq = known.token, known.token_at, known.seq
         for cached in targets.nodes(state.family, self.target):
-            candidate = self._add(cached.node_id, cached.address, cached.compact, None, now)
+            candidate = self._add_known(cached, now)
             token = targets.fresh_token(cached, now)
             if not self._client.needs_only_tokens or candidate is None:
                 continue
             if token is not None and not candidate.plain:
                 candidate.progress = Progress.REPLIED
                 candidate.token, candidate.token_at, candidate.seq = token, cached.token_at, cached.seq
+        for other in state.lookups:
+            for known in other.answered() if region(other.target) == region(self.target) else ():
+                self._add_known(known, now)
+        for cached in targets.nodes_of_neighbour(state.family, self.target):
+            self._add_known(cached, now)
         proven = state.table.closest(self._target, _SEEDS)
         for node in proven:
             self._add(node.node_id, node.address, node.compact, None, now)
@@ -192,6 +207,13 @@ class Lookup:
             self._scouts_until = now + _HEAD_START
             self._context.timers.at(self._scouts_until, self._after)
         self.step(now)
+
+    def _add_known(self, known: Candidate | CachedNode, now: float) -> Candidate | None:
+        """Take a node that has answered for this target, or for one with the same nodes."""
+        candidate = self._add(known.node_id, known.address, known.compact, None, now)
+        if candidate is not None:
+            candidate.known = True
+        return candidate
 
     def _is_near(self, candidate: Candidate) -> bool:
         rtt = self._context.rtts.least(candidate.address)
@@ -225,6 +247,8 @@ class Lookup:
     ) -> Candidate | None:
         context = self._context
         if node_id in self._by_id or address in self._addresses or node_id == self.state.table.own_id:
+            return None
+        if node_id in self.avoid:
             return None
         distance = as_int(node_id) ^ self._target
         if len(self._order) >= _MAX_CANDIDATES and distance >= self._order[-1].distance:
@@ -517,9 +541,25 @@ class Lookup:
         self.step(now)
 
     @property
+    def size(self) -> int:
+        """How many nodes the DHT has by what look-ups of other targets tell, 0 if unknown."""
+        # Those of one that has just started are under way together, and have come as far as this one. What they have
+        # heard of is there at least; the first to end may have had few answers, and say too little.
+        others = {other.target: other for other in self.state.lookups if other.tells_size}
+        least = [other.least_size() for target, other in others.items() if region(target) != region(self.target)]
+        told = median_high(filter(None, least)) if any(least) else 0
+        return max(told, self.state.size.nodes(besides=self.target))
+
+    @property
     def knows_size(self) -> bool:
-        """Whether other look-ups have told how many nodes the DHT has."""
+        """Whether a look-up of another target has ended, and so told how many nodes the DHT has."""
         return self.state.size.nodes(besides=self.target) > 0
+
+    def least_size(self) -> int:
+        """How many nodes the DHT has at least, by those that this look-up has heard of; 0 if these are few."""
+        width = self._context.config.get_width
+        distances = [candidate.distance for candidate in self.in_reach()[:width]]
+        return size_of(distances) if len(distances) == width else 0
 
     def id_far_off(self) -> bytes:
         """An id in another part of the DHT, where nobody has made up nodes around this target."""
@@ -527,23 +567,35 @@ class Lookup:
 
     def ids_beside(self, width: int) -> list[bytes]:
         """Ids that lie about as far from the target as its nearest `width` nodes should, in several directions."""
-        radius = (width << 160) // max(1, self.state.size.nodes(besides=self.target))
+        radius = (width << 160) // max(1, self.size)
         farthest = min(158, radius.bit_length() - 1)
         return [(self._target ^ 1 << bit).to_bytes(20, "big") for bit in range(farthest, farthest - _BESIDE, -1)]
 
     def take_from_beside(self, beside: Lookup, now: float) -> None:
-        """A look-up beside the target has ended: who answered it may be near to this target too."""
-        self.waits -= 1
-        self.sent += beside.sent
+        """Who has answered a look-up beside the target may be near to this target too."""
         for each in beside.answered():
             self._add(each.node_id, each.address, each.compact, None, now)
+
+    def waited_for(self, beside: Lookup, now: float) -> None:
+        """A look-up beside the target has ended."""
+        self.waits -= 1
+        self.take_from_beside(beside, now)
         if not self.done:
             self._after(now)
 
+    def _met(self, count: int) -> list[Candidate]:
+        """The nearest nodes that exist, whatever they say."""
+        return [c for c in self._order if c.progress is Progress.REPLIED or c.known or c.lied][:count]
+
     def is_crowded(self, width: int, reach: int) -> bool:
         """Whether the nearest `reach` nodes lie where only some of `width` should."""
-        nearest = self.answered()[:reach]
-        return len(nearest) == reach and self.state.size.is_crowded(self.target, width, nearest[-1].distance)
+        nearest = self._met(reach)
+        return len(nearest) == reach and is_crowded(self.size, width, nearest[-1].distance)
+
+    def crowd(self, width: int) -> frozenset[bytes]:
+        """The ids of the nearest `width` nodes, and of those among them that are silent."""
+        nearest = self._met(width)
+        return frozenset(c.node_id for c in self._order if nearest and c.distance <= nearest[-1].distance)
 
     def abort(self) -> None:
         """Ask no more; what is under way is ignored."""

@@ -22,6 +22,7 @@ from .lookup import Candidate, Lookup, Progress
 from .nodeid import as_int
 from .operations import Contact, GetOperation, Operation, PeersOperation, Wanted
 from .spread import Spread
+from .targets import region
 
 _PEERS_PER_REPLY = 200
 _MAX_PEERS = 2000
@@ -32,6 +33,15 @@ _FARTHEST = 3
 honest ones out."""
 
 
+_ASIDE_FOR = 10.0
+"""Seconds for which those who were found beside a crowd need not be looked for again: whoever dials looks for a record,
+announces a call and finds out how to call, all at one place."""
+_MAX_ASIDES = 64
+_GROWN = 4
+"""Times as many nodes as a DHT was taken to have when a look-up looked beside a crowd, for it to look again: it was too
+far off."""
+
+
 class Search:
     """Lookups of one target, one for each family that has nodes, for the operations that share it."""
 
@@ -40,6 +50,8 @@ class Search:
     burst = 0
     asks_for_size = False
     """Whether to find out how many nodes the DHT has, where that is not known: nothing tells a crowd without."""
+    passes_crowds = True
+    """Whether it goes on past nodes made up around the target."""
 
     def __init__(self, context: Context, target: bytes, width: int, *, items: bool) -> None:
         self._context = context
@@ -54,12 +66,15 @@ class Search:
         """Queries of each lookup at most, where it is for another search."""
         self.spread: Spread | None = None
         """That of the lookup for whose sake it is."""
+        self.avoid: frozenset[bytes] = frozenset()
+        """Ids of nodes that are not asked."""
         self.at_end: list[Callable[[float], None]] = []
         """Called with `now` when the search has ended."""
         self.keep_going = False
         """Whether someone waits for the outcome, though no operation does."""
         self._reaches: dict[Lookup, int] = {}
-        self._beside: set[Lookup] = set()
+        self._beside: dict[Lookup, int] = {}
+        """Lookups that have looked beside a crowd, and how many nodes the DHT was taken to have."""
         self._sized: set[Lookup] = set()
 
     def start(self, now: float) -> None:
@@ -73,7 +88,11 @@ class Search:
                 lookup.most = self.most or lookup.most
                 lookup.tells_size = self.tells_size
                 lookup.spread = self.spread or lookup.spread
+                lookup.avoid = self.avoid
                 lookup.start(now)
+                if self.passes_crowds and not lookup.done and lookup.is_crowded(self.width, self.width):
+                    # Known from a moment ago: those beyond are asked together with it.
+                    self.reaches_on(lookup, self.width, now)
         if not self.lookups:
             self.finish(now)
 
@@ -126,11 +145,14 @@ class Search:
         `width`: how many nodes should have been enough.
         """
         reach = self._reaches.get(lookup, width)
-        if lookup not in self._beside and lookup.is_crowded(width, width):
-            # Everybody names the nearest that he knows, which are these: the others are named to who asks beside them.
-            self._beside.add(lookup)
+        avoid: frozenset[bytes] = frozenset()
+        if lookup.is_crowded(width, width) and lookup.size >= _GROWN * self._beside.get(lookup, 0):
+            # Everybody names the nearest that he knows, which are these: the others are named to who asks beside them,
+            # and who does not ask these again.
+            self._beside[lookup] = lookup.size
             reach = max(reach, width + self.width)
             beside = lookup.ids_beside(self.width)
+            avoid = lookup.crowd(width)
         elif lookup.is_crowded(width, reach) and reach + self.width <= _FARTHEST * self.width:
             reach += self.width
             beside = []
@@ -143,28 +165,50 @@ class Search:
             return False
         self._reaches[lookup] = reach
         for node_id in beside:
-            self._look(lookup, node_id, (lookup.most - lookup.sent) // (2 * len(beside)), now)
+            self._look(lookup, node_id, avoid, (lookup.most - lookup.sent) // (2 * len(beside)), now)
         lookup.widen(reach, now)
         return True
 
-    def _look(self, lookup: Lookup, node_id: bytes, most: int, now: float) -> None:
-        """Look up another id, with so many queries at most, for the sake of a lookup, which does not end before."""
+    def _look(self, lookup: Lookup, node_id: bytes, avoid: frozenset[bytes], most: int, now: float) -> None:
+        """Look up another id, with so many queries at most, for the sake of a lookup, which does not end before.
+
+        Others who want the same share it. `avoid`: ids of nodes that are not asked.
+        """
+        asides, there = lookup.state.asides, region(node_id)
+        search, since = asides.get(there, (None, now))
+        if search is not None and now - since >= _ASIDE_FOR:
+            search = None
+        if search is not None and search.finished:
+            for each in search.lookups:
+                lookup.take_from_beside(each, now)
+            return
         if most <= 0:
             return
-        search = FindSearch(self._context, node_id, self.width, lookup.state)
-        search.most = most
-        search.spread = lookup.spread
-        search.tells_size = lookup not in self._beside
+        begins = search is None
+        if search is None:
+            search = FindSearch(self._context, node_id, self.width, lookup.state)
+            search.most = most
+            search.spread = lookup.spread
+            search.avoid = avoid
+            search.tells_size = not avoid
+            if len(asides) >= _MAX_ASIDES:
+                del asides[next(iter(asides))]
+            asides.pop(there, None)
+            asides[there] = (search, now)
+        found = search
 
         def ended(now: float) -> None:
-            for each in search.lookups:
+            for each in found.lookups:
                 for operation in self.operations:
                     operation.queries_sent += each.sent
-                lookup.take_from_beside(each, now)
+                if begins:
+                    lookup.sent += each.sent
+                lookup.waited_for(each, now)
 
-        search.at_end.append(ended)
+        found.at_end.append(ended)
         lookup.waits += 1
-        search.start(now)
+        if begins:
+            found.start(now)
 
     def leave(self, operation: Operation, now: float) -> None:
         """End one operation early; the search goes on for the others."""
@@ -202,6 +246,8 @@ class Search:
 
 class FindSearch(Search):
     """Finds the nodes closest to an id."""
+
+    passes_crowds = False
 
     def __init__(self, context: Context, target: bytes, width: int, only: FamilyState | None = None) -> None:
         super().__init__(context, target, width, items=False)
@@ -259,6 +305,7 @@ class GetSearch(Search):
         self.min_seq = min_seq
         self._wanted = wanted
         self._best: Item | None = None
+        self._was_lied_to = False
         self._wider: set[Lookup] = set()
 
     def on_lookup_done(self, lookup: Lookup, now: float) -> None:
@@ -266,7 +313,7 @@ class GetSearch(Search):
         if self.finished:
             return
         width = self.width if self._best is None else min(self.width, self._context.config.get_confirmations)
-        self.asks_for_size = self._best is None
+        self.asks_for_size = self._best is None or self._was_lied_to
         if self.reaches_on(lookup, width, now):
             return
         if self._best is None and lookup not in self._wider:
@@ -339,6 +386,7 @@ class GetSearch(Search):
             floor = self._best.seq if isinstance(self._best, MutableItem) else self.min_seq
             item, lied = read_mutable(self._context, self._public_key, self._salt, reply, floor, self._best)
             if lied:
+                self._was_lied_to = candidate.lied = True
                 candidate.progress = Progress.FAILED
                 lookup.state.table.forget(candidate.node_id, candidate.address)
         if item is None or item == self._best or (isinstance(item, MutableItem) and not self._wants(item)):

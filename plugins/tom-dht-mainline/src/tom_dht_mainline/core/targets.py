@@ -11,6 +11,14 @@ MAX_TOKEN = 128
 """Bytes of a write token that we keep; libtorrent's has 4, bittorrent-dht's 20, and the BEPs set no limit."""
 
 
+_REGION = 8
+
+
+def region(target: bytes) -> bytes:
+    """The first 8 bytes: targets that have them in common have the same nearest nodes, in a DHT of any size."""
+    return target[:_REGION]
+
+
 class CachedNode:
     """A node that answered for a target, and the token it gave."""
 
@@ -35,6 +43,8 @@ class TargetCache:
         self._size = config.target_cache_size
         self._token_lifetime = config.token_lifetime
         self._nodes: OrderedDict[tuple[Family, bytes], list[CachedNode]] = OrderedDict()
+        self._latest: OrderedDict[tuple[Family, bytes], bytes] = OrderedDict()
+        """By region, the target there that was looked up last."""
         self._published: OrderedDict[bytes, bytes] = OrderedDict()
 
     def nodes(self, family: Family, target: bytes) -> list[CachedNode]:
@@ -44,6 +54,11 @@ class TargetCache:
             return []
         self._nodes.move_to_end((family, target))
         return nodes
+
+    def nodes_of_neighbour(self, family: Family, target: bytes) -> list[CachedNode]:
+        """Those of the last other target in the same region."""
+        latest = self._latest.get((family, region(target)))
+        return self._nodes.get((family, latest), []) if latest is not None and latest != target else []
 
     def fresh_token(self, node: CachedNode, now: float) -> bytes | None:
         """The node's token if it is young enough to be accepted."""
@@ -56,10 +71,15 @@ class TargetCache:
         self._nodes.move_to_end(key)
         if len(self._nodes) > self._size:
             self._nodes.popitem(last=False)
+        self._latest[family, region(target)] = target
+        self._latest.move_to_end((family, region(target)))
+        if len(self._latest) > self._size:
+            self._latest.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all nodes: tokens are bound to the IP address that we had."""
         self._nodes.clear()
+        self._latest.clear()
 
     def note_published(self, target: bytes, signature: bytes) -> None:
         """We have stored a mutable item with this signature."""

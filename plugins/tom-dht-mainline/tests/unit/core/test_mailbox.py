@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -116,7 +118,10 @@ class Sybils:
     """Eight nodes nearer to an infohash than anybody, whom all others know: they drop what is stored and name each
     other alone."""
 
-    def __init__(self, net: FakeNet, hosts: list[Host], target: bytes) -> None:
+    def __init__(self, net: FakeNet, hosts: list[Host], target: bytes, told: dict[bytes, Any] | None = None) -> None:
+        """`told`: what they answer besides, to who asks for an item."""
+        self.asked = 0
+        self._told = told or {}
         near = int.from_bytes(target, "big")
         self.contacts = {net.new_address(): (near ^ n).to_bytes(20, "big") for n in range(1, 9)}
         for address, node_id in self.contacts.items():
@@ -133,7 +138,9 @@ class Sybils:
             return data
         message = parse(data)
         if message.kind == "q":
-            body = encode({b"id": node_id, b"nodes": self._named, b"token": b"any"})
+            self.asked += 1
+            told = self._told if message.method == b"get" else {}
+            body = encode({b"id": node_id, b"nodes": self._named, b"token": b"any"} | told)
             self._net.inject(build_reply(message.tid, body, pack_address(source), b"EVIL"), destination, source, 0.02)
         return None
 
@@ -167,3 +174,67 @@ def test_an_item_is_found_past_nodes_that_are_made_up_around_it() -> None:
     get = reader.core.get_mutable(item.public_key, net.now)
     net.finish(reader, get)
     assert get.item == item
+
+
+def told_by(item: MutableItem) -> dict[bytes, Any]:
+    """An item as nodes tell it."""
+    return {b"k": item.public_key, b"seq": item.seq, b"sig": item.signature, b"v": item.value}
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["replayed", "forged"])
+def test_who_has_just_started_is_not_content_with_what_a_crowd_replays(lies: bool) -> None:
+    """The nearest 8 replay an old item, or forge one: a node that knows nobody yet finds the new one in half a second.
+
+    How many nodes there are is known to it from the look-ups that it began together, before any of them has ended.
+    """
+    net = FakeNet(11)
+    hosts = swarm(net, 60, settle=20.0)
+    key = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
+    old, new = MutableItem.sign(key, b"there", 1), MutableItem.sign(key, b"here", 2)
+    net.finish(hosts[5], hosts[5].core.put(new, net.now))
+    Sybils(net, hosts, new.target, told_by(old) | ({b"sig": bytes(64)} if lies else {}))
+    reader = net.add(CLIENT)
+    reader.core.bootstrap([hosts[0].address, hosts[1].address], net.now)
+    began = net.now
+    get = reader.core.get_mutable(new.public_key, net.now)
+    net.flush(reader)
+    net.run_until(lambda: get.item == new, 5.0)
+    assert net.now - began < 0.5
+
+
+def test_look_ups_at_one_place_look_beside_its_crowd_together() -> None:
+    """A call to a mailbox near a record that was just found asks the crowd, and those beside it, hardly again."""
+    net = FakeNet(12)
+    hosts = swarm(net, 60, settle=20.0)
+    item = MutableItem.sign(Ed25519PrivateKey.from_private_bytes(bytes([8]) * 32), b"here", 1)
+    sybils = Sybils(net, hosts, item.target)
+    writer, reader = client(net, hosts), client(net, hosts)
+    net.finish(writer, writer.core.put(item, net.now))
+    sent = reader.core.counters.queries_out
+    net.finish(reader, reader.core.get_mutable(item.public_key, net.now))
+    first, asked = sent["find_node"], sybils.asked
+    announced = reader.core.announce_peer(item.target[:12] + bytes(8), 7, net.now)
+    net.finish(reader, announced)
+    honest = {contact.address for contact in announced.closest} - set(sybils.contacts)
+    assert len(honest) >= mailbox.WIDTH
+    assert sent["find_node"] - first <= 2
+    assert sybils.asked - asked <= 2 * len(sybils.contacts)
+
+
+def test_nodes_that_swallow_what_is_announced_are_polled_less() -> None:
+    """They are half of those polled, and don't name us, who are announced too: they get a quarter of the polls."""
+    net = FakeNet(13)
+    hosts = swarm(net, 60, settle=20.0)
+    sybils = Sybils(net, hosts, HASH)
+    callee = client(net, hosts)
+    watch = callee.core.watch_mailbox(HASH, 1.0, net.now)
+    callee.core.announce_peer(HASH, 7, net.now)
+    net.flush(callee)
+    net.run(80.0)
+    (run,) = [r for op, r in callee.core._context.running.items() if op is watch]
+    polled = {node.address for node in run._nodes}  # type: ignore[attr-defined]
+    assert len(polled & set(sybils.contacts)) >= mailbox.WIDTH - 1
+    asked, sent = sybils.asked, watch.queries_sent
+    net.run(100.0)
+    assert watch.queries_sent - sent >= 80
+    assert 4 <= sybils.asked - asked <= (watch.queries_sent - sent) * 0.3

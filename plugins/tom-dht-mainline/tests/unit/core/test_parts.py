@@ -14,7 +14,7 @@ from tom_dht_mainline.core.counters import Counters
 from tom_dht_mainline.core.external import ExternalAddress
 from tom_dht_mainline.core.limits import Limits
 from tom_dht_mainline.core.rtt import RttTable
-from tom_dht_mainline.core.sizing import SizeEstimate
+from tom_dht_mainline.core.sizing import SizeEstimate, size_of
 from tom_dht_mainline.core.storage import ItemStore, PeerStore, Tokens
 from tom_dht_mainline.core.timers import TimerQueue
 
@@ -216,6 +216,23 @@ def test_a_crowd_is_told_by_what_other_targets_say() -> None:
     estimate.add(b"another", far)
     assert estimate.is_crowded(b"target", 8, crowded[-1])
     assert not estimate.is_crowded(b"target", 8, far[-1])
+
+
+def test_targets_in_one_region_tell_nothing_of_each_other() -> None:
+    """A mailbox near a record's target has the same crowd around it, and must not make it look like many nodes."""
+    estimate = SizeEstimate()
+    record = bytes(range(20))
+    mailbox = record[:12] + bytes(8)
+    estimate.add(mailbox, [n << 100 for n in range(1, 9)])
+    assert estimate.nodes(besides=record) == 0 and estimate.nodes(besides=bytes(20)) > 0
+
+
+def test_a_crowd_elsewhere_does_not_make_a_dht_look_large() -> None:
+    """Nodes put at one place far from a target are at one distance from it: such a look-up tells nothing."""
+    there = 1 << 154
+    assert size_of([there + n for n in range(8)]) == 0
+    assert size_of([there >> 1, *(there + (n << 140) for n in range(5)), there << 1]) == 0
+    assert size_of([n << 155 for n in range(1, 9)]) == 28
 
 
 @pytest.mark.parametrize(

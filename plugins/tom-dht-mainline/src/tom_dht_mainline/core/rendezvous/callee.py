@@ -33,6 +33,13 @@ FRESH_RATE: Final = 0.5
 SHARE: Final = 4
 """One answer has at most this part of the new addresses that are left. So nodes that invent some can't use up what
 those that don't need for theirs; what has no room is taken as new with a later answer."""
+KEPT: Final = 8.0
+"""New addresses that are kept for nodes of networks that have not used up their own: who invents some has used up that,
+and all the rest, before somebody calls."""
+FAIR: Final = 3.0
+"""New addresses that a network's nodes have for their own, and `FAIR_RATE` a second after that."""
+FAIR_RATE: Final = 0.05
+MAX_NETWORKS: Final = 256
 MOVE_SOONEST: Final = 10.0
 """Seconds between two moves of a mailbox: each is a put, and who called in the old one must read where it is now."""
 NEAR: Final = 12
@@ -68,6 +75,8 @@ class Callee:
         self._crowded_by: dict[str, float] = {}
         self._fresh = (FRESH, float("-inf"))
         """New addresses that may be looked at, and the time when it was so."""
+        self._fair: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        """By network of a node, the new addresses that it has left for its own, and the time when it was so."""
         self._known: OrderedDict[Address, float] = OrderedDict()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
@@ -78,7 +87,8 @@ class Callee:
         callers: dict[str, None] = {}
         shifting = {ip for ip, port in own if not port}
         fresh = [peer for peer in peers if now - self._known.get(peer, float("-inf")) >= NEW_AFTER]
-        refused = self._refused([peer for peer in fresh if peer not in own and peer[0] not in shifting], now)
+        strange = [peer for peer in fresh if peer not in own and peer[0] not in shifting]
+        refused = self._refused(prefix_key(node[0]), strange, now)
         for peer in peers:
             if peer in own or peer[0] in shifting or peer in refused:
                 continue
@@ -98,12 +108,20 @@ class Callee:
                 callers[peer[0]] = None
         return [self._caller(name) for name in callers]
 
-    def _refused(self, fresh: Sequence[Address], now: float) -> set[Address]:
-        """Those of the new addresses of one answer that there is no room for now."""
+    def _refused(self, network: bytes, fresh: Sequence[Address], now: float) -> set[Address]:
+        """Those of the new addresses of one answer that there is no room for now; `network`: of the node."""
         left, since = self._fresh
         left = min(FRESH, left + max(0.0, now - since) * FRESH_RATE)
-        room = min(len(fresh), math.ceil(left / SHARE) if left >= 1 else 0)
+        fair, since = self._fair.get(network, (FAIR, now))
+        fair = min(FAIR, fair + max(0.0, now - since) * FAIR_RATE)
+        free = left if fair >= 1 else left - KEPT
+        room = min(len(fresh), math.ceil(free / SHARE) if free >= 1 else 0)
         self._fresh = (left - room, now)
+        if room:
+            self._fair.pop(network, None)
+            self._fair[network] = (max(0.0, fair - room), now)
+            if len(self._fair) > MAX_NETWORKS:
+                self._fair.popitem(last=False)
         if room == len(fresh):
             return set()
         # By lot, or who fills a list could see to it that his come first; and who has announced many ports, here or

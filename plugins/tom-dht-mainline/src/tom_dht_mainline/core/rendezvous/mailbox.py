@@ -35,6 +35,8 @@ LOOK_SOONEST: Final = 20.0
 """Seconds between two look-ups at least, whatever happens."""
 LOST_AFTER: Final = 2
 """Unanswered polls in a row after which a node is left out."""
+PASSED: Final = 3
+"""Turns for which a node that swallows announcements is passed over: it does not name our own, and others do."""
 PEERS_PER_REPLY: Final = 128
 """libtorrent names up to 100."""
 EARLY_LOOKS: Final = 2
@@ -54,6 +56,7 @@ class _Polled:
     address: Address
     state: FamilyState
     failures: int = 0
+    passed: int = 0
 
 
 class _Look(PeersSearch):
@@ -98,6 +101,8 @@ class MailboxWatch:
         self._nodes: list[_Polled] = []
         self._by_query: dict[Query, _Polled] = {}
         self._turn = 0
+        self._names_us: dict[Address, bool] = {}
+        """Whether the last answer of a node named our own IP, which is announced in the mailbox too."""
         self._look: _Look | None = None
         self._look_at = float("-inf")
         self._looks = 0
@@ -154,8 +159,19 @@ class MailboxWatch:
             return
         if not self._nodes or not self._context.rpc.has_room:
             return
-        self._turn = (self._turn + 1) % len(self._nodes)
-        self._ask(self._nodes[self._turn], now)
+        self._ask(self._next(), now)
+
+    def _next(self) -> _Polled:
+        """The node whose turn it is."""
+        naming = sum(self._names_us.get(node.address, False) for node in self._nodes)
+        for _ in self._nodes:
+            self._turn = (self._turn + 1) % len(self._nodes)
+            node = self._nodes[self._turn]
+            if naming < FEWEST or self._names_us.get(node.address, True) or node.passed >= PASSED:
+                break
+            node.passed += 1
+        node.passed = 0
+        return node
 
     def looked_at(self) -> None:
         """A look-up has sent a query."""
@@ -181,12 +197,16 @@ class MailboxWatch:
                 nodes += [_Polled(each.node_id, each.address, state) for each in together if each is not None]
         if nodes:
             self._nodes = nodes
+            kept = {node.address for node in nodes}
+            self._names_us = {node: names for node, names in self._names_us.items() if node in kept}
             self.operation.nodes = len(nodes)
 
     def take(self, node: Address, reply: Message) -> None:
         """A node answered."""
         self.operation.replies += 1
         peers = tuple(peer for peer in parse_peers(reply.body.get(b"values"), PEERS_PER_REPLY) if peer[1])
+        own = {state.external.address[0] for state in self._context.families.values() if state.external.address}
+        self._names_us[node] = any(ip in own for ip, _ in peers)
         if peers:
             self._context.events.append(PeersNamed(self.operation, node, peers))
 
