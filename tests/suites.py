@@ -8,6 +8,7 @@ the others; what dials is left out on those between the oldest and the newest.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -67,6 +68,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         costly = [item for item in items if _is_costly(item) or any(folder in item.path.parents for folder in without)]
         config.hook.pytest_deselected(items=costly)
         items[:] = [item for item in items if item not in set(costly)]
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what has been imported and collected: it lives as long as the tests do."""
+    gc.freeze()
 
 
 def _is_costly(item: pytest.Item) -> bool:
