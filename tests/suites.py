@@ -7,6 +7,8 @@ the others; what dials is left out on those between the oldest and the newest.
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -68,19 +70,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(costly)]
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what has been imported and collected: it lives as long as the tests do."""
+    gc.freeze()
+
+
 def _is_costly(item: pytest.Item) -> bool:
     return item.get_closest_marker("costly") is not None or item.get_closest_marker("simulated") is not None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if _INTEROP in item.path.parents:
-        item.add_marker("interop")
-    if _in_netns(item.path):
-        item.add_marker("netns")
-    if _PROCESSES in item.path.parents:
-        item.add_marker("slow")
-    if any(folder in item.path.parents for folder in _COSTLY):
-        item.add_marker("costly")
+    for marker in _marks(item.path):
+        item.add_marker(marker)
+
+
+@functools.cache  # paths are slow to compare, and there are thousands of tests
+def _marks(path: Path) -> tuple[str, ...]:
+    """The markers that the folders of a file give to its tests."""
+    folders = {
+        "interop": path.is_relative_to(_INTEROP),
+        "netns": _in_netns(path),
+        "slow": path.is_relative_to(_PROCESSES),
+        "costly": any(map(path.is_relative_to, _COSTLY)),
+    }
+    return tuple(marker for marker, given in folders.items() if given)
 
 
 def _in_netns(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks.nat.bound import Bound
 from benchmarks.nat.directness import direct_path
 from tests.interop.peers.lines import serve
 from tom_connect import Connection, Endpoint, EndpointConfig, NodeAddr
@@ -20,12 +21,8 @@ ONLINE_TIMEOUT = 30.0
 
 
 @attrs.define(eq=False)
-class Node:
-    """One endpoint at a time, with the task that takes its connections."""
-
-    endpoint: Endpoint | None = None
-    accepting: asyncio.Task[None] | None = None
-    connections: list[Connection] = attrs.field(factory=list)
+class Node(Bound):
+    """Dials, or waits to be dialed."""
 
     async def bind(self, relay: str, port: int = 0, external: str | None = None) -> dict[str, Any]:
         """Open a fresh endpoint and wait until the relay lets it in; what `external` tells others, it finds out."""
@@ -70,16 +67,6 @@ class Node:
         """Say at which addresses the endpoint believes to be reachable."""
         assert self.endpoint is not None
         return {"addresses": [str(addr) for addr in self.endpoint.node_addr().direct_addrs]}
-
-    async def unbind(self) -> dict[str, Any]:
-        """Close the endpoint, if there is one."""
-        if self.endpoint is not None and self.accepting is not None:
-            await self.endpoint.close()
-            self.accepting.cancel()
-            await asyncio.gather(self.accepting, return_exceptions=True)
-            self.connections.clear()
-            self.endpoint = None
-        return {}
 
 
 async def _why_relayed(connection: Connection, until: str | None) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from benchmarks.nat.bound import Bound
 from benchmarks.nat.directness import direct_path
 from tests.interop.peers.lines import serve
 from tom_connect import Connection, Endpoint, EndpointConfig, NetworkError, NodeAddr, NodeId, SecretKey
@@ -32,12 +33,8 @@ RECORD_TIMEOUT = 5.0
 
 
 @attrs.define(eq=False)
-class Node:
-    """One endpoint at a time, with the task that takes its connections."""
-
-    endpoint: Endpoint | None = None
-    accepting: asyncio.Task[None] | None = None
-    connections: list[Connection] = attrs.field(factory=list)
+class Node(Bound):
+    """Dials, or waits to be dialed."""
 
     async def bind(
         self,
@@ -181,16 +178,6 @@ class Node:
         """Say how many seconds of CPU this process has used."""
         times = os.times()
         return {"cpu": times.user + times.system, "at": time.monotonic()}
-
-    async def unbind(self) -> dict[str, Any]:
-        """Close the endpoint, if there is one."""
-        if self.endpoint is not None and self.accepting is not None:
-            await self.endpoint.close()
-            self.accepting.cancel()
-            await asyncio.gather(self.accepting, return_exceptions=True)
-            self.connections.clear()
-            self.endpoint = None
-        return {}
 
 
 async def main(level: str = "ERROR") -> None:

@@ -1,4 +1,4 @@
-"""Fixtures: a lab whose internet is a DHT and nothing else, for all tests of a module that leave it as it was."""
+"""Fixtures: a lab whose internet is a DHT alone, for all tests of a module that leave it as it was; UDP sockets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.interop.peers.process import PeerMissing
+from tests.netns.datagrams import OpenSocket, opener
 from tests.netns.town import Town
 from tom_connect.testing.natlab import missing
 
@@ -23,3 +24,9 @@ def town() -> Iterator[Town]:
         except PeerMissing as lacks:
             pytest.skip(str(lacks))
         yield made
+
+
+@pytest.fixture
+def udp() -> Iterator[OpenSocket]:
+    """Opens UDP sockets in hosts, and closes them after the test."""
+    yield from opener()

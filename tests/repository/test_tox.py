@@ -27,7 +27,7 @@ def tox() -> configparser.ConfigParser:
 def environments(text: str) -> set[str]:
     """Names with their braces expanded: `a{1,2}` is `a1` and `a2`."""
     found: set[str] = set()
-    for line in text.split():
+    for line in re.findall(r"[^\s,{]+(?:{[^}]*}[^\s,{]*)*", text):
         parts = [part.split(",") for part in re.split(r"[{}]", line)]
         found.update("".join(chosen) for chosen in product(*parts))
     return found
@@ -50,6 +50,16 @@ def test_the_table_of_times_names_every_environment(tox: configparser.ConfigPars
     """CONTRIBUTING's table has each environment that tox runs, with its seconds, and no other."""
     table = named_by_the_table((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert table == environments(tox["tox"]["env_list"])
+
+
+def test_ci_runs_every_environment_once(tox: configparser.ConfigParser) -> None:
+    """Each environment has one of the two labels that .ci/run runs, one after the other."""
+    lines = re.findall(r"^([\w-]+) = (.+)$", tox["tox"]["labels"], re.MULTILINE)
+    labels = {name: environments(text) for name, text in lines}
+    assert not labels["one-core"] & labels["all-cores"]
+    assert set.union(*labels.values()) == environments(tox["tox"]["env_list"])
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.findall(r"\brun.* -m (\S+)", script) == list(labels)
 
 
 def test_each_environment_says_what_it_is(tox: configparser.ConfigParser) -> None:

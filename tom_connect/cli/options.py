@@ -35,6 +35,7 @@ import click
 from tom_connect.cli.output import Output
 from tom_connect.cli.run import logging_to_stderr, run_async
 from tom_connect.config import Argument, EndpointConfig, LoadedConfig, OptionSpec, load_config, plugin_selection
+from tom_connect.config.checks import home_expanded
 from tom_connect.config.schema import endpoint_options, section_options
 from tom_connect.exceptions import ConfigError
 from tom_connect.plugins import PluginCatalog, PluginHost
@@ -297,7 +298,7 @@ def _simple(flag: str, help: str, *, name: str | None = None, **attributes: Any)
 
     def remember(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if attribute == "config_file":
-            value = pathlib.Path(value).expanduser() if value else None
+            value = home_expanded(value) if value else None
         setattr(_parsed(ctx), attribute, value)
 
     return _HeadedOption([flag, f"shared_{attribute}"], help=help, expose_value=False, callback=remember, **attributes)
@@ -312,4 +313,4 @@ def _config_file_in(args: Sequence[str]) -> pathlib.Path | None:
             found = arg.partition("=")[2]
         elif arg == "--config" and position + 1 < len(args):
             found = args[position + 1]
-    return pathlib.Path(found).expanduser() if found else None
+    return home_expanded(found) if found else None

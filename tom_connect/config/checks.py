@@ -26,9 +26,17 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else value
 
 
+def home_expanded(path: str | pathlib.Path) -> pathlib.Path:
+    """A path with its `~` or `~user` expanded; as in a shell it stays as it is where nobody has that home."""
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        return pathlib.Path(path)
+
+
 def as_path(value: Any) -> Any:
     """The path that a text names, `~` expanded; all else as it is."""
-    return pathlib.Path(value).expanduser() if isinstance(value, str) and value else value
+    return home_expanded(value) if isinstance(value, str) and value else value
 
 
 def is_flag(_self: object, field: attrs.Attribute[Any], value: object) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from tom_connect.config.checks import home_expanded
 from tom_connect.config.endpoint import EndpointConfig
 from tom_connect.config.schema import ENV_PREFIX, OptionSpec, endpoint_options, section_options
 from tom_connect.exceptions import ConfigError
@@ -127,7 +128,7 @@ class _Layers:
         self, file: pathlib.Path | None, environ: Mapping[str, str], only: frozenset[str] | None = None
     ) -> None:
         if file is None and environ.get(CONFIG_VARIABLE):
-            file = pathlib.Path(environ[CONFIG_VARIABLE]).expanduser()
+            file = home_expanded(environ[CONFIG_VARIABLE])
         path = file or default_config_file()
         document = read_toml(path, must_exist=file is not None)
         if document is None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union
 
 import attrs
 
+from tom_connect.config.checks import home_expanded
 from tom_connect.config.endpoint import EndpointConfig
 from tom_connect.config.options import CLI, HELP, PROGRAM_ONLY
 from tom_connect.exceptions import ConfigError
@@ -270,7 +271,10 @@ def _read_str(value: object) -> str:
 def _read_path(value: object) -> pathlib.Path:
     if not isinstance(value, (str, pathlib.Path)) or not str(value) or "\0" in str(value):
         raise ValueError
-    return pathlib.Path(value).expanduser()
+    path = home_expanded(value)
+    if str(path).startswith("~"):
+        raise ValueError  # nobody has that home
+    return path
 
 
 def _read_parsed(cls: Any, value: object) -> Any:

@@ -29,8 +29,10 @@ from tom_connect.holepunch.events import (
     PathSelected,
 )
 from tom_connect.holepunch.path import Path, RelayPath
+from tom_connect.holepunch.pathchoice import Lead, chosen_by, kept
 from tom_connect.holepunch.pathprobing import given_up, ping_interval
 from tom_connect.holepunch.pathroom import make_room
+from tom_connect.holepunch.pathsilence import Silence
 from tom_connect.holepunch.pathsowner import PathsOwner
 from tom_connect.holepunch.pathstate import HYSTERESIS, PathState, best
 from tom_connect.holepunch.pathtargets import doubted_targets, first_targets
@@ -58,18 +60,8 @@ class RemotePaths:
         self._owner = owner
         self._tick_at = inf
         self._last_sent = self._last_traffic = -inf
-        self._unanswered_since: float | None = None
-        self._doubt_since: float | None = None
-        self._needs_pong = False
-        """Whether the doubt is of our packets getting there, so that hearing the peer does not end it."""
-        self._at_ease_until = -inf
-        self._patience = 1
-        """Grows while pings are answered and QUIC's packets are not: then it is not the path that is silent."""
-        self._outage_since: float | None = None
-        self._searched_since = -inf
-        self._active_spoke = -inf
-        self._led_to: PathState | None = None
-        self._led_since = -inf
+        self._silence = Silence()
+        self._lead = Lead()
 
     # --- what the owner tells ---------------------------------------------------------------------------------
 
@@ -125,14 +117,14 @@ class RemotePaths:
         `asks`: it waits for an acknowledgment. `keeps`: all that it waits for is that of a keep-alive.
         """
         lull, self._last_sent = now - self._last_sent > rules.TRAFFIC, now
-        if asks and self._unanswered_since is None:
-            self._unanswered_since = now
+        if asks and self._silence.unanswered is None:
+            self._silence.unanswered = now
         if lull and (keeps or not asks):
             # A keep-alive, or what acknowledges one: no reason to prove all paths anew. If it is lost, QUIC asks again,
             # and that is traffic.
             return
         paused, self._last_traffic = now - self._last_traffic > rules.TRAFFIC, now
-        if paused and self._outage_since is not None:
+        if paused and self._silence.outage is not None:
             self._search(now)
         if self.due > now + rules.ACTIVE_TICK:
             self._wake(now)
@@ -146,12 +138,12 @@ class RemotePaths:
                 return
         state.bytes_received += size
         if state is self.active:
-            state.heard = self._active_spoke = now
-            self._unanswered_since = None
-            self._patience = 1
+            state.heard = self._lead.active_spoke = now
+            self._silence.unanswered = None
+            self._silence.patience = 1
             if state.credit is not None:
                 self._earn(state, now, size)
-            if self._doubt_since is not None and not self._needs_pong:
+            if self._silence.doubted is not None and not self._silence.needs_pong:
                 self._calm(now)
                 self._retarget()
             return
@@ -208,9 +200,9 @@ class RemotePaths:
         state.next_ping = now + (rules.SECOND_SAMPLE if first else rules.HEARTBEAT)
         self._prove(state, "disco", now)
         if state is self.active:
-            if self._doubt_since is not None:
-                self._patience = min(2 * self._patience, rules.MOST_PATIENCE)
-                self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
+            if self._silence.doubted is not None:
+                self._silence.patience = min(2 * self._silence.patience, rules.MOST_PATIENCE)
+                self._silence.settle(now)
             self._calm(now)
             self._retarget()
         else:
@@ -277,12 +269,12 @@ class RemotePaths:
     def can_be_called(self) -> bool:
         """Whether there is a way on which calls get to the peer, so that both ends can act together."""
         relays = any(not state.direct for state in self.paths.values())
-        return relays or (self.active is not None and self._doubt_since is None)
+        return relays or (self.active is not None and self._silence.doubted is None)
 
     @property
     def in_outage(self) -> bool:
         """Whether traffic is under way and no path answers."""
-        return self._outage_since is not None
+        return self._silence.outage is not None
 
     def usable(self) -> bool:
         """Whether there is somewhere to send."""
@@ -302,7 +294,7 @@ class RemotePaths:
         if not self.holders:
             return
         if late > rules.STALL:
-            self._forgive(late, now)
+            self._silence.forgive(late, now)
         traffic = self._traffic(now)
         if traffic:
             self._judge(now)
@@ -312,21 +304,15 @@ class RemotePaths:
         self._choose(now)
         due = min((state.next_ping for state in self.paths.values()), default=inf)
         if traffic:
-            due = min(due, now + rules.ACTIVE_TICK, self._next_verdict(now))
+            verdict = self._silence.next_verdict(self.active, now) if self.active is not None else inf
+            due = min(due, now + rules.ACTIVE_TICK, verdict)
         if due < inf:
             self._tick_at = max(due, now + 0.001)
             self._owner.arm(self, self._tick_at)
 
-    def _forgive(self, seconds: float, now: float) -> None:
-        """We stood still for so long ourselves."""
-        if self._unanswered_since is not None:
-            self._unanswered_since = min(self._unanswered_since + seconds, now)
-        if self._doubt_since is not None:
-            self._doubt_since = min(self._doubt_since + seconds, now)
-
     def _traffic(self, now: float) -> bool:
-        if self._outage_since is not None:
-            return now - self._searched_since < rules.OUTAGE
+        if self._silence.outage is not None:
+            return now - self._silence.searched < rules.OUTAGE
         return now - self._last_traffic < rules.TRAFFIC
 
     def _wake(self, now: float) -> None:
@@ -338,20 +324,6 @@ class RemotePaths:
         if self.speaks_disco and active is not None and active.heard is not None and now - active.heard > rules.STALE:
             self._doubt(now, "long silence")
         self._owner.arm(self, now)
-
-    def _next_verdict(self, now: float) -> float:
-        if self.active is None:
-            return inf
-        if self._doubt_since is None:
-            if self._unanswered_since is None:
-                return inf
-            times: tuple[float, ...] = (self._unanswered_since + self._patience * rules.doubt_after(self.active),)
-        else:
-            times = (
-                self._doubt_since + rules.leave_after(self.active),
-                self._doubt_since + rules.outage_after(self.active),
-            )
-        return min((time for time in times if time > now), default=inf)
 
     # --- pings ------------------------------------------------------------------------------------------------
 
@@ -390,7 +362,7 @@ class RemotePaths:
         state.next_ping = now + ping_interval(
             state,
             speaks_disco=self.speaks_disco,
-            doubted=self._doubt_since is not None,
+            doubted=self._silence.doubted is not None,
             silent=self.in_outage,
         )
         if state.attempts > len(rules.PROBES) and state.proven and self.speaks_disco is None:
@@ -404,7 +376,7 @@ class RemotePaths:
             state.next_ping = now + rules.REPROBE
             self._owner.arm(self, state.next_ping)
             return True
-        if self._doubt_since is None and state not in self._kept():
+        if self._silence.doubted is None and state not in self._kept():
             self._lose(state, now, "better ones are kept")
             return True
         return False
@@ -433,7 +405,7 @@ class RemotePaths:
         if newly:
             state.first_heard = now
         if state.proven:
-            if self._doubt_since is not None:
+            if self._silence.doubted is not None:
                 if state.next_ping > now + rules.DOUBT_PING:
                     self._probe(state, now)
                 self._judge(now)
@@ -466,18 +438,11 @@ class RemotePaths:
         """
         alike = state.direct == active.direct and state.rtt is not None
         if alike and self.follows and state.score() < active.score() + HYSTERESIS:
-            self._follow(state, now)
-        elif state.direct <= active.direct and self.speaks_disco and now >= self._at_ease_until:
-            self._doubt(now, "the peer uses another", needs_pong=True)
-            self._at_ease_until = now + self._patience * rules.AT_EASE
-
-    def _follow(self, state: PathState, now: float) -> None:
-        if state is not self._led_to or self._active_spoke > self._led_since:
-            self._led_to, self._led_since = state, now
-        elif now - self._led_since >= rules.FOLLOW_AFTER:
-            self._led_to = None
-            if self._chosen_by_plugin(now) is None:
+            if self._lead.followed(state, now) and self._chosen_by_plugin(now) is None:
                 self._switch(state, "the peer uses it", now)
+        elif state.direct <= active.direct and self.speaks_disco and now >= self._silence.at_ease_until:
+            self._doubt(now, "the peer uses another", needs_pong=True)
+            self._silence.ease(now)
 
     def _earn(self, state: PathState, now: float, size: int) -> None:
         if state.credit is None:
@@ -491,13 +456,13 @@ class RemotePaths:
         """Begin to doubt the active path: ask it and all others whether they live."""
         if self.active is None:
             return
-        self._needs_pong = self._needs_pong or (needs_pong and self.speaks_disco is True)
-        if self._doubt_since is not None:
+        self._silence.needs_pong = self._silence.needs_pong or (needs_pong and self.speaks_disco is True)
+        if self._silence.doubted is not None:
             return
         self.doubts += 1
-        self._doubt_since = now
-        if self._unanswered_since is None:
-            self._unanswered_since = now
+        self._silence.doubted = now
+        if self._silence.unanswered is None:
+            self._silence.unanswered = now
         for state in self.paths.values():
             if state.proven:
                 state.next_ping = min(state.next_ping, now)
@@ -507,31 +472,31 @@ class RemotePaths:
 
     def _calm(self, now: float | None = None) -> None:
         """The active path lives, or is another."""
-        since = [t for t in (self._outage_since, self._unanswered_since, self._doubt_since) if t is not None]
-        doubted = self._doubt_since is not None
-        self._doubt_since = self._outage_since = self._unanswered_since = None
-        self._needs_pong = False
+        doubted = self._silence.doubted is not None
+        began = self._silence.ended()
         if self.active is not None:
             self.active.unanswered = 0
         # Where pings are answered and QUIC's packets are not, again and again, its back-off is right.
-        back = doubted and self._patience < rules.MOST_PATIENCE
+        back = doubted and self._silence.patience < rules.MOST_PATIENCE
         if now is not None and back and self.active is not None:
-            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - min(since)))
+            self._owner.emit(PathRestored(self.node_id, self.active.path, now, now - began))
 
     def _judge(self, now: float) -> None:
         active = self.active
         if active is None:
             return
-        if self._doubt_since is None:
-            if self._unanswered_since is None:
+        if self._silence.doubted is None:
+            if self._silence.unanswered is None:
                 return
             # A last acknowledgment is answered by nobody. Where no ping can tell, only sending on and on (QUIC's
             # retransmissions) without an answer means anything.
-            silent = now >= self._unanswered_since + self._patience * rules.doubt_after(active) and self._traffic(now)
-            if silent and (self.speaks_disco or self._last_sent - self._unanswered_since >= rules.DOUBT_AFTER):
+            silent = now >= self._silence.unanswered + self._silence.patience * rules.doubt_after(
+                active
+            ) and self._traffic(now)
+            if silent and (self.speaks_disco or self._last_sent - self._silence.unanswered >= rules.DOUBT_AFTER):
                 self._doubt(now, "silent under traffic")
             return
-        since = self._doubt_since
+        since = self._silence.doubted
         if now < since + rules.leave_after(active):
             return
         alive = [s for s in self.paths.values() if s.proven and s is not active and (s.heard or -inf) >= since]
@@ -539,23 +504,23 @@ class RemotePaths:
             alive = [s for s in alive if (s.last_pong or -inf) >= since]
         winner, _why = best(None, alive, now)
         if winner is not None:
-            outage = self._outage_since
+            outage = self._silence.outage
             self._switch(winner, "the path in use went silent", now)
             self._lose(active, now, "silent")
             active.next_ping = now + rules.RETRY
             self._owner.arm(self, active.next_ping)
             if outage is not None:
                 self._owner.emit(PathRestored(self.node_id, winner.path, now, now - outage))
-        elif self._outage_since is None and now >= since + rules.outage_after(active):
-            unanswered = self._unanswered_since
-            self._outage_since = since if unanswered is None else min(unanswered, since)
+        elif self._silence.outage is None and now >= since + rules.outage_after(active):
+            unanswered = self._silence.unanswered
+            self._silence.outage = since if unanswered is None else min(unanswered, since)
             self.outages += 1
             self._search(now)
             self._retarget()
 
     def _search(self, now: float) -> None:
         """No path answers while there is traffic: ask all, for some time."""
-        self._searched_since = now
+        self._silence.searched = now
         for state in self.paths.values():
             # Another family, or a way that was shut until now, may be all that is left.
             state.lifetime_pings = 0
@@ -563,7 +528,7 @@ class RemotePaths:
         self._owner.outage(self, now)
 
     def _choose(self, now: float) -> None:
-        if self._doubt_since is not None and self.active is not None:
+        if self._silence.doubted is not None and self.active is not None:
             return
         chosen = self._chosen_by_plugin(now)
         if chosen is not None:
@@ -577,15 +542,7 @@ class RemotePaths:
             self._switch(winner, why, now)
 
     def _chosen_by_plugin(self, now: float) -> PathState | None:
-        select = self._owner.selector
-        if select is None:
-            return None
-        proven = [state for state in self.paths.values() if state.proven]
-        if len(proven) < 2:
-            return None
-        infos = {state.info(now, active=state is self.active): state for state in proven}
-        choice = select(self.node_id, list(infos))
-        return infos.get(choice) if choice is not None else None
+        return chosen_by(self._owner.selector, self.node_id, self.paths.values(), self.active, now)
 
     def _switch(self, winner: PathState, why: str, now: float) -> None:
         old = self.active
@@ -595,21 +552,19 @@ class RemotePaths:
             old.why = "answers, another one is used"
         self.active = winner
         winner.why = why
-        self._at_ease_until = max(self._at_ease_until, now + rules.AT_EASE)
-        self._patience = 1
+        self._silence.settle(now)
+        self._silence.patience = 1
         self._calm()
         self._retarget()
         self._owner.emit(PathSelected(self.node_id, winner.path, now, old.path if old else None, why))
 
     def _kept(self) -> list[PathState]:
         """The active path and the best others, which are kept proven."""
-        others = [state for state in self.paths.values() if state.proven and state is not self.active]
-        others.sort(key=lambda state: (not state.direct, state.score(), state.added))
-        return ([self.active] if self.active is not None else []) + others[: rules.STANDBY]
+        return kept(self.active, self.paths.values())
 
     def _retarget(self) -> None:
         active = self.active
-        if active is not None and self._doubt_since is None:
+        if active is not None and self._silence.doubted is None:
             new: tuple[PathState, ...] = (active,)
         elif active is None:
             new = first_targets(self.paths.values())

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from tom_connect.holepunch.paths import RemotePaths
 
 
+Selector = Callable[[NodeId, Sequence[PathInfo]], PathInfo | None]
+"""Chooses among the proven paths to a node; None where it has no opinion."""
+
+
 class PathsOwner(Protocol):
     """What the paths of a node need from whoever gathers them."""
 
-    selector: Callable[[NodeId, Sequence[PathInfo]], PathInfo | None] | None
+    selector: Selector | None
     """What chooses in place of the built-in rule, which None leaves it to."""
 
     def ping(self, remote: RemotePaths, state: PathState, now: float) -> bool:

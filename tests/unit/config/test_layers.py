@@ -327,6 +327,14 @@ def refusal(read: Callable[[Any], object], value: object) -> str | None:
     return None
 
 
+def test_the_home_of_nobody_is_refused() -> None:
+    """A path under `~user` where there is no such user is a ConfigError, as an option and as the file of options."""
+    spec = next(spec for spec in endpoint_options() if spec.field == "data_dir")
+    assert f"'~nobody9/x' is not allowed; expected {spec.expected}" in (refusal(spec.from_text, "~nobody9/x") or "")
+    with pytest.raises(ConfigError, match="there is no such configuration file"):
+        load_config(environ={"TOM_CONNECT_CONFIG": "~nobody9/c.toml"})
+
+
 @given(st.sampled_from(SPECS), TOML_VALUES)
 def test_any_value_is_read_or_refused(spec: OptionSpec, value: object) -> None:
     """No value makes an option raise anything but ConfigError, which says what is allowed."""

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from tom_connect import Endpoint, NodeAddr
 from tom_connect.addr import RelayUrl
 from tom_dht_mainline.testing import Testnet
@@ -72,8 +74,14 @@ async def test_a_relay_that_strangers_do_not_reach_says_why(tmp_path: Path) -> N
         assert "not_announced" in (await event(events, "not_announced"))["event"]
 
 
+async def metrics_of(server: RelayServer) -> set[str]:
+    """The lines of its /metrics."""
+    async with aiohttp.ClientSession() as session, session.get(server.url + "/metrics") as response:
+        return set((await response.text()).splitlines())
+
+
 async def test_one_hub_serves_both_kinds_of_clients() -> None:
-    """A node at the server's WebSocket and one at its QUIC are clients of one relay, with one access list."""
+    """A node at the server's WebSocket and one at its QUIC are clients of one relay: one access list, one /metrics."""
     async with RelayServer(RelayServerConfig.dev(listen=("127.0.0.1:0",))) as server:
         announcing = Announcing(server, RelayForOthersConfig(enabled=True, announce=False))
         fields = {"bind": ("127.0.0.2:0",), "addr_deny": (), "plugins": (), "extra_plugins": (announcing,)}
@@ -83,6 +91,11 @@ async def test_one_hub_serves_both_kinds_of_clients() -> None:
                 await home(old)
                 await home(new)
                 assert len(server.hub) == 2 and len(server.quic) == 1
+                assert {
+                    "tom_relay_clients 2.0",
+                    "tom_relay_quic_sessions 1.0",
+                    'tom_relay_quic_events_total{outcome="let in"} 1.0',
+                } <= await metrics_of(server)
                 here, there = await meet(new, old, NodeAddr(old.node_id, (url,)))
                 await passes(here, there, b"both" * 1000)
                 await here.close()

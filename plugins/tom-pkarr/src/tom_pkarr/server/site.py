@@ -13,6 +13,7 @@ from aiohttp import web
 from tom_connect.exceptions import InvalidKeyError
 from tom_connect.keys import NodeId
 from tom_connect.record import SignedRecord
+from tom_connect.serving.metrics import CONTENT_TYPE
 from tom_connect.serving.sources import source_prefix
 from tom_pkarr.core import http
 from tom_pkarr.core.limits import RateLimit, client_host
@@ -21,7 +22,6 @@ from tom_pkarr.core.rules import Conditions, Verdict, get_headers, is_unmodified
 from tom_pkarr.errors import PutError, StoreBusyError, StoreError
 from tom_pkarr.server.connection import PkarrConnection
 from tom_pkarr.server.dht import LookupsBusyError
-from tom_pkarr.server.metrics import CONTENT_TYPE
 from tom_pkarr.server.shelf import Submission
 from tom_pkarr.server.store import Kept
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tom_relay.server.metrics import CONTENT_TYPE
+from tom_connect.serving.metrics import CONTENT_TYPE
 from tom_relay.server.origin import is_forwarded
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from aiohttp import WSMsgType, web
 
 from tom_connect.addr import SocketAddr
 from tom_connect.serving.listening import bound_addrs, listen, url_here
+from tom_connect.serving.metrics import CONTENT_TYPE
 from tom_signaling_legacy.core.hub import SignalingClient, SignalingHub
 from tom_signaling_legacy.errors import SignalingServerError
 from tom_signaling_legacy.server.config import SignalingServerConfig
 from tom_signaling_legacy.server.connection import Gate, SignalingConnection
-from tom_signaling_legacy.server.metrics import CONTENT_TYPE, SignalingMetrics
+from tom_signaling_legacy.server.metrics import SignalingMetrics
 
 logger = logging.getLogger("tom_connect.plugin.signaling-server")
 
