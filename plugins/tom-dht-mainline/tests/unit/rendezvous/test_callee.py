@@ -65,7 +65,7 @@ def test_rubbish_is_bounded() -> None:
 
 
 def test_nodes_that_invent_addresses_leave_room_for_others() -> None:
-    """Half of the nodes name a hundred new addresses each time: who really calls is noticed within three polls on the whole.
+    """Half of the nodes name a hundred new addresses each time: who really calls is noticed within a few polls.
 
     And of what they invent no more is looked at than there is room for.
     """
@@ -113,7 +113,7 @@ def test_addresses_without_room_are_calls_later() -> None:
 
 
 def test_who_announces_many_ports_waits_behind_others() -> None:
-    """Where 64 IPs fill every answer with new ports, who calls from another IP is noticed within three polls on the whole.
+    """Where 64 IPs fill every answer with new ports, who calls from another IP is noticed by the third poll, mostly.
 
     The 64 must have been noticed themselves before: until then all of them are as new.
     """
