@@ -124,7 +124,7 @@ def _x_axis(x_ticks: list[float], x_scale: float, bottom: float, title: str, lef
 
 def strip_plot(strips: Sequence[Strip], *, label: str, x_title: str) -> Markup:
     """One bar for each step, cut where the kind of path changed."""
-    left = 230
+    left = 250  # a name of 36 wide letters
     height = _TOP + _ROW * len(strips) + _BOTTOM
     ticks = nice_ticks(max((strip.end for strip in strips), default=1.0))
     scale = (WIDTH - left - _RIGHT) / ticks[-1]
