@@ -79,7 +79,8 @@ async def run_command(
         _say(run, record)
         if isinstance(record, CampaignSummary) and record.interrupted:
             # Now, as a second after Ctrl-C all ends, whatever is still to be cleaned up.
-            run.output.note(f"To go on: the same command with --resume {path}")
+            instead = " instead of --output" if output is not None else ""
+            run.output.note(f"To go on: the same command with --resume {path}{instead}")
 
     def controller() -> EndpointConfig:
         return run.endpoint_config(identity="kept")
