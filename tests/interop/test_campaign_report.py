@@ -138,10 +138,16 @@ async def test_it_can_be_read_in_both_schemes(browser: Browser, dark: bool, tmp_
 
 
 async def test_it_fits_into_a_narrow_window(browser: Browser) -> None:
-    """On a telephone the page is no wider than the window; wide tables scroll by themselves."""
+    """On a telephone the page is no wider than the window; wide tables and legible plots scroll by themselves."""
     await browser.look(dark=False, width=390)
     assert await browser.value("document.documentElement.scrollWidth") <= 390
     assert await browser.value("[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)")
+    sizes = await browser.value(
+        "[...document.querySelectorAll('svg text')].map(e => Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b)"
+        " * parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert len(sizes) > 20 and min(sizes) >= 10
+    assert await browser.value("Math.max(...[...document.querySelectorAll('caption')].map(e => e.clientWidth))") <= 390
 
 
 async def test_it_speaks_to_those_who_cannot_see(browser: Browser) -> None:

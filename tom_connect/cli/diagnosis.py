@@ -77,11 +77,19 @@ def _outward(family: FamilyReport) -> list[SocketAddr]:
     return [addr for addr in family.local if family.version == 4 or not is_local(addr)]
 
 
-def diagnose(report: NetReport, *, relays_wanted: bool, probing: bool = True, others_asked: bool = False) -> Diagnosis:
+def diagnose(
+    report: NetReport,
+    *,
+    relays_wanted: bool,
+    probing: bool = True,
+    others_asked: bool = False,
+    serverless: bool = False,
+) -> Diagnosis:
     """Say what a report means.
 
     `relays_wanted`: whether any are configured; `probing`: whether servers may be asked; `others_asked`: whether a
-    plugin talks to others over our socket, as the DHT's does.
+    plugin talks to others over our socket, as the DHT's does; `serverless`: whether relays that are configured are left
+    out (`dht_only`), so that none is to be recommended.
     """
     ipv4 = nat_kind(report.ipv4, udp_blocked=report.udp_blocked)
     ipv6 = nat_kind(report.ipv6, udp_blocked=report.udp_blocked)
@@ -89,7 +97,7 @@ def diagnose(report: NetReport, *, relays_wanted: bool, probing: bool = True, ot
         *_about_udp(report, relays_wanted, probing, others_asked),
         *_about_ipv4(report.ipv4, ipv4),
         *_about_ipv6(report.ipv6, ipv6),
-        *_about_relays(report, relays_wanted),
+        *_about_relays(report, relays_wanted, serverless),
         *_about_reach(ipv4, ipv6, report),
     ]
     return Diagnosis(ipv4, ipv6, _by_importance(findings))
@@ -222,7 +230,7 @@ def _about_ipv6(family: FamilyReport, kind: NatKind) -> Iterator[Finding]:
             yield Finding("note", f"IPv6: we are {_list(_outward(family))}; whether others reach us is not known.")
 
 
-def _about_relays(report: NetReport, relays_wanted: bool) -> Iterator[Finding]:
+def _about_relays(report: NetReport, relays_wanted: bool, serverless: bool) -> Iterator[Finding]:
     for relay in report.relays:
         if relay.connected:
             rtt = f", {relay.rtt * 1000:.0f} ms away" if relay.rtt is not None else ""
@@ -231,7 +239,11 @@ def _about_relays(report: NetReport, relays_wanted: bool) -> Iterator[Finding]:
         else:
             advice = "Is its URL right, and does it run? Does a firewall or proxy stand between?"
             yield Finding("fails", f"Relay {relay.url}: {relay.problem or 'no answer yet'}.", advice)
-    if not relays_wanted:
+    if relays_wanted or report.relays:
+        return
+    if serverless:
+        yield Finding("note", "No relay of anyone's is asked: where hole punching fails, only a volunteer's helps.")
+    else:
         text = "No relay is configured: where hole punching fails, there is no connection."
         yield Finding("note", text, "Name one with --relay URL; 'tom-connect relay' runs one.")
 

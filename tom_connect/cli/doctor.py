@@ -35,7 +35,7 @@ async def command(run: Invocation, wait: float) -> None:
     up there. With --json it prints one object.
     """
     from tom_connect.cli.diagnosis import Finding, diagnose
-    from tom_connect.cli.node import check_settings
+    from tom_connect.cli.node import check_settings, relays_left_out
     from tom_connect.cli.serverless import ServerlessCheck, serverless_findings
     from tom_connect.endpoint import Endpoint
 
@@ -58,7 +58,15 @@ async def command(run: Invocation, wait: float) -> None:
         plugins = endpoint.plugins
     probing = run.config.direct and not run.config.dht_only
     others_asked = any(p.state == "loaded" and "tom_datagram_protocol" in p.hooks for p in plugins)
-    diagnosis = diagnose(report, relays_wanted=wanted, probing=probing, others_asked=others_asked)
+    diagnosis = diagnose(
+        report,
+        relays_wanted=wanted,
+        probing=probing,
+        others_asked=others_asked,
+        serverless=run.config.dht_only,
+    )
+    if left_out := relays_left_out(run):
+        diagnosis = diagnosis.with_findings([Finding("note", f"{left_out}.")])
     diagnosis = diagnosis.with_findings(serverless_findings(serverless.report, diagnosis, wanted=run.config.dht_only))
     deprecated = run.host.deprecations(run.config.plugin_configs)
     diagnosis = diagnosis.with_findings(Finding("note", f"Plugin {name}: {why}.") for name, why in deprecated.items())

@@ -65,6 +65,14 @@ def check_settings(run: Invocation, endpoint: Endpoint) -> None:
             raise ConfigError(f"relay: no plugin carries packets through {url}; expected https://HOST/ or http://HOST/")
 
 
+def relays_left_out(run: Invocation) -> str:
+    """Which configured relays are not used, as they are somebody's servers and none is to be asked; empty if none."""
+    named = [*run.config.relay, *run.config.public_relays]
+    return (
+        f"Left out, as dht_only asks for no servers: relay {', '.join(named)}" if run.config.dht_only and named else ""
+    )
+
+
 # Being reached
 
 
@@ -99,6 +107,9 @@ async def told(run: Invocation, endpoint: Endpoint, clock: Clock, *, doing: str,
 
 async def _wait_for_relay(run: Invocation, endpoint: Endpoint) -> None:
     """Wait a little until we are reachable through a relay, if that is wanted; say why not, if we are not."""
+    if left_out := relays_left_out(run):
+        run.output.note(left_out)
+        return
     if not endpoint.relays() and not run.config.relay and not run.config.public_relays:
         return
     if not any(plugin.state == "loaded" and "tom_relay_transport" in plugin.hooks for plugin in endpoint.plugins):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import cast
 
 import attrs
 import pytest
 
+from tom_connect import Endpoint, EndpointConfig
 from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.cli.diagnosis import Diagnosis, NatKind, diagnose, nat_kind
 from tom_connect.cli.doctor import is_enough
+from tom_connect.cli.node import _wait_for_relay, relays_left_out
+from tom_connect.cli.options import Invocation
 from tom_connect.netreport.report import FamilyReport, Filtering, Mapping, NetReport, RelayReport
 
 HOME = SocketAddr("192.168.1.5", 4000)
@@ -128,6 +133,28 @@ def test_without_anybody_to_ask_that_is_said() -> None:
     assert "Nobody told us" in texts(said, "note")
     assert "--relay" in advice(said)
     assert "forbids" in texts(diagnose(report, relays_wanted=False, probing=False))
+
+
+def test_no_relay_is_recommended_where_none_would_be_used() -> None:
+    """With dht_only a relay that is named is left out, and who has one, a volunteer's too, is not told to get one."""
+    report = NetReport(EASY, NO_IPV6, complete=True, udp_blocked=False)
+    assert "--relay" in advice(diagnose(report, relays_wanted=False))
+    serverless = diagnose(report, relays_wanted=False, serverless=True)
+    assert "--relay" not in advice(serverless) and "only a volunteer's helps" in texts(serverless, "note")
+    for way in (True, False):
+        said = diagnose(attrs.evolve(report, relays=(RELAY,)), relays_wanted=False, serverless=way)
+        assert "--relay" not in advice(said) and "hole punching fails" not in texts(said)
+
+
+async def test_a_relay_that_is_left_out_is_told_and_not_waited_for() -> None:
+    """With dht_only a relay that is named serves nobody: people are told, and nothing waits until it is connected."""
+    notes: list[str] = []
+    config = EndpointConfig(dht_only=True, relay=("https://relay.test/",))
+    run = cast(Invocation, SimpleNamespace(config=config, output=SimpleNamespace(note=notes.append)))
+    await _wait_for_relay(run, cast(Endpoint, None))
+    assert notes == ["Left out, as dht_only asks for no servers: relay https://relay.test/"]
+    run.config = attrs.evolve(config, dht_only=False)
+    assert relays_left_out(run) == ""
 
 
 def test_nobody_is_told_to_install_what_is_there() -> None:

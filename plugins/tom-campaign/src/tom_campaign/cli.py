@@ -56,6 +56,7 @@ async def run_command(
     Records are written as they come; Ctrl-C still writes the summary. PASS is without loss, WARN below 5%, FAIL else.
     """
     from tom_campaign.core.errors import CampaignFailedError
+    from tom_campaign.core.records import CampaignSummary
     from tom_campaign.core.schedule import seconds_at_least
     from tom_campaign.networks.population import started
     from tom_campaign.recordfile import RecordWriter, resumed
@@ -69,11 +70,17 @@ async def run_command(
         run.output.note(f"It will take at least {datetime.timedelta(seconds=round(seconds))}")
     before = resumed(resume, plan) if resume is not None else None
     path = resume or output or pathlib.Path(f"{plan.name}.jsonl")
+    if report is not None:
+        _check_report(report, path, pathlib.Path(scenario))
     writer = RecordWriter(path, keep=before.whole if before is not None else None)
 
     def write(record: Record) -> None:
         writer.write(record)
         _say(run, record)
+        if isinstance(record, CampaignSummary) and record.interrupted:
+            # Now, as a second after Ctrl-C all ends, whatever is still to be cleaned up.
+            instead = " instead of --output" if output is not None else ""
+            run.output.note(f"To go on: the same command with --resume {path}{instead}")
 
     def controller() -> EndpointConfig:
         return run.endpoint_config(identity="kept")
@@ -83,12 +90,9 @@ async def run_command(
             plan,
             lambda: started(plan, controller, run.output.note),
             write,
-            before.results if before is not None else (),
+            before,
         )
         summary = await running.run()
-    except asyncio.CancelledError:
-        run.output.note(f"Interrupted; go on with: tom-connect campaign run {scenario} --resume {path}")
-        raise
     finally:
         writer.close()
     run.output.note(f"Records: {path}")
@@ -96,6 +100,14 @@ async def run_command(
         await asyncio.to_thread(_write_report, run, path, report)
     if summary.verdict == "FAIL":
         raise CampaignFailedError(_why_failed(summary))
+
+
+def _check_report(report: pathlib.Path, *others: pathlib.Path) -> None:
+    """Refuse a file for a report that can't be one; raises InvalidInputError before hours of measuring, not after."""
+    if not report.parent.is_dir():
+        raise InvalidInputError(f"{report}: there is no folder {report.parent}; make it, or name another")
+    if report.resolve() in [other.resolve() for other in others]:
+        raise InvalidInputError(f"{report}: the report would overwrite what it is made from; name another file")
 
 
 def _why_failed(summary: CampaignSummary) -> str:
@@ -150,10 +162,15 @@ def _summary_text(summary: CampaignSummary) -> str:
 
 
 def _write_report(run: Invocation, records: pathlib.Path, path: pathlib.Path) -> None:
+    from tom_campaign.core.errors import RecordFileError
     from tom_campaign.recordfile import read_records
     from tom_campaign.report.page import report_page
 
-    page = report_page(read_records(records))
+    recorded = read_records(records)
+    try:
+        page = report_page(recorded)
+    except RecordFileError as exc:
+        raise RecordFileError(f"{records}: {exc}") from None
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as exc:
@@ -162,7 +179,7 @@ def _write_report(run: Invocation, records: pathlib.Path, path: pathlib.Path) ->
 
 
 @tom_command("report")
-@click.argument("records", type=click.Path(path_type=pathlib.Path))
+@click.argument("records", type=click.Path(path_type=pathlib.Path, dir_okay=False))
 @click.option(
     "--output",
     type=click.Path(path_type=pathlib.Path, dir_okay=False),
@@ -170,7 +187,9 @@ def _write_report(run: Invocation, records: pathlib.Path, path: pathlib.Path) ->
 )
 async def report_command(run: Invocation, records: pathlib.Path, output: pathlib.Path | None) -> None:
     """Make a report of RECORDS, a .jsonl file: one HTML file that needs nothing else."""
-    await asyncio.to_thread(_write_report, run, records, output or records.with_suffix(".html"))
+    path = output or records.with_suffix(".html")
+    _check_report(path, records)
+    await asyncio.to_thread(_write_report, run, records, path)
 
 
 @tom_command("respond")

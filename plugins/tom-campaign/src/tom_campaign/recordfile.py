@@ -26,13 +26,20 @@ MAX_BYTES: Final = 1 << 30
 
 @attrs.frozen
 class Recorded:
-    """What a file tells. `whole`: bytes up to the end of the last whole line."""
+    """What a file tells of all runs of a campaign together."""
 
     started: tuple[CampaignStarted, ...]
     results: tuple[PhaseResult, ...]
     rolling: tuple[EnduranceRolling, ...]
+    """Without the windows of steps that were interrupted and then done anew."""
     summary: CampaignSummary | None
+    """The last one."""
+    elapsed_s: float
+    """Seconds that all runs took; of a run without a summary, from its start to its last record."""
+    dead_nodes: frozenset[str]
+    """Nodes that died in any run, as far as summaries tell."""
     whole: int
+    """Bytes up to the end of the last whole line."""
 
 
 def read_records(path: pathlib.Path) -> Recorded:
@@ -56,14 +63,35 @@ def read_records(path: pathlib.Path) -> Recorded:
 
 
 def _sorted(records: Iterable[Record], whole: int) -> Recorded:
-    records = list(records)
-    results = {record.step: record for record in records if isinstance(record, PhaseResult)}
-    summaries = [record for record in records if isinstance(record, CampaignSummary)]
+    started: list[CampaignStarted] = []
+    results: dict[str, PhaseResult] = {}
+    rolling: list[EnduranceRolling] = []
+    summary: CampaignSummary | None = None
+    dead: set[str] = set()
+    elapsed, began, last = 0.0, None, 0.0
+    for record in records:
+        if isinstance(record, CampaignStarted):
+            elapsed += 0.0 if began is None else max(0.0, last - began)  # a run that was killed
+            began = last = record.at
+            started.append(record)
+            rolling = [window for window in rolling if window.step in results]
+        elif isinstance(record, CampaignSummary):
+            elapsed, began = record.elapsed_s, None
+            summary = record
+            dead.update(record.dead_nodes)
+        else:
+            last = record.at
+            if isinstance(record, PhaseResult):
+                results[record.step] = record
+            else:
+                rolling.append(record)
     return Recorded(
-        started=tuple(record for record in records if isinstance(record, CampaignStarted)),
+        started=tuple(started),
         results=tuple(results.values()),
-        rolling=tuple(record for record in records if isinstance(record, EnduranceRolling)),
-        summary=summaries[-1] if summaries else None,
+        rolling=tuple(rolling),
+        summary=summary,
+        elapsed_s=elapsed + (0.0 if began is None else max(0.0, last - began)),
+        dead_nodes=frozenset(dead),
         whole=whole,
     )
 
@@ -79,7 +107,8 @@ def resumed(path: pathlib.Path, scenario: Scenario) -> Recorded:
                 f"{path}: these are records of another scenario, or it was changed since ({started.campaign}, "
                 f"digest {started.digest[:12]}; now {scenario.name}, {scenario.digest[:12]}); begin a new file"
             )
-    if not found.started and (found.results or found.summary is None):
+    never_began = path.stat().st_size == 0  # it was killed while its nodes were being started
+    if not found.started and (found.results or found.summary is None) and not never_began:
         raise RecordFileError(f"{path}: it does not say of which scenario it is, so it can't be continued")
     return found
 

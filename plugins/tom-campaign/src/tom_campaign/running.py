@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -21,6 +21,7 @@ from tom_campaign.core.schedule import Step, remaining, steps_of
 from tom_campaign.core.summing import Measured, campaign_summary, figures, of_step, phase_result
 from tom_campaign.core.typed import MistypedError, typed
 from tom_campaign.networks.population import Population
+from tom_campaign.recordfile import Recorded
 
 _EXCLUSIVE = frozenset({"burst", "transfer"})
 """Kinds of which a node is in one step at a time: two would measure each other."""
@@ -75,19 +76,19 @@ def request_of(phase: Phase, target: str) -> tuple[Ask, float]:
 
 @attrs.define(eq=False)
 class Campaign:
-    """One run of a scenario. `write` takes each record; `done`: results of an earlier run that is gone on with."""
+    """One run of a scenario. `write` takes each record; `before`: what is recorded of earlier runs, if it goes on."""
 
     scenario: Scenario
     population: Callable[[], AbstractAsyncContextManager[Population]]
     write: Callable[[Record], None]
-    done: Sequence[PhaseResult] = ()
+    before: Recorded | None = None
     results: list[PhaseResult] = attrs.field(init=False)
     _people: Population | None = None
     _busy: dict[str, asyncio.Lock] = attrs.Factory(dict)
     _summary: CampaignSummary | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.results = list(self.done)
+        self.results = list(self.before.results) if self.before is not None else []
 
     async def run(self) -> CampaignSummary:
         """Do what is not done yet. The last record is a summary, also where this is cancelled or fails."""
@@ -97,39 +98,48 @@ class Campaign:
         done = {result.step for result in self.results}
         left = {steps[0].phase.name: remaining(steps, done) for steps in phases if steps}
         planned = {phase.name: len(steps) for phase, steps in zip(self.scenario.phases, phases, strict=True)}
+        total = sum(planned.values())
 
-        def conclude(*, interrupted: bool) -> CampaignSummary:
-            dead = self._people.deaths if self._people is not None else ()
-            summary = campaign_summary(
-                self.scenario,
-                planned,
-                self.results,
-                at=time.time(),
-                elapsed_s=loop.time() - began,
-                interrupted=interrupted,
-                dead_nodes=dead,
-            )
-            self.write(summary)
-            return summary
+        def conclude() -> CampaignSummary:
+            """The summary, written once: what comes after it is not of this run any more."""
+            if self._summary is None:
+                dead = set(self._people.deaths if self._people is not None else ())
+                self._summary = campaign_summary(
+                    self.scenario,
+                    planned,
+                    self.results,
+                    at=time.time(),
+                    elapsed_s=loop.time() - began + (self.before.elapsed_s if self.before is not None else 0.0),
+                    interrupted=len(self.results) < total,
+                    dead_nodes=dead | set(self.before.dead_nodes if self.before is not None else ()),
+                )
+                self.write(self._summary)
+            return self._summary
 
-        if not any(left.values()):
-            return conclude(interrupted=False)
-        try:
+        async def measure() -> None:
             async with self.population() as people:
                 self._people = people
-                self.write(self._started(people, sum(planned.values())))
+                self.write(self._started(people, total))
                 try:
                     await self._phases(left)
                 finally:
-                    # Before the population goes: that takes longer than Ctrl-C may.
-                    complete = len(self.results) == sum(planned.values())
-                    self._summary = conclude(interrupted=not complete)
-        except BaseException:
-            if self._summary is None:
-                conclude(interrupted=True)
+                    # Before the population goes, which takes a while.
+                    conclude()
+
+        if not any(left.values()):
+            return conclude()
+        measuring = asyncio.create_task(measure(), name="measuring")
+        try:
+            await asyncio.wait([measuring])
+        except asyncio.CancelledError:
+            # First of all: to end a population, even one that is still being started, takes longer than Ctrl-C may.
+            conclude()
+            measuring.cancel()
+            await asyncio.gather(measuring, return_exceptions=True)
             raise
-        assert self._summary is not None
-        return self._summary
+        summary = conclude()
+        measuring.result()
+        return summary
 
     def _started(self, people: Population, steps: int) -> CampaignStarted:
         scenario = self.scenario
@@ -148,7 +158,7 @@ class Campaign:
             nodes=people.infos(),
             phases=tuple(phase.name for phase in scenario.phases),
             steps=steps,
-            resumed=bool(self.done),
+            resumed=self.before is not None,
         )
 
     async def _phases(self, left: dict[str, tuple[Step, ...]]) -> None:
@@ -189,6 +199,13 @@ class Campaign:
         with contextlib.suppress(ControlError):
             await self._people.ask(step.pair.dialer, Close(target=self._people.target(step.pair.target)), 10.0)
 
+    def _record(self, record: Record) -> None:
+        """Write what was measured, unless the summary has been: it is of what stands before it."""
+        if self._summary is None:
+            if isinstance(record, PhaseResult):
+                self.results.append(record)
+            self.write(record)
+
     async def _do(self, step: Step) -> None:
         assert self._people is not None
         loop = asyncio.get_running_loop()
@@ -198,7 +215,7 @@ class Campaign:
         def rolled(window: Window) -> None:
             at = time.time()
             names = of_step(step, campaign=self.scenario.name, nats=nats, at=at, path_kind=window.path_kind)
-            self.write(
+            self._record(
                 EnduranceRolling(
                     **names,
                     **figures(window.sent, window.received, window.rtt, window.reconnections),
@@ -206,6 +223,7 @@ class Campaign:
                     window_s=window.window_s,
                     total_sent=window.total_sent,
                     total_received=window.total_received,
+                    discovery_source=window.discovery_source,
                 )
             )
 
@@ -225,8 +243,7 @@ class Campaign:
             at=time.time(),
             elapsed_s=loop.time() - began,
         )
-        self.results.append(result)
-        self.write(result)
+        self._record(result)
 
     async def _measure(self, step: Step, rolled: Callable[[Window], None]) -> Measured:
         people = self._people

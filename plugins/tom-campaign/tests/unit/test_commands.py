@@ -163,6 +163,8 @@ def test_mistakes_are_told_before_anything_is_started(tmp_path: pathlib.Path, en
     for mistake, reason in (
         ("count = 3\nconfig = { dht = { quorm = 3 } }\n[dht]", "tiny.toml, line 8: unknown option 'dht.quorm'"),
         ("count = 3\nconfig = { idle_timeout = -1 }", "tiny.toml, line 8: idle_timeout: -1.0 is not allowed"),
+        ("count = 3\nconfig = { dht = 5 }\n[dht]", "tiny.toml, line 8: dht is a table of options"),
+        ("count = 3\nconfig = { plugins = 5 }\n[dht]", "tiny.toml, line 8: plugins: 5 is not allowed"),
         ("count = 3\nconfig = { relay_client = {} }", "tiny.toml, line 8: [relay_client] belongs to no plugin in use"),
         ("count = three", "tiny.toml, line 7: not valid TOML"),
     ):
@@ -173,6 +175,34 @@ def test_mistakes_are_told_before_anything_is_started(tmp_path: pathlib.Path, en
         assert not (tmp_path / "tiny.jsonl").exists()
     done = run(tmp_path, environ, "run", "nowhere")
     assert done.returncode == 2 and "shipped: v7-dht" in done.stderr
+
+
+def test_too_many_measurements_are_told_with_their_phase(tmp_path: pathlib.Path) -> None:
+    """A scenario that would take for ever is refused with the line of the phase that is too much."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace("count = 3", "count = 200") + '[[phase]]\nname = "c"\nkind = "connect"\nrepeat = 2\n')
+    with pytest.raises(ScenarioError, match=r"tiny.toml, line 14: phase: more than 100,000 measurements"):
+        load_scenario(str(path))
+
+
+def test_a_report_that_can_not_be_written_is_told_first(tmp_path: pathlib.Path, environ: dict[str, str]) -> None:
+    """A report into a folder that is not there, or over its scenario or records, is refused before anything is run."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    for report, reason in (
+        ("no/tiny.html", "there is no folder no"),
+        ("tiny.toml", "would overwrite what it is made from"),
+        ("tiny.jsonl", "would overwrite what it is made from"),
+    ):
+        done = run(tmp_path, environ, "run", "tiny.toml", "--report", report)
+        assert done.returncode == 2 and f"{report}: " in done.stderr and reason in done.stderr, done.stderr
+        assert sorted(path.name for path in tmp_path.glob("tiny*")) == ["tiny.toml"]
+    (tmp_path / "tiny.jsonl").touch()
+    done = run(tmp_path, environ, "report", "tiny.jsonl")
+    assert done.returncode == 2 and "error: tiny.jsonl: the file tells of no campaign" in done.stderr
+    done = run(tmp_path, environ, "report", ".")
+    assert done.returncode == 2 and "is a directory" in done.stderr
+    done = run(tmp_path, environ, "run", "tiny")
+    assert done.returncode == 2 and "did you mean tiny.toml?" in done.stderr
 
 
 def test_a_plugin_that_is_not_there_is_a_mistake(tmp_path: pathlib.Path) -> None:
@@ -202,7 +232,7 @@ def test_ctrl_c_writes_the_summary_and_leaves_nothing(tmp_path: pathlib.Path, en
         assert process.wait(30) == 130
         wait_until(lambda: all(map(gone, mine)), "the end of all processes")
     before = records(tmp_path)
-    assert before.summary is not None and before.summary.interrupted
+    assert before.summary is not None and before.summary.interrupted and before.elapsed_s == before.summary.elapsed_s
     assert before.summary.done == len(before.results) == 12
     assert before.rolling
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import pathlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -14,11 +15,19 @@ import pytest
 from tom_campaign.core.control import Ask, Close, Connect, Hello, Ping, Transfer, Window
 from tom_campaign.core.errors import ControlError, NodeGoneError
 from tom_campaign.core.reading import read_scenario
-from tom_campaign.core.records import CampaignStarted, CampaignSummary, EnduranceRolling, PhaseResult, Record
+from tom_campaign.core.records import (
+    CampaignStarted,
+    CampaignSummary,
+    EnduranceRolling,
+    PhaseResult,
+    Record,
+    encoded,
+)
 from tom_campaign.core.scenario import Scenario
 from tom_campaign.core.statistics import RttStatistics, rtt_statistics
 from tom_campaign.core.summing import Measured
 from tom_campaign.networks.population import Population
+from tom_campaign.recordfile import Recorded, read_records
 from tom_campaign.running import Campaign, planned_messages, request_of
 
 TEXT = """
@@ -96,6 +105,7 @@ class FakePeople:
                         reconnections=0,
                         path_kind="direct",
                         rtt=rtt_statistics([1.0, 2.0]),
+                        discovery_source="dht",
                     )
                 )
         answer: dict[str, Any] = json.loads(json.dumps(attrs.asdict(self.answer(name, ask))))
@@ -110,12 +120,19 @@ def good(_name: str, ask: Ask) -> Measured:
     return Measured(sent=count, received=count, rtt=RttStatistics(), path_kind="direct")
 
 
-def campaign(people: FakePeople, records: list[Record], done: list[PhaseResult] | None = None) -> Campaign:
+def recorded(records: list[Record], folder: pathlib.Path) -> Recorded:
+    """What a file with these records tells."""
+    path = folder / "x.jsonl"
+    path.write_text("".join(map(encoded, records)))
+    return read_records(path)
+
+
+def campaign(people: FakePeople, records: list[Record], before: Recorded | None = None) -> Campaign:
     @contextlib.asynccontextmanager
     async def population() -> AsyncIterator[Any]:
         yield people
 
-    return Campaign(people.plan, population, records.append, done or [])
+    return Campaign(people.plan, population, records.append, before)
 
 
 async def test_every_step_is_done_once_and_recorded() -> None:
@@ -126,7 +143,8 @@ async def test_every_step_is_done_once_and_recorded() -> None:
     results = [record for record in records if isinstance(record, PhaseResult)]
     assert len(results) == len({result.step for result in results}) == 36
     assert [result.phase for result in results] == ["connect"] * 12 + ["transfer"] * 12 + ["endurance"] * 12
-    assert sum(isinstance(record, EnduranceRolling) for record in records) == 24
+    windows = [record for record in records if isinstance(record, EnduranceRolling)]
+    assert len(windows) == 24 and {window.discovery_source for window in windows} == {"dht"}
     assert records[-1] is summary and (summary.verdict, summary.done, summary.interrupted) == ("PASS", 36, False)
     assert people.most >= 2  # transfers of other nodes do run at the same time
 
@@ -142,24 +160,27 @@ async def test_connections_are_closed_after_their_last_step() -> None:
         assert isinstance(mine[-1], Close) and len(mine) == 4
 
 
-async def test_what_was_done_is_not_done_again() -> None:
-    """With results of an earlier run only the rest is done, and the summary tells of all."""
+async def test_what_was_done_is_not_done_again(tmp_path: pathlib.Path) -> None:
+    """With results of an earlier run only the rest is done, and the summary tells of all: also of time and deaths."""
     records = list[Record]()
     await campaign(FakePeople(scenario(), good), records).run()
-    before = [record for record in records if isinstance(record, PhaseResult)][:20]
+    ended = attrs.evolve(cast(CampaignSummary, records.pop()), elapsed_s=100.0, dead_nodes=("a-4",))
+    file = recorded([*records[:21], ended], tmp_path)
+    before = list(file.results)
     people, after = FakePeople(scenario(), good), list[Record]()
-    summary = await campaign(people, after, before).run()
+    summary = await campaign(people, after, file).run()
+    assert 100.0 <= summary.elapsed_s < 160.0 and summary.dead_nodes == ("a-4",)
     assert isinstance(after[0], CampaignStarted) and after[0].resumed
     again = {record.step for record in after if isinstance(record, PhaseResult)}
     assert len(again) == 16 and not again & {result.step for result in before}
     assert (summary.done, summary.steps, summary.verdict) == (36, 36, "PASS")
 
 
-async def test_with_nothing_left_nobody_is_started() -> None:
-    """A campaign that was done already writes its summary, and starts no node."""
+async def test_with_nothing_left_nobody_is_started(tmp_path: pathlib.Path) -> None:
+    """A campaign that was done already writes its summary, with the time that it took, and starts no node."""
     records = list[Record]()
     await campaign(FakePeople(scenario(), good), records).run()
-    results = [record for record in records if isinstance(record, PhaseResult)]
+    records[-1] = attrs.evolve(cast(CampaignSummary, records[-1]), elapsed_s=12.5)
 
     @contextlib.asynccontextmanager
     async def nobody() -> AsyncIterator[Population]:
@@ -167,8 +188,8 @@ async def test_with_nothing_left_nobody_is_started() -> None:
         yield
 
     after = list[Record]()
-    await Campaign(scenario(), nobody, after.append, results).run()
-    assert [type(record) for record in after] == [CampaignSummary]
+    summary = await Campaign(scenario(), nobody, after.append, recorded(records, tmp_path)).run()
+    assert after == [summary] and 12.5 <= summary.elapsed_s < 13.5 and not summary.interrupted
 
 
 async def test_an_interrupted_campaign_has_a_summary() -> None:
@@ -192,6 +213,46 @@ async def test_an_interrupted_campaign_has_a_summary() -> None:
     summary = records[-1]
     assert isinstance(summary, CampaignSummary)
     assert (summary.interrupted, summary.done, summary.steps, summary.verdict) == (True, 12, 36, "FAIL")
+
+
+@pytest.mark.parametrize("during", ["start", "steps"])
+async def test_the_summary_does_not_wait_for_the_end_of_the_population(during: str) -> None:
+    """Cancelled while nodes are started or measured, the summary is written at once, and nothing follows it."""
+    records = list[Record]()
+    reached, cleaning, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @attrs.define
+    class Slow(FakePeople):
+        async def ask(self, name: str, ask: Ask, timeout: float, on_window: Any = None) -> dict[str, Any]:
+            if not reached.is_set():
+                reached.set()
+                with contextlib.suppress(asyncio.CancelledError):  # what answers all the same
+                    await asyncio.Event().wait()
+            elif not cleaning.is_set() and not running.cancelling():
+                await asyncio.Event().wait()
+            return await FakePeople.ask(self, name, ask, timeout, on_window)
+
+    @contextlib.asynccontextmanager
+    async def slow_to_end() -> AsyncIterator[Any]:
+        try:
+            if during == "start":
+                reached.set()
+                await asyncio.Event().wait()
+            yield Slow(scenario(), good)
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    running = asyncio.create_task(Campaign(scenario(), slow_to_end, records.append).run())
+    await reached.wait()
+    running.cancel()
+    await cleaning.wait()
+    assert isinstance(records[-1], CampaignSummary) and records[-1].interrupted
+    cleaned.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sum(isinstance(record, CampaignSummary) for record in records) == 1
+    assert isinstance(records[-1], CampaignSummary)
 
 
 async def test_a_population_that_can_not_be_had_leaves_a_summary() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tom_connect import Endpoint, NodeAddr
 from tom_connect.addr import RelayUrl
@@ -39,7 +40,8 @@ async def relay_process(*options: str, cwd: Path) -> AsyncIterator[asyncio.Strea
     try:
         yield process.stdout
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
 
 
@@ -72,6 +74,20 @@ async def test_a_relay_that_strangers_do_not_reach_says_why(tmp_path: Path) -> N
     """Without an address that may be told to everyone there is nothing to announce."""
     async with relay_process("--bind", "127.0.0.1:0", cwd=tmp_path) as events:
         assert "not_announced" in (await event(events, "not_announced"))["event"]
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--no-direct", "--announce needs direct packets; leave --no-direct out"),
+        ("--no-relay-for-others-announce", "--announce says the opposite of announce = false"),
+    ],
+)
+async def test_options_that_contradict_it_are_refused_first(option: str, reason: str, tmp_path: Path) -> None:
+    """What can't be announced is told before the relay serves anybody, and not silently done or left."""
+    async with relay_process(option, cwd=tmp_path) as events, asyncio.timeout(60):
+        first = json.loads(await events.readline())
+        assert (first["event"], await events.read()) == ("error", b"") and reason in first["message"]
 
 
 async def metrics_of(server: RelayServer) -> set[str]:

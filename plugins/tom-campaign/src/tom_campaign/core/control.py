@@ -148,6 +148,7 @@ class Window:
     reconnections: int
     path_kind: str
     rtt: RttStatistics
+    discovery_source: str | None = None
 
 
 Ask = Bind | Ready | Admit | Resolve | Connect | Ping | Transfer | Close

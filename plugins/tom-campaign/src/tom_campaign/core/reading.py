@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import hashlib
 import math
@@ -49,9 +50,8 @@ class Table:
         """Raise ScenarioError for a key, or for the table itself if `key` is empty."""
         path = (*self.path, key) if key else self.path
         shown = ".".join(str(part) for part in path if isinstance(part, str))
-        raise ScenarioError(
-            f"{self.file}, line {line_of(self.lines, path)}: {shown}: {reason}" if shown else f"{self.file}: {reason}"
-        )
+        where = f"{self.file}, line {line_of(self.lines, path)}"
+        raise ScenarioError(f"{where}: {shown}: {reason}" if shown else f"{where}: {reason}")
 
     def only(self, known: Iterable[str]) -> None:
         """Refuse keys that mean nothing here."""
@@ -82,7 +82,7 @@ class Table:
         """A text; raises ScenarioError if it is missing and has no default."""
         value = self.values.get(key, default)
         if value is None:
-            self.wrong("", f"{key} is missing")
+            self.wrong("", f'{key} is missing; say {key} = "..."')
         if not isinstance(value, str) or len(value) > 2000:
             self.wrong(key, f"{_shown(value)} is not allowed; expected a text")
         return value
@@ -115,7 +115,8 @@ class Table:
         """A whole number in a range."""
         value = self.values.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            self.wrong(key, f"{_shown(value)} is not allowed; expected a whole number from {low:,.10g} to {high:,.10g}")
+            expected = f"a whole number from {int(low):,} to {int(high):,}"
+            self.wrong(key, f"{_shown(value)} is not allowed; expected {expected}")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
@@ -127,7 +128,8 @@ class Table:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    """A value about as TOML writes it, not too long."""
+    text = str(value).lower() if isinstance(value, (bool, datetime.date, datetime.time)) else repr(value)
     return text if len(text) <= 80 else text[:80] + "…"
 
 
@@ -182,6 +184,8 @@ def _toml_reason(reason: str, at: re.Match[str] | None) -> str:
         return "this key stands there already"
     if said == r"Illegal character '\n'":
         return "a text ends on the line on which it begins; is a quotation mark missing?"
+    if said == "Invalid value":
+        return "there is no value that TOML knows; texts stand in quotation marks"
     return said
 
 
@@ -302,11 +306,16 @@ def _check_together(root: Table, scenario: Scenario) -> None:
         for key, given in (("dht", scenario.dht_nodes), ("relay", scenario.relays)):
             if given:
                 root.wrong(key, "remote responders can't use the campaign's own; configure theirs")
+    if scenario.find == "id" and not scenario.dht_nodes:
+        for table, group in zip(root.tables("group"), scenario.groups, strict=True):
+            if group.network != "remote" and "plugins" not in group.config:
+                table.wrong("", "with find = 'id' something must find its nodes; add [dht], or plugins to its config")
     for table, phase in zip(root.tables("phase"), scenario.phases, strict=True):
         if phase.kind == "discovery" and scenario.find != "id":
             table.wrong("kind", "nodes that are dialed by ticket are not looked up; add [dht], or say find = 'id'")
         if phase.pairs.choose == "nat" and scenario.networks != {"natlab"}:
-            root.wrong("pairs", "choose = 'nat' needs natlab nodes: only theirs are NATs that we know")
+            where = table if "pairs" in table.values else root
+            where.wrong("pairs", "choose = 'nat' needs natlab nodes: only theirs are NATs that we know")
         if phase.kind != "failover":
             continue
         event, natlab = phase.parameters["event"], scenario.networks == {"natlab"}

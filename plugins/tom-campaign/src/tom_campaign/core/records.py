@@ -158,7 +158,7 @@ class PhaseResult(_OfStep):
     verdict: Verdict
     """PASS with no loss, WARN under 5%, FAIL else."""
     discovery_source: str | None = None
-    """Which source first told where the target is, if it was looked up."""
+    """Which source first told where the target is, when it was looked up or last dialed, if it was."""
     direct_s: float | None = None
     """Seconds from the dial until traffic went directly; None if it did not."""
     why_relayed: str | None = None
@@ -193,6 +193,8 @@ class EnduranceRolling(_OfStep):
     """Messages since the step began."""
     total_received: int
     """Answers since the step began."""
+    discovery_source: str | None = None
+    """Which source first told where the target is, when it was last dialed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -244,11 +246,11 @@ class CampaignSummary(_Figures):
     done: int
     """Steps that were done."""
     elapsed_s: float
-    """Seconds since the campaign began or went on."""
+    """Seconds that the campaign took, all runs of one that went on together."""
     phases: tuple[PhaseSummary, ...]
     """Each phase."""
     discovery_sources: dict[str, int]
-    """How many look-ups each source was the first to answer."""
+    """How many look-ups and dials of phases of these kinds each source was the first to answer."""
     path_kinds: dict[str, int]
     """How many steps ended on each kind of path, look-ups aside."""
     dead_nodes: tuple[str, ...]

@@ -11,6 +11,14 @@ from tom_campaign.core.pairs import Pair, chosen_pairs
 from tom_campaign.core.scenario import MAX_STEPS, Phase, Scenario
 
 
+class TooManyStepsError(ScenarioError):
+    """A phase, by its number from 0, has more steps than a campaign may have together with those before it."""
+
+    def __init__(self, phase: int) -> None:
+        super().__init__(f"more than {MAX_STEPS:,} measurements are too many; sample the pairs, or repeat less")
+        self.phase = phase
+
+
 @attrs.frozen
 class Step:
     """One phase done to one pair, for the `repeat`-th time."""
@@ -26,7 +34,7 @@ class Step:
 
 
 def steps_of(scenario: Scenario) -> tuple[tuple[Step, ...], ...]:
-    """The steps of each phase, in order. Raises ScenarioError if they are too many."""
+    """The steps of each phase, in order. Raises TooManyStepsError."""
     phases: list[tuple[Step, ...]] = []
     total = 0
     for phase in scenario.phases:
@@ -34,7 +42,7 @@ def steps_of(scenario: Scenario) -> tuple[tuple[Step, ...], ...]:
         repeats = phase.parameters.get("repeat", 1)
         total += repeats * len(pairs)
         if total > MAX_STEPS:
-            raise ScenarioError(f"{scenario.name}: more than {MAX_STEPS} measurements are too many; sample the pairs")
+            raise TooManyStepsError(len(phases))
         phases.append(tuple(Step(phase, pair, number) for number in range(1, repeats + 1) for pair in pairs))
     return tuple(phases)
 

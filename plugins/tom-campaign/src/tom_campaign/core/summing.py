@@ -20,6 +20,9 @@ from tom_campaign.core.statistics import (
     worst,
 )
 
+_FINDING = frozenset({"discovery", "connect"})
+"""Kinds of phases in which a node is looked for anew; others mostly use a connection that is there."""
+
 
 @attrs.frozen(kw_only=True)
 class Measured:
@@ -126,7 +129,9 @@ def campaign_summary(
         done=len(results),
         elapsed_s=round(elapsed_s, 3),
         phases=phases,
-        discovery_sources=dict(Counter(r.discovery_source for r in results if r.discovery_source is not None)),
+        discovery_sources=dict(
+            Counter(r.discovery_source for r in results if r.kind in _FINDING and r.discovery_source is not None)
+        ),
         path_kinds=dict(Counter(result.path_kind for result in results if result.kind != "discovery")),
         dead_nodes=tuple(sorted(dead_nodes)),
     )

@@ -29,6 +29,8 @@ def endpoint_config(
         if isinstance(value, Mapping) and key not in sections:
             known = ", ".join(sorted(sections)) or "none, as no plugin is in use"
             raise ConfigError(f"{origin((key,))}: [{key}] belongs to no plugin in use; those in use have: {known}")
+        if key in sections and not isinstance(value, Mapping):
+            raise ConfigError(f"{origin((key,))}: {key} is a table of options; say {key} = {{ OPTION = ... }}")
     return _load(options, sections, host.unavailable, origin)
 
 

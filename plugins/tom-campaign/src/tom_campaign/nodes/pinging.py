@@ -52,7 +52,7 @@ class Pinging:
         try:
             await self.session.opened(self.ask.timeout)
         except TomError as exc:
-            return Measured(sent=self.ask.count, received=0, error=str(exc))
+            return Measured(sent=self.ask.count, received=0, discovery_source=self.session.source, error=str(exc))
         began = loop.time()
         try:
             async with self.session.kept(self.ask.timeout, self._connected):
@@ -87,6 +87,7 @@ class Pinging:
             paths=tuple(
                 PathSpan(at_s=round(max(0.0, at - began), 3), path_kind=kind) for at, kind in self.session.spans
             ),
+            discovery_source=self.session.source,
             error=None if self._received == self._sent else self.session.error,
         )
 
@@ -212,5 +213,6 @@ class Pinging:
                 reconnections=self.session.reconnections,
                 path_kind=path_kind(self.session.connection),
                 rtt=rtt_statistics(window.rtts_ms),
+                discovery_source=self.session.source,
             )
         )

@@ -14,6 +14,8 @@ from tom_connect import Connection, Endpoint, NodeAddr, TomError
 
 MAX_SPANS: Final = 100
 """Changes of path that a result tells of; one that flaps more often is told by its first ones."""
+GIVEN: Final = "caller"
+"""What the core calls the source of an address that stands in a ticket, which nobody had to look up."""
 PAUSE: Final = 0.5
 """Seconds between two attempts to reach a node that refuses or is gone: each of them waits by itself, mostly."""
 
@@ -37,12 +39,22 @@ class Session:
     """From when on, in seconds of the loop's clock, which kind of path carried traffic."""
     error: str | None = None
     """Why the last dial failed."""
+    source: str | None = None
+    """Which source first told where the target is, at the last dial; None if nobody had to be asked."""
 
-    async def dial(self, timeout: float, listener: Callable[[object], None] | None = None) -> Connection:
+    async def dial(self, timeout: float) -> Connection:
         """Close what there is and connect anew; raises TomError."""
         await self.close()
-        self.connection = await self.endpoint.connect(self.target, DATA_ALPN, timeout=timeout, on_progress=listener)
+        self.source = None
+        self.connection = await self.endpoint.connect(
+            self.target, DATA_ALPN, timeout=timeout, on_progress=self._progressed
+        )
         return self.connection
+
+    def _progressed(self, event: object) -> None:
+        found = getattr(event, "source", None)
+        if found != GIVEN:
+            self.source = self.source or found
 
     async def opened(self, timeout: float) -> Connection:
         """The connection that there is, or a new one; raises TomError."""

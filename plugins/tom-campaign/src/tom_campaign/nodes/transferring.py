@@ -58,6 +58,7 @@ async def transferred(session: Session, ask: Transfer) -> Measured:
         sent=ask.blocks,
         received=received,
         path_kind=path_kind(session.connection),
+        discovery_source=session.source,
         bytes=received * BLOCK,
         bytes_per_s=round(received * BLOCK / elapsed, 1) if elapsed > 0 else None,
         error=error,

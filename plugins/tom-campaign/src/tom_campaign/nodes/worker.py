@@ -50,8 +50,6 @@ from tom_connect.tickets import parse_target
 MAX_SESSIONS: Final = 256
 """Nodes with which a node keeps connections at the same time."""
 
-GIVEN: Final = "caller"
-"""What the core calls the source of an address that stands in a ticket, which nobody had to look up."""
 MAX_TARGETS: Final = 1024
 """Nodes that one campaign may be about; each has a lock, until it is closed."""
 
@@ -180,19 +178,11 @@ class Worker:
     async def _connect(self, ask: Connect, target: NodeAddr) -> Measured:
         session = self._session(target)
         loop = asyncio.get_running_loop()
-        source: str | None = None
-
-        def listen(event: object) -> None:
-            nonlocal source
-            found = getattr(event, "source", None)
-            if found != GIVEN:
-                source = source or found
-
         began = loop.time()
         try:
-            connection = await session.dial(ask.timeout, listen)
+            connection = await session.dial(ask.timeout)
         except TomError as exc:
-            return Measured(sent=1, received=0, discovery_source=source, error=str(exc))
+            return Measured(sent=1, received=0, discovery_source=session.source, error=str(exc))
         took = loop.time() - began
         session.spans.clear()
         session.note_path()
@@ -204,7 +194,7 @@ class Worker:
             rtt=rtt_statistics((took * 1000,)),
             samples_ms=kept_samples((took * 1000,)),
             path_kind=path_kind(connection),
-            discovery_source=source,
+            discovery_source=session.source,
             direct_s=None if direct is None else round(direct, 4),
             why_relayed=connection.stats().why_relayed,
             paths=tuple(PathSpan(at_s=round(at - began, 3), path_kind=kind) for at, kind in session.spans),

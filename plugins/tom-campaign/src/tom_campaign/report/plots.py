@@ -61,12 +61,13 @@ def distribution(samples: Sequence[float]) -> list[tuple[float, float]]:
 
 def line_plot(lines: Sequence[Line], *, label: str, x_title: str, y_title: str, y_top: float | None = None) -> Markup:
     """Lines over a common axis from 0; `label` says in words what is to be seen."""
-    height = 260
+    top = _TOP + (_ROW if len(lines) > 1 else 0)  # the legend stands above, where no line can cross it
+    height = 248 + top
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
     x_ticks, y_ticks = nice_ticks(max(xs, default=1.0)), nice_ticks(max(ys, default=1.0) if y_top is None else y_top)
     x_scale = (WIDTH - _LEFT - _RIGHT) / x_ticks[-1]
-    y_scale = (height - _TOP - _BOTTOM) / y_ticks[-1]
+    y_scale = (height - top - _BOTTOM) / y_ticks[-1]
 
     def at(x: float, y: float) -> str:
         return f"{_LEFT + x * x_scale:.1f},{height - _BOTTOM - y * y_scale:.1f}"
@@ -78,7 +79,7 @@ def line_plot(lines: Sequence[Line], *, label: str, x_title: str, y_title: str, 
         )
     legend = Markup("").join(
         Markup('<g transform="translate({},{})"><line class="{}" x2="26"/><text x="32" y="4">{}</text></g>').format(
-            WIDTH - 190, 24 + 18 * number, style, line.name
+            _LEFT + 150 * number, _TOP, style, line.name
         )
         for number, (line, style) in enumerate(zip(lines, LINE_CLASSES, strict=False))
     )
@@ -123,7 +124,7 @@ def _x_axis(x_ticks: list[float], x_scale: float, bottom: float, title: str, lef
 
 def strip_plot(strips: Sequence[Strip], *, label: str, x_title: str) -> Markup:
     """One bar for each step, cut where the kind of path changed."""
-    left = 230
+    left = 250  # a name of 36 wide letters
     height = _TOP + _ROW * len(strips) + _BOTTOM
     ticks = nice_ticks(max((strip.end for strip in strips), default=1.0))
     scale = (WIDTH - left - _RIGHT) / ticks[-1]

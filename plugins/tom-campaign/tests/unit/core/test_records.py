@@ -14,10 +14,19 @@ from hypothesis import strategies as st
 from tom_campaign.core.errors import RecordFileError
 from tom_campaign.core.pairs import Pair
 from tom_campaign.core.reading import read_scenario
-from tom_campaign.core.records import RECORDS, CampaignStarted, NodeInfo, PathSpan, PhaseResult, decoded, encoded
+from tom_campaign.core.records import (
+    RECORDS,
+    CampaignStarted,
+    EnduranceRolling,
+    NodeInfo,
+    PathSpan,
+    PhaseResult,
+    decoded,
+    encoded,
+)
 from tom_campaign.core.schedule import Step
 from tom_campaign.core.statistics import kept_samples, rtt_statistics
-from tom_campaign.core.summing import Measured, campaign_summary, phase_result
+from tom_campaign.core.summing import Measured, campaign_summary, figures, of_step, phase_result
 from tom_campaign.recordfile import RecordWriter, read_records, resumed
 
 TEXT = """
@@ -76,7 +85,13 @@ def test_records_come_back_as_they_were() -> None:
     """Each kind of record is the same after it was written and read."""
     summary = campaign_summary(SCENARIO, {"connect": 6, "ping": 6}, [result()], at=3.0, elapsed_s=1.0, interrupted=True)
     spans = (PathSpan(at_s=0.0, path_kind="relay"), PathSpan(at_s=0.4, path_kind="direct"))
-    for record in (started(), result(), result(1, 100, 98, paths=spans, direct_s=0.4, error="é\n"), summary):
+    for record in (
+        started(),
+        window(2.0, 1.0),
+        result(),
+        result(1, 100, 98, paths=spans, direct_s=0.4, error="é\n"),
+        summary,
+    ):
         line = encoded(record)
         assert line.endswith("\n") and line.count("\n") == 1 and line.startswith('{"record":"')
         assert decoded(line) == record
@@ -164,6 +179,54 @@ def test_a_file_is_not_overwritten(tmp_path: pathlib.Path) -> None:
     RecordWriter(path).close()
     with pytest.raises(RecordFileError, match=f"go on with --resume {path}"):
         RecordWriter(path)
+
+
+def window(at: float, elapsed_s: float) -> EnduranceRolling:
+    names = of_step(Step(SCENARIO.phases[1], Pair("a-1", "a-2")), campaign="x", nats=NATS, at=at, path_kind="direct")
+    return EnduranceRolling(
+        **names,
+        **figures(1, 1, rtt_statistics([1.0]), 0),
+        elapsed_s=elapsed_s,
+        window_s=1.0,
+        total_sent=1,
+        total_received=1,
+    )
+
+
+def test_windows_of_a_step_that_was_done_anew_count_once(tmp_path: pathlib.Path) -> None:
+    """What an interrupted step told is left out once the campaign has gone on; what a finished one told is not."""
+    path = tmp_path / "x.jsonl"
+    first = [started(), window(2.0, 1.0), window(3.0, 2.0)]
+    again = [attrs.evolve(started(), at=50.0, resumed=True), window(51.0, 1.0)]
+    path.write_text("".join(map(encoded, [*first, *again])))
+    assert [found.at for found in read_records(path).rolling] == [51.0]
+    path.write_text("".join(map(encoded, [*first, result(1), *again[:1]])))
+    assert [found.at for found in read_records(path).rolling] == [2.0, 3.0]
+    path.write_text("".join(map(encoded, first)))
+    assert [found.at for found in read_records(path).rolling] == [2.0, 3.0]
+
+
+def test_the_time_of_all_runs_is_added_up(tmp_path: pathlib.Path) -> None:
+    """A summary says how long all runs before it took; one that was killed took until its last record."""
+    path = tmp_path / "x.jsonl"
+    summary = campaign_summary(SCENARIO, {"connect": 6, "ping": 6}, [], at=9.0, elapsed_s=7.0, interrupted=True)
+    written = [started(), window(2.0, 1.0), summary, attrs.evolve(started(), at=50.0), window(53.0, 1.0)]
+    for end, seconds in ((1, 0.0), (2, 0.5), (3, 7.0), (4, 7.0), (5, 10.0)):
+        path.write_text("".join(map(encoded, written[:end])))
+        assert read_records(path).elapsed_s == seconds
+    killed = [started(), window(2.0, 1.0), attrs.evolve(started(), at=50.0), window(53.0, 1.0)]
+    path.write_text("".join(map(encoded, killed)))
+    assert read_records(path).elapsed_s == 3.5
+
+
+def test_a_campaign_that_was_killed_before_it_began_goes_on(tmp_path: pathlib.Path) -> None:
+    """An empty file is what a campaign leaves that was killed while its nodes were started; other text is kept."""
+    path = tmp_path / "x.jsonl"
+    path.touch()
+    assert resumed(path, SCENARIO).results == ()
+    path.write_text("mine")
+    with pytest.raises(RecordFileError, match="does not say of which scenario"):
+        resumed(path, SCENARIO)
 
 
 def test_records_of_another_scenario_are_refused(tmp_path: pathlib.Path) -> None:

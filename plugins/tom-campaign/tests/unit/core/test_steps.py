@@ -99,7 +99,7 @@ def test_steps_have_names_of_their_own() -> None:
 def test_too_many_steps_are_refused() -> None:
     """A population squared, a thousand times over, is refused with advice."""
     text = TEXT.replace("count = 3", "count = 150").replace("repeat = 2", "repeat = 1000")
-    with pytest.raises(ScenarioError, match="more than 100000 measurements are too many; sample the pairs"):
+    with pytest.raises(ScenarioError, match="more than 100,000 measurements are too many; sample the pairs"):
         steps_of(read_scenario(text.encode(), "x.toml"))
 
 

@@ -44,7 +44,9 @@ async def relay(run: Invocation, dev: bool, announce: bool, **given: Any) -> Non
     relay find through the DHT and reach by QUIC, within the limits of [relay_for_others].
     """
     from tom_relay.server.server import RelayServer
+    from tom_relay.volunteer.announced import keep_announced, limits_of
 
+    limits = limits_of(run) if announce else None  # before anybody is served
     config = configured(OPTIONS.base(run), given, dev=dev, is_default=functools.partial(OPTIONS.is_default, run))
     async with RelayServer(config) as server:
         addrs = [str(addr) for addr in server.addrs]
@@ -56,8 +58,7 @@ async def relay(run: Invocation, dev: bool, announce: bool, **given: Any) -> Non
                 f"Plain HTTP on {', '.join(addrs)}, open to all who reach it; give --tls-cert and --tls-key, "
                 "put a TLS proxy before it, or use --dev for this machine alone"
             )
-        if not announce:
+        if limits is None:
             await asyncio.Event().wait()
-        from tom_relay.volunteer.announced import keep_announced
-
-        await keep_announced(run, server)
+        else:
+            await keep_announced(run, server, limits)

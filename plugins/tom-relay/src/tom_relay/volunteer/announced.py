@@ -40,19 +40,26 @@ class Announcing:
         return None if self.volunteer is None else ClientsDiscovery(self.volunteer)
 
 
-async def keep_announced(run: Invocation, server: RelayServer) -> None:
-    """Run the endpoint of a relay until cancelled, and tell whether it can be found; raises ConfigError."""
-    from tom_connect import Endpoint
-
+def limits_of(run: Invocation) -> RelayForOthersConfig:
+    """What the endpoint of a relay may pass on; raises ConfigError where it can't be announced."""
+    if not run.config.direct:
+        raise ConfigError("--announce needs direct packets; leave --no-direct out")
     given = run.config.plugin_configs.get(SECTION)
     limits = given if isinstance(given, RelayForOthersConfig) else RelayForOthersConfig()
+    if not limits.announce:
+        raise ConfigError("--announce says the opposite of announce = false in [relay_for_others]; leave one out")
+    return limits
+
+
+async def keep_announced(run: Invocation, server: RelayServer, limits: RelayForOthersConfig) -> None:
+    """Run the endpoint of a relay until cancelled, and tell whether it can be found."""
+    from tom_connect import Endpoint
+
     sections = {**run.config.plugin_configs, SECTION: attrs.evolve(limits, enabled=False)}
-    announcing = Announcing(server, attrs.evolve(limits, enabled=True, announce=True))
+    announcing = Announcing(server, attrs.evolve(limits, enabled=True))
     config = run.endpoint_config(
         alpns=(), plugin_configs=sections, extra_plugins=(*run.config.extra_plugins, announcing)
     )
-    if not config.direct:
-        raise ConfigError("--announce needs direct packets; leave --no-direct out")
     async with Endpoint.bind(config) as endpoint:
         volunteer = announcing.volunteer
         assert volunteer is not None
@@ -79,4 +86,4 @@ def _tell(run: Invocation, volunteer: Volunteer) -> None:
         run.output.event("not_announced", f"Not announced: {volunteer.why_not}", reason=volunteer.why_not)
 
 
-__all__ = ["keep_announced"]
+__all__ = ["keep_announced", "limits_of"]
