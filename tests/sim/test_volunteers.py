@@ -159,6 +159,45 @@ def test_liars_that_are_near_and_many_do_not_win_for_ever() -> None:
     assert run_virtually(main()) < 60.0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_nearest_is_one_of_two(seed: int) -> None:
+    """Whoever passes its trial first is used at once; beside it is the nearest of the others, in whatever order tried."""
+
+    async def main() -> None:
+        made = volunteers(4)
+        for number, one in enumerate(made):
+            one.rtt = 0.050 + 0.005 * number
+        world = World(made, seed=seed)
+        async with world.seeking():
+            await world.until(WANTED)
+            await asyncio.sleep(5.0)
+            assert made[0].url in world.user.in_use and len(world.user.in_use) == WANTED
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "failed"])
+def test_what_one_has_done_for_us_counts_beside_its_distance(served: bool) -> None:
+    """One that served for days is taken before a nearer stranger; without that, or where it failed since, the stranger."""
+
+    async def main() -> None:
+        first, proven, stranger = made = volunteers(3)
+        first.rtt, proven.rtt, stranger.rtt = 0.01, 0.10, 0.07
+        world = World(made)
+        async with world.seeking() as seeker:
+            await asyncio.sleep(1.0)  # it has read what was kept, and not begun to search
+            wall = 1_700_000_000.0 + asyncio.get_running_loop().time()
+            seeker.book.served(first.url, 60.0, 0, first.rtt, wall)
+            seeker.book.served(proven.url, 10 * 86_400.0, 1_000_000_000, proven.rtt, wall)
+            if not served:
+                seeker.book.of(proven.url).failures = 6.0
+            await world.until(WANTED)
+            await asyncio.sleep(5.0)
+            assert set(world.user.in_use) == {first.url, (proven if served else stranger).url}
+
+    run_virtually(main())
+
+
 def test_a_host_with_many_ports_is_tried_at_two_of_them() -> None:
     """However often is searched: what failed keeps the places of its host for ten minutes."""
 

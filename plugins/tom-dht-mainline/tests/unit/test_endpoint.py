@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -18,9 +20,11 @@ from tom_connect.holepunch.disco import KIND_SEALED
 from tom_connect.signing import SystemClock
 from tom_dht_mainline import plugin
 from tom_dht_mainline.config import DhtConfig
+from tom_dht_mainline.core.rendezvous import callee as callee_module
 from tom_dht_mainline.core.rendezvous.invitation import SALT, Invitation, decode_invitation
 from tom_dht_mainline.deferred import DeferredRendezvous
 from tom_dht_mainline.rendezvous import DhtRendezvous
+from tom_dht_mainline.rendezvous import reachable as reachable_module
 from tom_dht_mainline.testing import Testnet
 
 
@@ -67,16 +71,25 @@ def _clock_off_by(hours: int) -> type[SystemClock]:
     return Off
 
 
-async def _invited(endpoint: Endpoint) -> Invitation:
-    """How an endpoint is to be called, once the DHT knows it."""
+async def _until(true: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
     async with asyncio.timeout(30):
-        while not str(endpoint.diagnostics()["dht"].get("calls")).startswith("invited"):  # noqa: ASYNC110 - nobody tells
+        while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+async def _rendezvous_of(endpoint: Endpoint) -> DhtRendezvous:
     ((_, way),) = endpoint._rendezvous._ways
     assert isinstance(way, DeferredRendezvous)
     real = await way.loaded()
     assert isinstance(real, DhtRendezvous)
-    (reachable,) = real._reachable
+    return real
+
+
+async def _invited(endpoint: Endpoint) -> Invitation:
+    """How an endpoint is to be called, once the DHT knows it."""
+    await _until(lambda: str(endpoint.diagnostics()["dht"].get("calls")).startswith("invited"))
+    (reachable,) = (await _rendezvous_of(endpoint))._reachable
     return reachable.invitation()
 
 
@@ -132,3 +145,48 @@ async def test_a_call_to_a_node_that_has_left_ends_with_what_was_tried(net: Test
         pings = [kind for kind in kinds if kind != ord("d")]
         assert 1 <= len(pings) <= meetings.BURST + 6.0 * meetings.RATE + 1
         assert set(pings) == {KIND_SEALED}
+
+
+async def test_a_flooded_mailbox_is_left_and_who_calls_hears_of_it(
+    net: Testnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The invitation in the DHT soon names another mailbox, and who calls then is found there."""
+    # All nodes of the test are at one IP address, and so count as one.
+    monkeypatch.setattr(callee_module, "CROWDED_BY", 1)
+    config = attrs.evolve(_config(net, rendezvous_poll=0.2), dht_only=True)
+    async with Endpoint.bind(config) as caller, Endpoint.bind(config) as callee:
+        before = (await _invited(callee)).mailbox
+        for node in net.nodes:
+            for number in range(callee_module.CROWDED + 10):
+                peers = node._live_core()._server.peers
+                peers.announce(before, (f"198.18.{number}.1", 7), time.monotonic(), unlimited=True)
+        async with asyncio.timeout(30):
+            mailbox = before
+            while mailbox == before:
+                item = await net.nodes[-1].get(callee.node_id.raw, SALT)
+                assert item is not None
+                mailbox = decode_invitation(item.value).mailbox
+        counters, opened = callee._magic.counters, asyncio.Event()
+        found = counters["rendezvous: calls found"]
+        opened.set()
+        await (await _rendezvous_of(caller)).call(callee.node_id, b"", opened, lambda _: None)
+        await _until(lambda: counters["rendezvous: calls found"] > found)
+
+
+async def test_the_key_for_calls_changes_and_the_one_before_still_opens(
+    net: Testnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each publication there is a fresh key; who has just read the invitation before it is understood all the same."""
+    monkeypatch.setattr(reachable_module, "REPUBLISH", 1.0)
+    config = attrs.evolve(_config(net, rendezvous_poll=0.2), dht_only=True)
+    async with Endpoint.bind(config) as caller, Endpoint.bind(config) as callee:
+        await _invited(callee)
+        (reachable,) = (await _rendezvous_of(callee))._reachable
+        first = reachable.invitation()
+        await _until(lambda: reachable.invitation().key != first.key)
+        monkeypatch.setattr(reachable_module, "REPUBLISH", 3600.0)
+        remote = caller._magic.remote(callee.node_id)
+        sealed = caller._magic.doorstep.sealed_call(remote)
+        await (await _rendezvous_of(caller))._caller._leave_sealed(first, "127.0.0.1", sealed)
+        await _until(lambda: callee._magic.counters["rendezvous: calls answered"] > 0)
+        remote.release()
