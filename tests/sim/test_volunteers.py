@@ -161,7 +161,7 @@ def test_liars_that_are_near_and_many_do_not_win_for_ever() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_nearest_is_one_of_two(seed: int) -> None:
-    """Whoever passes its trial first is used at once; beside it is the nearest of the others, in whatever order tried."""
+    """Whoever passes its trial first is used at once; beside it the nearest of the others, however they are tried."""
 
     async def main() -> None:
         made = volunteers(4)
@@ -178,7 +178,7 @@ def test_the_nearest_is_one_of_two(seed: int) -> None:
 
 @pytest.mark.parametrize("served", [True, False], ids=["served", "failed"])
 def test_what_one_has_done_for_us_counts_beside_its_distance(served: bool) -> None:
-    """One that served for days is taken before a nearer stranger; without that, or where it failed since, the stranger."""
+    """One that served for days is taken before a nearer stranger; where it has failed since, the stranger is."""
 
     async def main() -> None:
         first, proven, stranger = made = volunteers(3)
