@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +120,26 @@ async def test_both_home_volunteers_fall_silent(natlab: Lab, dht: DhtNet) -> Non
             async with asyncio.timeout(60):
                 while (await one.call("relays"))["urls"] != [honest]:
                     await two.call("talk", seconds=0.5)
+
+
+async def test_doctor_says_whether_a_volunteer_relays_for_us(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+    """Behind a strict NAT a volunteer's relay is what others reach us by: a stranger finds it, or doctor says why not."""
+    host = home(natlab, "one")
+    command = [sys.executable, "-m", "tom_connect", "doctor", "--json", "--dht-only", "--no-persist", "--wait", "30"]
+    command += [f"--bootstrap={name}" for name in dht.names]
+    environ = os.environ | {"HOME": str(tmp_path), "TOM_CONNECT_PLUGINS": "dht,relay"}
+
+    async def doctor() -> tuple[dict[str, Any], str]:
+        said = json.loads((await asyncio.to_thread(host.run, command, env=environ, timeout=120)).stdout)
+        assert said["nat"]["ipv4"] == "endpoint-dependent", said
+        return said["serverless"], " ".join(f"{each['text']} {each['advice'] or ''}" for each in said["findings"])
+
+    found, words = await doctor()
+    assert found["relays"] == [] and "none is in use: the DHT knows of none" in words, words
+    async with volunteers(natlab, dht, "", "") as those:
+        found, words = await doctor()
+        assert found["relays"] and set(found["relays"]) <= set(those), found
+        assert "reach us through a volunteer's relay" in words and "No relay is configured" not in words, words
 
 
 async def test_a_volunteer_behind_a_nat_says_why_it_is_none(natlab: Lab, dht: DhtNet) -> None:

@@ -228,10 +228,11 @@ def _about_relays(report: NetReport, relays_wanted: bool) -> Iterator[Finding]:
             rtt = f", {relay.rtt * 1000:.0f} ms away" if relay.rtt is not None else ""
             home = "others reach us through it" if relay.home else "spare"
             yield Finding("works", f"Relay {relay.url}: connected{rtt}; {home}.")
-        else:
+        elif relays_wanted:
             advice = "Is its URL right, and does it run? Does a firewall or proxy stand between?"
             yield Finding("fails", f"Relay {relay.url}: {relay.problem or 'no answer yet'}.", advice)
-    if not relays_wanted:
+    # Volunteers' may be in use then; who of them does not answer is replaced, and nothing to be mended here.
+    if not relays_wanted and not any(relay.connected for relay in report.relays):
         text = "No relay is configured: where hole punching fails, there is no connection."
         yield Finding("note", text, "Name one with --relay URL; 'tom-connect relay' runs one.")
 
