@@ -123,7 +123,7 @@ async def test_both_home_volunteers_fall_silent(natlab: Lab, dht: DhtNet) -> Non
 
 
 async def test_doctor_says_whether_a_volunteer_relays_for_us(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
-    """Behind a strict NAT a volunteer's relay is what others reach us by: a stranger finds it, or doctor says why not."""
+    """Behind a strict NAT others need a volunteer's relay: a stranger finds it, or doctor says why there is none."""
     host = home(natlab, "one")
     command = [sys.executable, "-m", "tom_connect", "doctor", "--json", "--dht-only", "--no-persist", "--wait", "30"]
     command += [f"--bootstrap={name}" for name in dht.names]

@@ -187,7 +187,7 @@ def test_doctor_waits_for_what_is_still_out(report: NetReport, enough: bool) -> 
 
 
 def test_a_volunteers_relay_is_one() -> None:
-    """Where none is configured and a volunteer's is in use nobody is told to name one, nor to mend one that has gone."""
+    """Where none is configured and one is in use nobody is told to name one, nor to mend one that has gone."""
     gone = attrs.evolve(RELAY, url=RelayUrl.parse("https://gone.test/"), connected=False, home=False)
     said = diagnose(NetReport(HARD, NO_IPV6, (RELAY, gone), complete=True), relays_wanted=False)
     assert "others reach us through it" in texts(said, "works") and "the rest goes through the relay" in texts(said)

@@ -55,7 +55,7 @@ def test_a_nat_needs_somebody_who_carries_calls() -> None:
 
 @pytest.mark.parametrize("calls", [True, False])
 def test_a_volunteers_relay_is_a_way_in(calls: bool) -> None:
-    """Behind a symmetric NAT, or where nobody carries calls, the relay that the stranger found is what lets others in."""
+    """Behind a symmetric NAT, or where nobody carries calls, the relay that the stranger found lets others in."""
     relayed = attrs.evolve(FOUND, found=(), relays=(RELAY,), calls=calls)
     found, reach = about(relayed, NatKind.HARD)
     assert f"at {RELAY}." in found.text
