@@ -214,6 +214,11 @@ class Endpoint:
         self._check_open()
         return self._discovery.look_up(node_id)
 
+    @property
+    def carries_calls(self) -> bool:
+        """Whether a plugin in use carries calls where no path leads to a node yet (`tom_rendezvous`)."""
+        return bool(self._rendezvous)
+
     def discovery_counts(self) -> Mapping[str, SourceCounts]:
         """Look-ups since the start by discovery source, with what came of them."""
         return self._discovery.counts

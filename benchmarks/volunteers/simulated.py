@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pathlib
 import random
 import selectors
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -69,7 +70,9 @@ def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
         return runner.run(coroutine)
 
 
-class _Clock:
+class Clock:
+    """That of a loop with virtual time."""
+
     def monotonic(self) -> float:
         """The loop's time."""
         return asyncio.get_running_loop().time()
@@ -81,12 +84,15 @@ class _Clock:
 
 @attrs.define(eq=False)
 class Volunteer:
-    """Who is at an address. `tested`: passes a trial; `passes`: passes on what strangers send us, once it is in use."""
+    """Who is at an address. `tested`: passes a trial; `passes`: passes on what strangers send us, once it is in use;
+    `slow`: seconds for which it keeps what it passes on.
+    """
 
     addr: SocketAddr
     tested: bool = True
     passes: bool = True
     rtt: float = RTT
+    slow: float = 0.0
     url: RelayUrl = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -137,8 +143,9 @@ class _Seeker(VolunteerSeeker):
     async def _passes(self, url: RelayUrl) -> bool:
         volunteer = self.world.at(url)
         self.world.tests.append((asyncio.get_running_loop().time(), url))
-        await asyncio.sleep(5 * volunteer.rtt if volunteer.passes else seeker.CHECK_TIMEOUT)
-        return volunteer.passes
+        passes = volunteer.passes and volunteer.slow < seeker.CHECK_TIMEOUT
+        await asyncio.sleep(5 * volunteer.rtt + volunteer.slow if passes else seeker.CHECK_TIMEOUT)
+        return passes
 
 
 class World(TopicDirectory):
@@ -182,16 +189,21 @@ class World(TopicDirectory):
         except LookupError:
             await asyncio.sleep(patience * DIAL_TIMEOUT)
             raise TrialError("nobody answers") from None
-        await asyncio.sleep(3 * volunteer.rtt if volunteer.tested else patience * TEST_TIMEOUT)
-        if not volunteer.tested:
+        tested = volunteer.tested and volunteer.slow < patience * TEST_TIMEOUT
+        await asyncio.sleep(3 * volunteer.rtt + volunteer.slow if tested else patience * TEST_TIMEOUT)
+        if not tested:
             raise TrialError("it passes nothing on")
         return Tested(volunteer.url, volunteer.rtt)
 
     @contextlib.asynccontextmanager
-    async def seeking(self, *, defended: bool = True) -> AsyncIterator[VolunteerSeeker]:
+    async def seeking(
+        self, *, defended: bool = True, data_dir: pathlib.Path | None = None
+    ) -> AsyncIterator[VolunteerSeeker]:
         """Run a search. `defended`: False takes as many addresses of one host and network as are named."""
         ctx = attrs.evolve(
-            plugin_context(clock=_Clock(), allow_local=False), connections=mock.Mock(), directories=lambda: [self]
+            plugin_context(clock=Clock(), allow_local=False, data_dir=data_dir),
+            connections=mock.Mock(),
+            directories=lambda: [self],
         )
         with mock.patch.object(seeker, "volunteer_at", self._trial):
             made = _Seeker(ctx, self.user, always=True, rng=random.Random(self._rng.random()))

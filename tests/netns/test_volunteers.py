@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +146,26 @@ async def test_callers_show_who_passes_on_our_own_tests_alone(natlab: Lab, dht: 
                 while len(urls := set((await one.call("relays"))["urls"])) != 2 or honest not in urls:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             print(f"the honest one is in a liar's place {time.monotonic() - began:.1f} s after the third call")
+
+
+async def test_doctor_says_whether_a_volunteer_relays_for_us(natlab: Lab, dht: DhtNet, tmp_path: Path) -> None:
+    """Behind a strict NAT others need a volunteer's relay: a stranger finds it, or doctor says why there is none."""
+    host = home(natlab, "one")
+    command = [sys.executable, "-m", "tom_connect", "doctor", "--json", "--dht-only", "--no-persist", "--wait", "30"]
+    command += [f"--bootstrap={name}" for name in dht.names]
+    environ = os.environ | {"HOME": str(tmp_path), "TOM_CONNECT_PLUGINS": "dht,relay"}
+
+    async def doctor() -> tuple[dict[str, Any], str]:
+        said = json.loads((await asyncio.to_thread(host.run, command, env=environ, timeout=120)).stdout)
+        assert said["nat"]["ipv4"] == "endpoint-dependent", said
+        return said["serverless"], " ".join(f"{each['text']} {each['advice'] or ''}" for each in said["findings"])
+
+    found, words = await doctor()
+    assert found["relays"] == [] and "none is in use: the DHT knows of none" in words, words
+    async with volunteers(natlab, dht, "", "") as those:
+        found, words = await doctor()
+        assert found["relays"] and set(found["relays"]) <= set(those), found
+        assert "reach us through a volunteer's relay" in words and "No relay is configured" not in words, words
 
 
 async def test_a_volunteer_behind_a_nat_says_why_it_is_none(natlab: Lab, dht: DhtNet) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.volunteers.simulated import Volunteer, World, run_virtually
 from tom_connect.addr import RelayUrl, SocketAddr
+from tom_relay.client.volunteers.book import VolunteerBook
 from tom_relay.client.volunteers.seeker import (
     CHECKS,
     DISTRUST,
     DOUBT_AGAIN,
+    FILE,
     KNOWN_AFTER,
+    SAVE_EVERY,
     SUSPECT_AGAIN,
     WANTED,
     WITNESSES,
@@ -255,6 +260,159 @@ def test_liars_that_are_near_and_many_do_not_win_for_ever() -> None:
             return await world.until(WANTED) - 1000.0
 
     assert run_virtually(main()) < 60.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_nearest_is_one_of_two(seed: int) -> None:
+    """Whoever passes its trial first is used at once; beside it the nearest of the others, however they are tried."""
+
+    async def main() -> None:
+        made = volunteers(4)
+        for number, one in enumerate(made):
+            one.rtt = 0.050 + 0.005 * number
+        world = World(made, seed=seed)
+        async with world.seeking():
+            await world.until(WANTED)
+            await asyncio.sleep(5.0)
+            assert made[0].url in world.user.in_use and len(world.user.in_use) == WANTED
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "failed"])
+def test_what_one_has_done_for_us_counts_beside_its_distance(served: bool) -> None:
+    """One that served for days is taken before a nearer stranger; where it has failed since, the stranger is."""
+
+    async def main() -> None:
+        first, proven, stranger = made = volunteers(3)
+        first.rtt, proven.rtt, stranger.rtt = 0.01, 0.10, 0.07
+        world = World(made)
+        async with world.seeking() as seeker:
+            await asyncio.sleep(1.0)  # it has read what was kept, and not begun to search
+            wall = 1_700_000_000.0 + asyncio.get_running_loop().time()
+            seeker.book.served(first.url, 60.0, 0, first.rtt, wall)
+            seeker.book.served(proven.url, 10 * 86_400.0, 1_000_000_000, proven.rtt, wall)
+            if not served:
+                seeker.book.of(proven.url).failures = 6.0
+            await world.until(WANTED)
+            await asyncio.sleep(5.0)
+            assert set(world.user.in_use) == {first.url, (proven if served else stranger).url}
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("served", [3.0, LONG])
+def test_a_slow_one_costs_seconds(served: float) -> None:
+    """A volunteer that passes on what it gets after three seconds is not taken, and is left where it has become so."""
+
+    async def main() -> float:
+        world = World(volunteers(6))
+        world.volunteers[0].slow = 3.0
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            assert world.volunteers[0].url not in world.user.in_use
+            await asyncio.sleep(served)
+            slow = set(world.user.in_use)
+            for url in slow:
+                world.at(url).slow = 3.0
+            seeker.suspect()
+            began = asyncio.get_running_loop().time()
+            async with asyncio.timeout(60.0):
+                while len(world.user.in_use) < WANTED or slow.intersection(world.user.in_use):
+                    world.moved.clear()
+                    await world.moved.wait()
+            return asyncio.get_running_loop().time() - began
+
+    assert run_virtually(main()) < 8.0
+
+
+def test_where_all_are_slow_more_patience_finds_one() -> None:
+    """Perhaps our own machine is slow: after a search that finds nobody each has more time."""
+
+    async def main() -> None:
+        world = World(volunteers(3))
+        for one in world.volunteers:
+            one.slow = 3.0
+        async with world.seeking():
+            async with asyncio.timeout(30.0):
+                await world.moved.wait()
+            assert world.user.in_use
+
+    run_virtually(main())
+
+
+def test_our_own_outage_blames_nobody() -> None:
+    """Where all are lost at once it is our own network: nobody's address is left alone, and they are had again soon."""
+
+    async def main() -> None:
+        world = World(volunteers(2))
+        async with world.seeking() as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(5.0)
+            before = set(world.user.in_use)
+            for connection in world.user.in_use.values():
+                connection.connected = False
+            async with asyncio.timeout(10.0):
+                while world.user.in_use:
+                    world.moved.clear()
+                    await world.moved.wait()
+            await world.until(WANTED, within=60.0)
+            assert set(world.user.in_use) == before
+            assert all(seeker.book.of(url).failures == 0 for url in before)
+
+    run_virtually(main())
+
+
+def test_what_is_known_survives_a_crash(tmp_path: Path) -> None:
+    """It is written while the node runs, not only when it is closed; the level of topics with it."""
+
+    async def main() -> None:
+        made = volunteers(90)
+        for one in made:
+            one.rtt = 0.3
+        world = World(made)
+        async with world.seeking(data_dir=tmp_path) as seeker:
+            await world.until(WANTED)
+            await asyncio.sleep(SAVE_EVERY + 5.0)
+            kept = VolunteerBook.load((tmp_path / FILE).read_bytes())
+            assert set(world.user.in_use) <= set(kept.best(1_700_000_000.0 + asyncio.get_running_loop().time()))
+            # Their topics are full, so that those one level deeper and more were looked at.
+            assert kept.level == seeker.book.level > 0
+
+    run_virtually(main())
+
+
+def test_nobody_is_its_own_relay() -> None:
+    """A node that relays for others finds itself under the topics, and does not take itself."""
+
+    async def main() -> None:
+        world = World(volunteers(2))
+        world.user.node_id = next(one.url.node_id for one in world.volunteers if one.url.node_id is not None)
+        async with world.seeking():
+            await world.until(1)
+            await asyncio.sleep(30.0)
+            assert list(world.user.in_use) == [world.volunteers[1].url]
+
+    run_virtually(main())
+
+
+def test_a_look_up_that_hangs_holds_nothing_up() -> None:
+    """A directory that never ends is left after some seconds, and the search goes on, and is begun again."""
+
+    class Hanging(World):
+        async def find(self, topic: bytes) -> AsyncIterator[SocketAddr]:
+            async for addr in super().find(topic):
+                yield addr
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        world = Hanging(volunteers(1))
+        async with world.seeking():
+            await world.until(1)
+            world.volunteers += volunteers(2)[1:]
+            await world.until(WANTED, within=400.0)
+
+    run_virtually(main())
 
 
 def test_a_host_with_many_ports_is_tried_at_two_of_them() -> None:

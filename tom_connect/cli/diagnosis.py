@@ -236,10 +236,11 @@ def _about_relays(report: NetReport, relays_wanted: bool, serverless: bool) -> I
             rtt = f", {relay.rtt * 1000:.0f} ms away" if relay.rtt is not None else ""
             home = "others reach us through it" if relay.home else "spare"
             yield Finding("works", f"Relay {relay.url}: connected{rtt}; {home}.")
-        else:
+        elif relays_wanted:
             advice = "Is its URL right, and does it run? Does a firewall or proxy stand between?"
             yield Finding("fails", f"Relay {relay.url}: {relay.problem or 'no answer yet'}.", advice)
-    if relays_wanted or report.relays:
+    # Volunteers' may be in use then; who of them does not answer is replaced, and nothing to be mended here.
+    if relays_wanted or any(relay.connected for relay in report.relays):
         return
     if serverless:
         yield Finding("note", "No relay of anyone's is asked: where hole punching fails, only a volunteer's helps.")

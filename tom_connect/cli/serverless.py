@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import attrs
 
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.cli.diagnosis import Diagnosis, Finding, NatKind
 from tom_connect.config import EndpointConfig
 from tom_connect.endpoint import Endpoint
-from tom_connect.plugins import PluginInfo
 
 LOOK_AGAIN = 1.0
 """Seconds between two look-ups of the stranger, who may have come before the record."""
 NAMELESS = 3
 """Look-ups after which it is believed that a node which may be called has no address to publish."""
-_CARRIES_CALLS = "tom_rendezvous"
+VOLUNTEER_WAIT = 6.0
+"""Seconds that a volunteer's relay has to be found where no address can be published: a search, and another one where
+the first came before the DHT was joined."""
 _HOW_CALLED = "calls"
 """What a plugin that carries calls tells of itself under this word, among its diagnostics."""
 _INVITED = "invited"
 _TO_WHOM = "published to"
 """Under this word a plugin tells to whom alone it publishes us, if not to everybody."""
+_VOLUNTEERS = "volunteers"
+"""Under this word a plugin tells which volunteers' relays it uses, or why it uses none."""
 
 
 @attrs.frozen
@@ -31,21 +34,24 @@ class ServerlessReport:
     """What a stranger's look-ups have shown. `sources`: what it could ask, empty if no serverless plugin is in use.
 
     `stored`: servers or DHT nodes that took our record, the best of the publishers, None before one did; `found`: the
-    addresses that the stranger got, None if it found nothing; `source` and `seconds`: where from, and how long it took;
-    `problem`: what became of its last look-up. `told`: whether we had any address to publish; `calls`: whether a plugin
-    carries calls where no path exists yet; `called`: how it waits for them, in its own words; `audience`: to whom alone
-    we are published, in words, None: to everybody.
+    addresses that the stranger got, None if it found nothing; `relays`: those of volunteers that it got with them;
+    `source` and `seconds`: where from, and how long it took; `problem`: what became of its last look-up. `told`:
+    whether we had any address to publish; `calls`: whether a plugin carries calls where no path exists yet; `called`:
+    how it waits for them, in its own words; `volunteers`: which volunteers' relays are in use, or why none is, None:
+    nothing looks for any; `audience`: to whom alone we are published, in words, None: to everybody.
     """
 
     sources: tuple[str, ...] = ()
     stored: int | None = None
     found: tuple[SocketAddr, ...] | None = None
+    relays: tuple[RelayUrl, ...] = ()
     source: str | None = None
     seconds: float | None = None
     problem: str | None = None
     told: bool = False
     called: str | None = None
     calls: bool = False
+    volunteers: str | None = None
     audience: str | None = None
 
 
@@ -76,7 +82,7 @@ class ServerlessCheck:
 
     async def run(self) -> None:
         """Wait until our record is out, and let a stranger look it up until it finds us."""
-        calls = carries_calls(self.endpoint.plugins)
+        calls = self.endpoint.carries_calls
         if (audience := self._told(_TO_WHOM)) is not None:
             # A stranger is not meant to find us.
             self.report = ServerlessReport(calls=calls, audience=audience)
@@ -90,7 +96,7 @@ class ServerlessCheck:
             nameless = 0
             while not await self._found_by(stranger):
                 nameless = nameless + 1 if not self.report.told and is_invited(self.report) else 0
-                if nameless > NAMELESS:
+                if nameless > NAMELESS and not await self._relayed():
                     return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):
@@ -108,11 +114,13 @@ class ServerlessCheck:
                     self.report,
                     stored=self._stored(),
                     found=found.addr.direct_addrs,
+                    relays=tuple(url for url in found.addr.relay_urls if url in self._in_use()),
                     source=found.source,
                     seconds=asyncio.get_running_loop().time() - began,
                     problem=None,
                     told=True,
                     called=self._told(_HOW_CALLED),
+                    volunteers=self._told(_VOLUNTEERS),
                 )
                 return True
             problem = "; ".join(str(outcome) for outcome in lookup.outcomes)
@@ -121,6 +129,20 @@ class ServerlessCheck:
                 self.report, stored=self._stored(), problem=problem, told=told, called=self._told(_HOW_CALLED)
             )
         return False
+
+    async def _relayed(self) -> bool:
+        """Wait for a volunteer's relay, if any is looked for; whether there is one, which can be published."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(VOLUNTEER_WAIT):
+                async for _report in self.endpoint.net_report():
+                    self.report = attrs.evolve(self.report, volunteers=self._told(_VOLUNTEERS))
+                    if self.report.volunteers is None or self._in_use():
+                        break
+        self.report = attrs.evolve(self.report, volunteers=self._told(_VOLUNTEERS))
+        return bool(self._in_use())
+
+    def _in_use(self) -> tuple[RelayUrl, ...]:
+        return tuple(relay.url for relay in self.endpoint.relays() if relay.kind == "volunteer" and relay.connected)
 
     def _stored(self) -> int | None:
         return max((report.nodes for report in self.endpoint.watch_published().value), default=None)
@@ -133,11 +155,6 @@ class ServerlessCheck:
 def is_invited(report: ServerlessReport) -> bool:
     """Whether others can find out how to call this node."""
     return report.called is not None and report.called.startswith(_INVITED)
-
-
-def carries_calls(plugins: Sequence[PluginInfo]) -> bool:
-    """Whether a plugin in use carries calls where no path exists yet (`tom_rendezvous`)."""
-    return any(plugin.state == "loaded" and _CARRIES_CALLS in plugin.hooks for plugin in plugins)
 
 
 def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wanted: bool) -> Iterator[Finding]:
@@ -163,7 +180,7 @@ def serverless_findings(report: ServerlessReport, diagnosis: Diagnosis, *, wante
         else:
             yield _not_found(report, {diagnosis.ipv4, diagnosis.ipv6})
         return
-    where = ", ".join(map(str, report.found)) or "no address"
+    where = ", ".join(map(str, (*report.found, *report.relays))) or "no address"
     yield Finding(
         "works",
         f"With no server at all: a stranger who knew nothing but our key found us through {report.source} in "
@@ -200,11 +217,14 @@ def _not_found(report: ServerlessReport, kinds: set[NatKind]) -> Finding:
 def _reach(report: ServerlessReport, kinds: set[NatKind]) -> Finding:
     if NatKind.NO_NAT in kinds:
         return Finding("works", "With no server at all: everybody who knows our key can connect to us.")
+    if not report.calls and report.relays:
+        return Finding("works", "With no server at all: others reach us through a volunteer's relay, and there alone.")
     if not report.calls:
         return Finding(
             "fails",
             "With no server at all: a NAT or firewall lets in only whom we call, and no plugin in use carries calls.",
-            "Install or allow one (pip install 'tom-connect[dht]'), open a port (see 'Open a port'), or use a relay.",
+            "Install or allow one (pip install 'tom-connect[dht]'; in its configuration with 'rendezvous' and without "
+            "'own_socket'), open a port (see 'Open a port'), or use a relay.",
         )
     if kinds & {NatKind.EASY, NatKind.FIREWALL}:
         return Finding(
@@ -212,12 +232,21 @@ def _reach(report: ServerlessReport, kinds: set[NatKind]) -> Finding:
             "With no server at all: others call us through the DHT, and both sides punch; those behind symmetric NATs "
             "try many ports, which takes some seconds.",
         )
+    if NatKind.HARD in kinds and report.relays:
+        return Finding(
+            "works",
+            "With no server at all: others call us through the DHT and get through if they have no NAT or an easy one; "
+            "those with another symmetric NAT reach us through a volunteer's relay.",
+        )
     if NatKind.HARD in kinds:
         return Finding(
             "note",
             "With no server at all: others call us through the DHT and get through if they have no NAT or an easy one; "
             "with another symmetric NAT only a relay helps.",
-            "A volunteer's relay serves where the relay plugin is installed (pip install 'tom-connect[relay]').",
+            "A volunteer's relay serves where the relay plugin is installed (pip install 'tom-connect[relay]')."
+            if report.volunteers is None
+            else f"A volunteer's relay would serve, but none is in use: {report.volunteers}. 'tom-connect relay "
+            "--announce' on a machine that strangers reach runs one.",
         )
     return Finding(
         "note",
@@ -225,4 +254,4 @@ def _reach(report: ServerlessReport, kinds: set[NatKind]) -> Finding:
     )
 
 
-__all__ = ["ServerlessCheck", "ServerlessReport", "carries_calls", "serverless_findings", "stranger_config"]
+__all__ = ["ServerlessCheck", "ServerlessReport", "serverless_findings", "stranger_config"]

@@ -211,3 +211,13 @@ def test_every_report_gets_sentences() -> None:
 def test_doctor_waits_for_what_is_still_out(report: NetReport, enough: bool) -> None:
     """It ends as soon as nothing more is to be expected."""
     assert is_enough(report, relays_wanted=True) is enough
+
+
+def test_a_volunteers_relay_is_one() -> None:
+    """Where none is configured and one is in use nobody is told to name one, nor to mend one that has gone."""
+    gone = attrs.evolve(RELAY, url=RelayUrl.parse("https://gone.test/"), connected=False, home=False)
+    said = diagnose(NetReport(HARD, NO_IPV6, (RELAY, gone), complete=True), relays_wanted=False)
+    assert "others reach us through it" in texts(said, "works") and "the rest goes through the relay" in texts(said)
+    assert "No relay is configured" not in texts(said) and "gone.test" not in texts(said)
+    said = diagnose(NetReport(HARD, NO_IPV6, (gone,), complete=True), relays_wanted=False)
+    assert "No relay is configured" in texts(said)

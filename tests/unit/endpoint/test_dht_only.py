@@ -62,6 +62,7 @@ class Both:
 
     def __init__(self) -> None:
         self.started: set[tuple[str, bool]] = set()
+        self.ctx: PluginContext
 
     def _two(self, kind: Callable[[], Source | Place | Meeting | Directory]) -> list[object]:
         objects: list[object] = []
@@ -79,6 +80,7 @@ class Both:
 
     @hookimpl
     def tom_discovery(self, ctx: PluginContext) -> list[object]:
+        self.ctx = ctx
         return self._two(Source)
 
     @hookimpl
@@ -102,3 +104,13 @@ async def test_what_needs_a_server_is_not_even_started(dht_only: bool) -> None:
         assert set(endpoint.discovery_counts()) == {"Source True", *(() if dht_only else ("Source False",))}
     wanted = (True,) if dht_only else (True, False)
     assert plugin.started == {(kind.__name__, serverless) for kind in KINDS for serverless in wanted}
+
+
+@pytest.mark.parametrize("dht_only", [False, True])
+async def test_no_plugin_hears_of_relays_that_must_not_be_used(dht_only: bool) -> None:
+    """Those that were configured and public ones are kept from plugins with `dht_only`, which are told so."""
+    plugin = Both()
+    relays = {"relay": ("https://one.test/",), "public_relays": ("https://two.test/",)}
+    async with Endpoint.bind(local_config(extra_plugins=(("both", plugin),), dht_only=dht_only, **relays)):
+        assert plugin.ctx.dht_only is dht_only
+        assert [len(plugin.ctx.relay_urls), len(plugin.ctx.public_relays)] == ([0, 0] if dht_only else [1, 1])

@@ -15,10 +15,13 @@ from tom_connect.exceptions import ConnectionRefusedError as Refused
 from tom_connect.exceptions import DialError, DiscoveryError, NetworkError
 from tom_connect.holepunch import disco
 from tom_connect.holepunch.disco import CallMeMaybe
+from tom_connect.holepunch.puncher import OPENING_TTLS
 from tom_connect.hookspecs import hookimpl
 from tom_connect.keys import NodeId, SecretKey
 from tom_connect.magicsock.socket import MagicSocket
+from tom_connect.magicsock.udp import UdpSocket
 from tom_connect.rendezvous import service
+from tom_connect.rendezvous.knocks import TIMES
 
 ALPN = "meet/1"
 
@@ -255,6 +258,73 @@ async def test_calls_are_answered_within_a_bound() -> None:
             await magic.aclose()
         await counted(callee, "calls refused", 20)
         assert callee._magic.counters["rendezvous: calls answered"] == service.MAX_ANSWERS
+
+
+async def test_a_call_that_nobody_follows_is_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node may come, or look where the call lies, only after it was left."""
+    monkeypatch.setattr(service, "AGAIN", 0.2)
+    one = Meeting()
+    nobody = SecretKey.generate().node_id
+    async with Endpoint.bind(config(one)) as caller:
+        one.names[nobody] = NodeAddr(nobody, (), (SocketAddr("127.0.0.9", 9),))
+        with pytest.raises(DialError):
+            await caller.connect(nobody, ALPN, timeout=3.0)
+        assert len(one.board.left) >= 3
+
+
+async def test_addresses_that_the_filter_refuses_are_not_knocked_at() -> None:
+    """Whoever names our own network, or what the user has excluded, makes us send nothing there."""
+    two = Meeting()
+    async with Endpoint.bind(attrs.evolve(config(two), addr_deny=("127.0.0.9/32",))) as callee:
+        two.board.inbox.put_nowait(Call((SocketAddr("127.0.0.9", 9),)))
+        two.board.inbox.put_nowait(Call((SocketAddr("127.0.0.8", 9),)))
+        await counted(callee, "knocks", 1)
+        assert callee._magic.counters["rendezvous: addresses refused"] == 1
+        assert {addr.host for addr in callee._rendezvous._knocks._known} == {"127.0.0.8"}
+
+
+async def test_the_first_knock_dies_before_the_callers_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens our own NAT, with a TTL that ends soon; those after it travel in full."""
+    sent: list[int | None] = []
+    monkeypatch.setattr(UdpSocket, "send_opener", lambda _self, _data, _dest, ttl: sent.append(ttl))
+    monkeypatch.setattr(UdpSocket, "send_one", lambda _self, _data, _dest: sent.append(None) or True)
+    two = Meeting()
+    async with Endpoint.bind(config(two)) as callee:
+        two.board.inbox.put_nowait(Call((SocketAddr("127.0.0.8", 9),)))
+        await counted(callee, "knocks", len(TIMES))
+    assert sent == [OPENING_TTLS[0], None, None, None]
+
+
+async def test_who_has_called_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that call and never come are held for a while, not for ever."""
+    monkeypatch.setattr(service, "ANSWER_FOR", 0.1)
+    one, two = Meeting(), Meeting()
+    async with Endpoint.bind(config(one)) as caller, Endpoint.bind(config(two)) as callee:
+        remote = caller._magic.remote(callee.node_id)
+        two.board.inbox.put_nowait(Call((), caller._magic.doorstep.sealed_call(remote)))
+        remote.release()
+        await counted(callee, "calls answered", 1)
+        async with asyncio.timeout(10):
+            while callee._rendezvous._answering:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        held = callee._magic.remote(caller.node_id)
+        assert held.core.holders == 1
+        held.release()
+
+
+async def test_a_caller_names_few_relays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that names others all the time is followed to a fixed number of them."""
+    two = Meeting()
+    async with Endpoint.bind(config(two)) as callee:
+        two.board.inbox.put_nowait(Call((SocketAddr("127.0.0.8", 9),)))
+        await counted(callee, "calls found", 1)  # it listens
+        followed: list[CallMeMaybe] = []
+        monkeypatch.setattr(callee._magic.doorstep, "called", lambda _remote, call, _attested: followed.append(call))
+        caller = SecretKey.generate().node_id
+        for number in range(30):
+            relays = (RelayUrl.parse(f"https://r{number}.test/"),)
+            callee._rendezvous._take_words(caller, CallMeMaybe(bytes(12), (), relays=relays), ())
+        assert len(followed) == service.MAX_TOLD
 
 
 async def test_both_dial_at_once_and_each_dial_has_its_connection() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +19,24 @@ from hypothesis import strategies as st
 from tom_connect.addr import SocketAddr
 from tom_connect.exceptions import InvalidAddrError
 from tom_connect.keys import SecretKey
+from tom_connect.testing.plugincontext import plugin_context
 from tom_connect.watch import Watch
-from tom_dht_mainline import BootstrapNode, CoreConfig, DhtNode, DhtUnreachableError, StateStore, UdpTransport, joining
+from tom_dht_mainline import (
+    BootstrapNode,
+    CoreConfig,
+    DhtNode,
+    DhtUnreachableError,
+    Mode,
+    StateStore,
+    UdpTransport,
+    joining,
+)
 from tom_dht_mainline import bootstrap as bootstrap_module
+from tom_dht_mainline import node as node_module
 from tom_dht_mainline.bootstrap import DEFAULT_BOOTSTRAP, parse_bootstrap, resolve
+from tom_dht_mainline.config import DhtConfig
+from tom_dht_mainline.core import Family
+from tom_dht_mainline.service import DhtService
 from tom_dht_mainline.testing import Testnet
 
 LOOPBACK = SocketAddr("127.0.0.1", 0)
@@ -227,6 +242,62 @@ async def test_saved_nodes_replace_bootstrap_nodes(
         assert node.node_id() == node_id
         key = SecretKey.generate()
         assert (await node.put_mutable(key, b"again")).acknowledged >= 6
+
+
+async def test_saved_nodes_need_not_wait_for_names(
+    net: Testnet, client: MakeClient, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no name server answers, a node that was there before works at once, not when the names are given up."""
+    bootstrap = ["localhost:" + net.bootstrap[0].rpartition(":")[2]]
+    logger = logging.getLogger("test")
+    async with client(bootstrap=bootstrap, store=StateStore(tmp_path, bootstrap, logger)) as node:
+        await node.bootstrap()
+
+    async def silent(_node: BootstrapNode) -> list[tuple[str, int]]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    monkeypatch.setattr(joining, "resolve", silent)
+    async with client(bootstrap=bootstrap, store=StateStore(tmp_path, bootstrap, logger)) as node:
+        async with asyncio.timeout(15):
+            await node.put_immutable(b"at once")
+
+
+async def test_a_crash_costs_little_of_the_table(
+    net: Testnet, client: MakeClient, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """The table is written while the node runs, not only when it is closed."""
+    monkeypatch.setattr(node_module, "_SAVE_INTERVAL", 0.05)
+    store = StateStore(tmp_path, net.bootstrap, logging.getLogger("test"))
+    async with client(store=store) as node:
+        await node.bootstrap()
+        await eventually(lambda: (kept := store.load()) is not None and len(kept.families[Family.IPV4].nodes) > 1)
+
+
+async def test_a_client_lets_those_join_to_whom_it_is_connected(net: Testnet) -> None:
+    """It answers nobody else: a node that is told of nothing but this peer gets to know the DHT through it."""
+    ours: Watch[tuple[SocketAddr, ...]] = Watch(())
+    theirs: Watch[tuple[SocketAddr, ...]] = Watch(())
+    config = CoreConfig(ipv6=False, mode=Mode.CLIENT)
+    async with (
+        DhtNode(UdpTransport((LOOPBACK,)), config=config, bootstrap=net.bootstrap, peers=ours) as joined,
+        DhtNode(UdpTransport((LOOPBACK,)), config=config, peers=theirs) as fresh,
+    ):
+        await joined.bootstrap()
+        ours.set((fresh.local_addrs[0],))
+        await asyncio.sleep(0)
+        theirs.set((joined.local_addrs[0],))
+        async with asyncio.timeout(15):
+            while not fresh.knows_nodes():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("own_socket", [False, True], ids=["shared socket", "own socket"])
+async def test_the_endpoints_peers_are_those(own_socket: bool) -> None:
+    """With the endpoint's socket they answer where we are connected to them; another socket would not be let in."""
+    peers: Watch[tuple[SocketAddr, ...]] = Watch(())
+    ctx = attrs.evolve(plugin_context(DhtConfig(own_socket=own_socket)), direct_peers=peers)
+    assert DhtService(ctx).node._peers is (None if own_socket else peers)
 
 
 async def test_a_node_joins_through_peers_it_is_connected_to(eventually: Eventually) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from tom_connect import Endpoint
 from tom_connect.abc import DirectConnection, DirectConnections, PluginContext, PluginObject
-from tom_connect.addr import SocketAddr
+from tom_connect.addr import RelayUrl, SocketAddr
 from tom_connect.exceptions import ConnectionClosedError, TomError
 from tom_connect.hookspecs import hookimpl
-from tom_relay.client.volunteers.trial import TrialError, volunteer_at
+from tom_connect.keys import NodeId
+from tom_relay.client.volunteers.trial import TrialError, stranger_at, volunteer_at
 from tom_relay.errors import RelayError
 from tom_relay.server import quic
 from tom_relay.wire import (
@@ -193,6 +194,7 @@ class _Scripted:
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
+        self.seen: list[NodeId] = []
 
     @hookimpl
     def tom_service(self, ctx: PluginContext) -> PluginObject | None:
@@ -202,6 +204,7 @@ class _Scripted:
         return None
 
     async def _serve(self, connection: DirectConnection) -> None:
+        self.seen.append(connection.remote_node_id)
         stream = await connection.accept_bi()
         stream.write(self._answer)
         await connection.closed()
@@ -226,6 +229,41 @@ async def test_a_bad_relay_fails_its_test(answer: bytes) -> None:
         async with asyncio.timeout(20):
             with pytest.raises((RelayError, TomError)):
                 await volunteer_at(connections, bad.local_addrs[0])
+
+
+async def test_no_volunteer_learns_for_whom_it_is_tested() -> None:
+    """Each connection of a test has a fresh key, before it is used and while it is: it can't spare its victim alone."""
+    scripted, lent = _Scripted(on_stream(encode(ServerConfirmsAuth(), DIALECT))), Lent()
+    fields = {"bind": ("127.0.0.2:0",), "addr_deny": (), "plugins": ()}
+    async with (
+        Endpoint.bind(config(extra_plugins=(scripted,), **fields)) as relay,
+        Endpoint.bind(config(plugins=(), extra_plugins=(lent,))) as node,
+    ):
+        where = relay.local_addrs[0]
+        with pytest.raises(TomError):
+            await volunteer_at(lent.connections, where)
+        async with stranger_at(lent.connections, RelayUrl.of_node(relay.node_id, where)):
+            pass
+        assert len(set(scripted.seen)) == len(scripted.seen) == 3 and node.node_id not in scripted.seen
+
+
+async def test_it_must_pass_on_both_ways() -> None:
+    """One that brings the first of two what the second says, and not the other way round, fails, whichever is first."""
+    for number in (0, 1):
+        async with volunteering() as (volunteer, url), hostile() as connections:
+            assert url.node_addr is not None
+            hub = volunteer_of(volunteer).hub
+            forward, clients = hub._forward, []
+
+            def one_way(client: Any, *args: Any, forward: Any = forward, clients: list[Any] = clients) -> None:
+                if client not in clients:
+                    clients.append(client)
+                if clients.index(client) == number:  # noqa: B023 - it is called in this turn alone
+                    forward(client, *args)
+
+            hub._forward = one_way  # type: ignore[method-assign]
+            with pytest.raises(TrialError, match="passes nothing on"):
+                await volunteer_at(connections, url.node_addr)
 
 
 async def test_a_slow_volunteer_passes_with_patience() -> None:

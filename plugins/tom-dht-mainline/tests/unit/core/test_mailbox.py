@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tom_dht_mainline.core import Address, DhtConfig, DhtUsageError, Mode, MutableItem, PeersNamed, ValueFound
+from tom_dht_mainline.core import (
+    Address,
+    DhtConfig,
+    DhtUsageError,
+    Family,
+    FamilySnapshot,
+    Mode,
+    MutableItem,
+    PeersNamed,
+    Snapshot,
+    ValueFound,
+)
 from tom_dht_mainline.core.address import pack_address
 from tom_dht_mainline.core.bencode import encode
 from tom_dht_mainline.core.krpc import build_reply, parse
@@ -81,6 +93,71 @@ def test_all_nodes_can_be_asked_at_once() -> None:
     net.flush(callee)
     net.run(2.0)
     assert len({e.node for _, e in callee.events if isinstance(e, PeersNamed)}) >= 6
+
+
+def polls(net: FakeNet, host: Host, seconds: float) -> list[tuple[float, Address]]:
+    """When a host asks whom who has announced, for so long."""
+    asked: list[tuple[float, Address]] = []
+    before = net.tap
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes | None:
+        if source == host.address and (message := parse(data)).kind == "q" and message.method == b"get_peers":
+            asked.append((net.now, destination))
+        return data if before is None else before(data, source, destination)
+
+    net.tap = tap
+    net.run(seconds)
+    net.tap = before
+    return asked
+
+
+def test_nodes_that_come_later_and_are_nearer_are_polled_too() -> None:
+    """Who calls announces to those that are nearest then: they are looked for again although all known ones answer."""
+    net = FakeNet(12)
+    hosts = swarm(net, 30, settle=20.0)
+    callee = client(net, hosts)
+    callee.core.watch_mailbox(HASH, 1.1, net.now)
+    net.flush(callee)
+    net.run(25.0)
+    nearer = Snapshot({Family.IPV4: FamilySnapshot(HASH[:-1] + b"\xff", None)})
+    newcomer = net.add(DhtConfig(mode=Mode.SERVER), snapshot=nearer)
+    net.finish(newcomer, newcomer.core.bootstrap([host.address for host in hosts[:3]], net.now))
+    assert newcomer.address in {node for _, node in polls(net, callee, mailbox.LOOKS[2] + 30.0)}
+
+
+def test_another_node_at_the_address_is_polled_no_more() -> None:
+    """What answers with another id is not the node that was looked up: it names nobody, and is left out."""
+    net = FakeNet(13)
+    callee = client(net, swarm(net, 30, settle=20.0))
+    callee.core.watch_mailbox(HASH, 0.5, net.now)
+    net.flush(callee)
+    net.run(25.0)
+    taken = polls(net, callee, 2.0)[-1][1]
+
+    def tap(data: bytes, source: Address, destination: Address) -> bytes | None:
+        if (source, destination) != (callee.address, taken):
+            return data
+        message = parse(data)
+        body = encode({b"id": b"another node's id...", b"values": [pack_address(("198.18.0.1", 7))]})
+        net.inject(build_reply(message.tid, body, pack_address(source), b"EVIL"), destination, source, 0.02)
+        return None
+
+    net.tap = tap
+    assert [node for _, node in polls(net, callee, 30.0)].count(taken) == 1
+    assert not any(isinstance(event, PeersNamed) for _, event in callee.events)
+
+
+def test_nobody_can_tell_when_the_next_poll_comes() -> None:
+    """The pauses are up to a tenth longer or shorter, each by chance, or a little longer after a look-up."""
+    net = FakeNet(11)
+    callee = client(net, swarm(net, 40, settle=20.0))
+    callee.core.watch_mailbox(HASH, 1.1, net.now)
+    net.flush(callee)
+    net.run(25.0)
+    times = [at for at, _ in polls(net, callee, 50.0)]
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert len(pauses) > 35 and len({round(pause, 2) for pause in pauses}) > 10
+    assert min(pauses) >= 0.9 * 1.1 - 1e-6 and max(pauses) <= 1.1 * 1.15 * 1.1 + 1e-6
 
 
 def test_an_announce_while_a_get_runs_uses_its_tokens() -> None:
@@ -161,6 +238,19 @@ def test_a_call_is_found_past_nodes_that_are_made_up_around_the_mailbox() -> Non
     assert {contact.address for contact in operation.closest} >= set(sybils.contacts)
     net.run_until(lambda: any(isinstance(e, PeersNamed) for _, e in callee.events), 20.0)
     assert next(e.peers for _, e in callee.events if isinstance(e, PeersNamed)) == (caller.address,)
+
+
+def test_those_past_a_crowd_are_polled_by_turns_with_it() -> None:
+    """Who holds the nearest 8 nodes delays a call by a poll: of two in a row one goes beyond them."""
+    net = FakeNet(9)
+    hosts = swarm(net, 60, settle=20.0)
+    sybils = Sybils(net, hosts, HASH)
+    callee = client(net, hosts)
+    callee.core.watch_mailbox(HASH, 0.5, net.now)
+    net.flush(callee)
+    net.run(25.0)
+    made_up = [destination in sybils.contacts for _, destination in polls(net, callee, 20.0)]
+    assert len(made_up) > 30 and all(one != other for one, other in itertools.pairwise(made_up))
 
 
 def test_an_item_is_found_past_nodes_that_are_made_up_around_it() -> None:

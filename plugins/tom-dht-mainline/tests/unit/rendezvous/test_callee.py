@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from tom_dht_mainline.core.rendezvous import callee
@@ -50,6 +51,13 @@ def test_another_port_of_a_known_caller_rings_for_all_its_addresses() -> None:
 def test_a_call_from_oneself_is_none() -> None:
     """What we announce ourselves, or somebody who names us, does not make us knock at our own door."""
     assert made().named(NODES[0], [CALLER], (CALLER,), 0.0) == []
+
+
+def test_a_nat_that_shifts_ports_is_not_called_from_itself() -> None:
+    """Where each destination sees us at another port, every address of our IP may be our own; others are callers."""
+    own = ((CALLER[0], 0),)
+    other = ("198.18.0.8", 7)
+    assert made().named(NODES[0], [CALLER, (CALLER[0], 7), other], own, 0.0) == [Caller(other[0], (other,), False)]
 
 
 def test_rubbish_is_bounded() -> None:
@@ -101,6 +109,17 @@ def test_nodes_that_have_had_their_share_leave_room_for_those_that_have_not() ->
             invented = [(f"198.19.{rng.randrange(256)}.{rng.randrange(256)}", 7) for _ in range(100)]
             mailbox.named(NODES[turns % 4], invented, (), turns * 1.1)
         assert mailbox.named(NODES[4 + call], [(f"198.18.0.{call}", 7)], (), turns * 1.1)
+
+
+def test_which_addresses_have_room_is_drawn_by_lot() -> None:
+    """Who sees to it that his come first in a list has no more of the room for it."""
+    callers = [(f"198.18.{n}.1", 7) for n in range(100)]
+    taken = [
+        {call.host for call in Callee(TARGET, random.Random(seed).randbytes).named(NODES[0], callers, (), 0.0)}
+        for seed in range(5)
+    ]
+    assert {len(hosts) for hosts in taken} == {math.ceil(callee.FRESH / callee.SHARE)}
+    assert len(set.union(*taken)) > 2 * len(taken[0])
 
 
 def test_addresses_without_room_are_calls_later() -> None:
@@ -158,4 +177,12 @@ def test_a_few_nodes_that_invent_addresses_move_no_mailbox() -> None:
     for turn in range(200):
         liar = turn % 8 in (0, 4)
         assert not mailbox.crowded(NODES[turn % 8], crowd if liar else [], turn * 1.1)
+    assert mailbox.mailbox == TARGET
+
+
+def test_what_nodes_said_long_ago_moves_no_mailbox() -> None:
+    """Three nodes must call it flooded at one time, not each once in an hour."""
+    mailbox = made()
+    crowd = [(f"198.18.{n}.1", 7) for n in range(callee.CROWDED)]
+    assert not any(mailbox.crowded(node, crowd, turn * callee.CROWDED_WITHIN) for turn, node in enumerate(NODES))
     assert mailbox.mailbox == TARGET

@@ -477,10 +477,11 @@ class VolunteerSeeker:
             try:
                 while (where := walk.next()) is not None:
                     walk.found(await self._look_up(directory, where))
+                    if self._candidates_seen:
+                        # Now: mostly enough are tested before the walk has ended.
+                        self.book.level = walk.level
             except TomError as exc:
                 self._ctx.logger.debug("volunteer relays can't be looked up: %s", exc)
-            if self._candidates_seen:
-                self.book.level = walk.level
 
     async def _look_up(self, directory: TopicDirectory, where: bytes) -> Crowd:
         networks: set[str] = set()
