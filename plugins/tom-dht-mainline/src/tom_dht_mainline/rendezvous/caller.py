@@ -23,6 +23,9 @@ from tom_dht_mainline.service import DhtService
 RING_AFTER: Final = 2700.0
 """Seconds for which nodes name an announcement: who calls again within them announces another port besides, or it would
 not be seen."""
+FOLLOW: Final = (3.0, 6.0)
+"""Seconds between looks at whether a node that was called has left its mailbox for another, as it does with a flooded
+one: it polls the old one no more. The call itself is left again after 20."""
 MAX_RUNG: Final = 1024
 KNOWN_FOR: Final = 60.0
 """Seconds for which what a node says of being called is not asked for again."""
@@ -54,11 +57,20 @@ class Caller:
             await announcing
             if invitation is not None:
                 await self._say_more(invitation, sealed, learned)
+                await self._follow(node_id, invitation, opened, learned)
         except DhtError as exc:
             raise DhtPutError(f"the call was not left: {exc}") from exc
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
+
+    async def _follow(
+        self, node_id: NodeId, invitation: Invitation, opened: asyncio.Event, learned: Callable[[Callee], None]
+    ) -> None:
+        """Call a node in the mailbox to which it moves meanwhile."""
+        for pause in FOLLOW:
+            await asyncio.sleep(pause)
+            invitation = await self._ask(node_id, invitation.mailbox, opened, learned) or invitation
 
     async def _call_contact(
         self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]

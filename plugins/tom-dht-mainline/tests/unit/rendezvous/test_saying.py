@@ -13,6 +13,7 @@ from tom_connect.exceptions import NetworkError
 from tom_connect.keys import SecretKey
 from tom_dht_mainline.config import DhtConfig
 from tom_dht_mainline.deferred import DeferredRendezvous
+from tom_dht_mainline.rendezvous import caller as caller_module
 from tom_dht_mainline.testing import Testnet
 
 
@@ -58,6 +59,33 @@ async def test_what_is_said_is_read_by_whom_it_is_for(net: Testnet) -> None:
             await ours.say(callee.node_id, words)
         while not counters["rendezvous: replay"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+        remote.release()
+
+
+async def test_who_moves_while_it_is_called_is_called_where_it_is(
+    net: Testnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A callee leaves its mailbox for another between saying where it is called and the call: the call follows."""
+    monkeypatch.setattr(caller_module, "FOLLOW", (0.3,) * 20)
+    async with node(net) as (callee, theirs), node(net) as (caller, ours), asyncio.timeout(60):
+        loaded = await theirs.loaded()
+        while not loaded._service.calls.startswith("invited, polled"):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)
+        remote = caller._magic.remote(callee.node_id)
+        opened, learned = asyncio.Event(), asyncio.Event()
+        calling = asyncio.create_task(ours.call(callee.node_id, b"", opened, lambda _callee: learned.set()))
+        await learned.wait()
+        reachable = loaded._reachable[0]
+        reachable._callee.mailbox = reachable._callee.mailbox[:12] + bytes(8)
+        reachable._moved.set()
+        reachable._changed.set()
+        while reachable._watch is None or reachable._watch.target != reachable._callee.mailbox:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        opened.set()
+        while not callee._magic.counters["rendezvous: calls found"]:  # noqa: ASYNC110 - counters tell nobody
+            await asyncio.sleep(0.05)
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
         remote.release()
 
 
