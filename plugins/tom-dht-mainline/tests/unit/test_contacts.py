@@ -282,8 +282,10 @@ async def test_a_call_for_a_contact_is_found_by_it(net: Testnet, lend: Any, even
     try:
         async with asyncio.timeout(WAIT):
             await eventually(lambda: callee._service.calls.startswith("invited"), WAIT)
-            await caller.call(ALICE.node_id, lambda: b"sealed", opened, learned.append)
+            calling = asyncio.create_task(caller.call(ALICE.node_id, lambda: b"sealed", opened, learned.append))
             call = await anext(callee.calls())
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
         (address,) = call.addrs
         assert address == caller._service.node.local_addrs[0]
         assert learned and learned[0].ports_differ is False

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import attrs
@@ -72,6 +72,17 @@ def _clock_off_by(hours: int) -> type[SystemClock]:
             return super().wall() + hours * 3600
 
     return Off
+
+
+@contextlib.asynccontextmanager
+async def _under_way(call: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Leave a call, which is looked after for a while, until the block is left."""
+    calling = asyncio.create_task(call, name="calling")
+    try:
+        yield
+    finally:
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
 
 
 async def _until(true: Callable[[], bool]) -> None:
@@ -172,8 +183,9 @@ async def test_a_flooded_mailbox_is_left_and_who_calls_hears_of_it(
         counters, opened = callee._magic.counters, asyncio.Event()
         found = counters["rendezvous: calls found"]
         opened.set()
-        await (await _rendezvous_of(caller)).call(callee.node_id, b"", opened, lambda _: None)
-        await _until(lambda: counters["rendezvous: calls found"] > found)
+        way = await _rendezvous_of(caller)
+        async with _under_way(way.call(callee.node_id, bytes, opened, lambda _: None)):
+            await _until(lambda: counters["rendezvous: calls found"] > found)
 
 
 async def test_the_key_for_calls_changes_and_the_one_before_still_opens(
@@ -204,8 +216,8 @@ async def test_who_calls_again_from_one_address_is_heard(net: Testnet) -> None:
         opened.set()
         for _ in range(3):
             found = counters["rendezvous: calls found"]
-            await way.call(callee.node_id, b"", opened, lambda _: None)
-            await _until(lambda found=found: counters["rendezvous: calls found"] > found)
+            async with _under_way(way.call(callee.node_id, bytes, opened, lambda _: None)):
+                await _until(lambda found=found: counters["rendezvous: calls found"] > found)
 
 
 async def test_nobody_is_announced_before_its_nat_is_open(net: Testnet) -> None:
@@ -217,16 +229,15 @@ async def test_nobody_is_announced_before_its_nat_is_open(net: Testnet) -> None:
         assert polls is not None
         opened, invited = asyncio.Event(), asyncio.Event()
         way = await _rendezvous_of(caller)
-        calling = asyncio.create_task(way.call(callee.node_id, b"", opened, lambda _: invited.set()))
-        async with asyncio.timeout(30):
-            await invited.wait()
-        seen = polls.replies
-        # Each node is asked once at least.
-        await _until(lambda: polls.replies > seen + 10)
-        assert callee._magic.counters["rendezvous: calls found"] == 0
-        opened.set()
-        await calling
-        await _until(lambda: callee._magic.counters["rendezvous: calls found"] > 0)
+        async with _under_way(way.call(callee.node_id, bytes, opened, lambda _: invited.set())):
+            async with asyncio.timeout(30):
+                await invited.wait()
+            seen = polls.replies
+            # Each node is asked once at least.
+            await _until(lambda: polls.replies > seen + 10)
+            assert callee._magic.counters["rendezvous: calls found"] == 0
+            opened.set()
+            await _until(lambda: callee._magic.counters["rendezvous: calls found"] > 0)
 
 
 async def test_what_a_node_says_of_being_called(net: Testnet, monkeypatch: pytest.MonkeyPatch) -> None:
