@@ -203,13 +203,18 @@ class Caller:
                 await opened.wait()
                 await self._service.node.announced(target)
 
-    async def _leave_sealed(self, invitation: Invitation, ip: str, sealed: bytes) -> None:
+    async def _leave_sealed(
+        self, invitation: Invitation, ip: str, sealed: bytes, read_soon: Callable[[], None] | None = None
+    ) -> None:
+        """Leave a sealed call; `read_soon` is called when the callee is about to find it."""
         node = self._service.node
         nonce = draw_nonce(invitation.key, ip, os.urandom(4))
         value = seal_call(nonce, invitation.key, sealed, X25519PrivateKey.generate())
         await node.put(item_of(nonce, invitation.key, value))
-        for port in (nonce.port, nonce.check):
-            await node.announced(invitation.mailbox, port)
+        await node.announced(invitation.mailbox, nonce.port)
+        if read_soon is not None:
+            read_soon()
+        await node.announced(invitation.mailbox, nonce.check)
 
     async def _say_more(
         self, invitation: Invitation, words: Callable[[], bytes], learned: Callable[[Callee], None]
@@ -218,15 +223,23 @@ class Caller:
         node, seen = self._service.node, await self._seen_soon()
         if seen is None or (seen[1] == 0) is invitation.ports_differ:
             return
+        shifts = seen[1] == 0
+
+        def read_soon() -> None:
+            # The callee probes as soon as a first node has named both ports; our sockets must be open by then.
+            if shifts:
+                learned(Callee(ports_differ=False, told=True))
+
         looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
         try:
-            await self._leave_sealed(invitation, seen[0], words())
+            await self._leave_sealed(invitation, seen[0], words(), read_soon)
         finally:
             node.cancel(looking)
+        if shifts:
+            return
         attested = tuple(ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY)
-        if invitation.ports_differ:
-            # Others that call it are attested there too.
-            attested = tuple(ip for ip in attested if ip == invitation.ip)
+        # Others that call it are attested there too.
+        attested = tuple(ip for ip in attested if ip == invitation.ip)
         learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
 
 
