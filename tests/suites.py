@@ -1,8 +1,8 @@
 """A pytest plugin that marks tests by folder: `interop`, `netns`, `costly`, and `slow` for commands as processes.
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
-of theirs. With `--whole-on-newest-of` what is costly runs on one Python only, and property tests try few examples on
-the others; what dials is left out on those between the oldest and the newest.
+of theirs. With `--whole-on-newest-of` what is costly or slow runs on one Python only, and property tests try few
+examples on the others; what dials is left out on those between the oldest and the newest.
 """
 
 from __future__ import annotations
@@ -62,12 +62,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is costly, if this is not the Python on which all is run."""
+    """Leave out what is costly or slow, if this is not the Python on which all is run; begin with what is slow."""
     if _newer_pythons(config):
         without = _DIALS if _is_between(config) else ()
         costly = [item for item in items if _is_costly(item) or any(folder in item.path.parents for folder in without)]
         config.hook.pytest_deselected(items=costly)
-        items[:] = [item for item in items if item not in set(costly)]
+        left_out = set(costly)
+        items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
@@ -76,7 +78,7 @@ def pytest_collection_finish() -> None:
 
 
 def _is_costly(item: pytest.Item) -> bool:
-    return item.get_closest_marker("costly") is not None or item.get_closest_marker("simulated") is not None
+    return any(item.get_closest_marker(name) is not None for name in ("costly", "simulated", "slow"))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -223,24 +223,28 @@ class Caller:
         node, seen = self._service.node, await self._seen_soon()
         if seen is None or (seen[1] == 0) is invitation.ports_differ:
             return
-        shifts = seen[1] == 0
+        looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
+        told: set[str] = set()
+
+        def tell() -> None:
+            attested = {ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY} - told
+            if invitation.ports_differ:
+                # Others that call it are attested there too.
+                attested &= {invitation.ip or ""}
+            told.update(attested)
+            learned(Callee(ports_differ=invitation.ports_differ, attested=tuple(attested), told=True))
 
         def read_soon() -> None:
-            # The callee probes as soon as a first node has named both ports; our sockets must be open by then.
-            if shifts:
-                learned(Callee(ports_differ=False, told=True))
+            # The callee probes as soon as a node has named both ports to it; if it is we who open sockets, they must be
+            # open by then.
+            if not invitation.ports_differ:
+                tell()
 
-        looking = node.begin(lambda core, now: core.get_peers(invitation.mailbox, now), _ignore)
         try:
             await self._leave_sealed(invitation, seen[0], words(), read_soon)
         finally:
             node.cancel(looking)
-        if shifts:
-            return
-        attested = tuple(ip for ip, networks in looking.named_by.items() if len(networks) >= ATTESTED_BY)
-        # Others that call it are attested there too.
-        attested = tuple(ip for ip in attested if ip == invitation.ip)
-        learned(Callee(ports_differ=invitation.ports_differ, attested=attested, told=True))
+        tell()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -96,7 +96,7 @@ def test_two_hundred_fifty_nodes_with_loss_and_dead_ones() -> None:
     for host in net.rng.sample(hosts[4:], 50):
         net.kill(host)
     put_s, first_s, cold_s, put_packets, get_packets = [], [], [], [], []
-    for _ in range(4):
+    for _ in range(3):
         writer, reader = join(net, routers), join(net, routers)
         for _ in range(4):
             item = new_item(net)
