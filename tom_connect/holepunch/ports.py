@@ -44,6 +44,8 @@ PACE: Final = 0.02
 PORTS: Final = range(1024, 65536)
 OPEN_FOR: Final = 5.5
 """Seconds that the hard end's sockets wait: for all probes, and a slow relay."""
+MEET_FOR: Final = 12.0
+"""The same where nobody has agreed on the moment: for an end that has yet to read the call, too."""
 OPENING_TTLS: Final = (2, 2, 3, 4)
 """Hops that the first openings go, by sockets in turn: a carrier's NAT may stand behind our router. Where the easy
 end's router is as near as that, and remembers such packets, they spoil these ports; the others are left."""
@@ -117,11 +119,12 @@ class _Opening:
     there: SocketAddr
     vias: list[int]
     started: float
+    lasts: float
     waves: int = 0
 
     def due(self) -> float:
         """When it goes on, or is over."""
-        return self.started + (*FULL_OPENINGS, OPEN_FOR)[self.waves]
+        return self.started + (*FULL_OPENINGS, self.lasts)[self.waves]
 
 
 @attrs.define(eq=False)
@@ -219,7 +222,9 @@ class PortProber:
         else:
             offered.there, offered.due = message.addr, now + ATTEST_PATIENCE
 
-    def _open(self, node_id: NodeId, offered: _Offered, there: SocketAddr, now: float) -> None:
+    def _open(
+        self, node_id: NodeId, offered: _Offered, there: SocketAddr, now: float, lasts: float = OPEN_FOR
+    ) -> None:
         del self._offered[node_id]
         vias: list[int] = []
         if self._opening is None:
@@ -231,7 +236,7 @@ class PortProber:
                 self._owner.close_socket(via)
             self._owner.tell(node_id, PortProbing(offered.tx, PortStep.OVER, None))
             return
-        self._opening = _Opening(node_id, there, vias, now)
+        self._opening = _Opening(node_id, there, vias, now, lasts)
         ttls = itertools.cycle(ttl + self.further_hops for ttl in OPENING_TTLS)
         self._knock(self._opening, zip(vias, ttls, strict=False), now)
 
@@ -302,7 +307,7 @@ class PortProber:
             return
         if self.mapping is Mapping.DEPENDENT and there.port:
             offered = self._offered[node_id] = _Offered(self._random(disco.TX_SIZE), 0, now)
-            self._open(node_id, offered, there, now)
+            self._open(node_id, offered, there, now, MEET_FOR)
         elif self.mapping is not Mapping.DEPENDENT and self._spraying is None:
             self._accept(node_id, self._random(disco.TX_SIZE), there.host, now)
         self._arm()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-WINDOW: Final = 256
-"""Far more than the disco packets that can be under way between two nodes at once."""
+WINDOW: Final = 4096
+"""More than the disco packets that can be under way between two nodes at once. A call that lies in a mailbox for seconds
+must not count as old for the thousands that port probing sends meanwhile."""
 
 
 class ReplayWindow:
-    """Remembers which of the last 256 counters were seen."""
+    """Remembers which of the last 4,096 counters were seen."""
 
     __slots__ = ("_bits", "_top")
 

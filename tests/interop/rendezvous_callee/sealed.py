@@ -11,7 +11,7 @@ from tests.interop.rendezvous_parts import disco
 from tests.interop.rendezvous_parts.disco import Seal
 
 _CALL = 849
-_WINDOW, _SESSIONS, _MOST_PEERS = 256, 4, 100
+_WINDOW, _SESSIONS, _MOST_PEERS = 4096, 4, 100
 
 
 def open_call(secret: X25519PrivateKey, ip: bytes, p: int, value: bytes) -> bytes | None:

@@ -9,7 +9,7 @@ from .dht import Node
 from .disco import Addr
 from .wire import Wire
 
-_SOCKETS, _OPEN_FOR = 256, 5.5
+_SOCKETS, _OPEN_FOR = 256, 12.0
 _PROBES, _PROBES_A_SECOND = 2048, 600
 _ATTESTED_BY = 3
 
