@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 WINDOW: Final = 4096
-"""More than the disco packets that can be under way between two nodes at once. A call that lies in a mailbox for seconds
-must not count as old for the thousands that port probing sends meanwhile."""
+"""More than the disco packets that can be under way between two nodes at once. A call that lies in a mailbox for some
+seconds must not count as old for the thousands that port probing sends meanwhile."""
 
 
 class ReplayWindow:
