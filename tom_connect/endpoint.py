@@ -262,7 +262,7 @@ class Endpoint:
 
     def _welcome(self, node_id: NodeId) -> bool:
         """Whether a node that calls is connected already, or may be."""
-        connected = any(link.remote is not None and link.remote.node_id == node_id for link in self._driver.links)
+        connected = self._is_connected(node_id)
         return connected or any(self._objects.let_in(node_id, alpn) for alpn in self._driver.alpns)
 
     def _before_handshake(self, path: Path) -> bool:
@@ -367,8 +367,14 @@ class Endpoint:
             self._magic,
             let_in_from=objects.let_in_from,
             let_in=self._welcome,
+            is_connected=self._is_connected,
             report_failure=self._host.report_failure,
         )
+
+    def _is_connected(self, node_id: NodeId) -> bool:
+        """Whether a connection to a node has not ended, or is being made."""
+        links = (link for link in self._driver.links if link.error is None)
+        return any(link.remote is not None and link.remote.node_id == node_id for link in links)
 
     def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(name, coroutine), name=f"{name}: {what}")

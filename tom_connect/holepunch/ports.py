@@ -222,9 +222,7 @@ class PortProber:
         else:
             offered.there, offered.due = message.addr, now + ATTEST_PATIENCE
 
-    def _open(
-        self, node_id: NodeId, offered: _Offered, there: SocketAddr, now: float, lasts: float = OPEN_FOR
-    ) -> None:
+    def _open(self, node_id: NodeId, offered: _Offered, there: SocketAddr, now: float, lasts: float = OPEN_FOR) -> None:
         del self._offered[node_id]
         vias: list[int] = []
         if self._opening is None:
@@ -306,6 +304,9 @@ class PortProber:
         if not self._is_attested(node_id, there.host, now):
             return
         if self.mapping is Mapping.DEPENDENT and there.port:
+            if self._opening is not None and now >= self._opening.started + OPEN_FOR:
+                # Patience with one end is not to cost another its turn.
+                self._close()
             offered = self._offered[node_id] = _Offered(self._random(disco.TX_SIZE), 0, now)
             self._open(node_id, offered, there, now, MEET_FOR)
         elif self.mapping is not Mapping.DEPENDENT and self._spraying is None:

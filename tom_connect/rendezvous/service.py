@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -24,6 +25,8 @@ RETURN_WITHIN: Final = 90.0
 """Seconds for which a lost connection is called after; QUIC gives up about then too."""
 ANSWER_FOR: Final = 15.0
 """Seconds for which a node that called is pinged, and probed where a NAT shifts ports; its handshake holds it then."""
+LOOK_AGAIN: Final = 2.0
+"""Seconds after which it is seen whether there is still a connection to call after."""
 MAX_ANSWERS: Final = 64
 MAX_RETURNS: Final = 64
 """Lost connections that are called after at once."""
@@ -78,8 +81,8 @@ class RendezvousService:
     """The rendezvous of one endpoint, each with its plugin's name; `run` it while the endpoint lives.
 
     `let_in_from(addr)`: whether somebody at that address may begin a handshake; `let_in(node_id)`: whether a node is
-    welcome; `report_failure`: told of what a
-    plugin raises.
+    welcome; `is_connected(node_id)`: whether there is a connection to a node; `report_failure`: told of what a plugin
+    raises.
     """
 
     def __init__(
@@ -89,12 +92,14 @@ class RendezvousService:
         *,
         let_in_from: Callable[[SocketAddr | RelayUrl], bool],
         let_in: Callable[[NodeId], bool],
+        is_connected: Callable[[NodeId], bool],
         report_failure: Callable[[str, BaseException], None],
     ) -> None:
         self._ways = tuple(ways)
         self._magic = magic
         self._let_in_from = let_in_from
         self._let_in = let_in
+        self._is_connected = is_connected
         self._report_failure = report_failure
         self._knocks = Knocks()
         self._called = asyncio.Event()
@@ -293,6 +298,9 @@ class RendezvousService:
     # The way back
 
     def _outage(self, node_id: NodeId) -> None:
+        if not self._is_connected(node_id):
+            # It has hung up: to call after it would keep others from port probing, which is for one at a time.
+            return
         if self._ways and node_id not in self._returning and not self._lost.full():
             self._returning.add(node_id)
             self._lost.put_nowait(node_id)
@@ -316,7 +324,8 @@ class RendezvousService:
         calling = asyncio.create_task(self.call(remote, steps), name="a call after a lost connection")
         try:
             async with asyncio.timeout(RETURN_WITHIN):
-                await back.wait()
+                while self._is_connected(node_id) and not back.is_set():
+                    await _within(back, LOOK_AGAIN)
         except TimeoutError:
             pass
         finally:
@@ -325,3 +334,10 @@ class RendezvousService:
             await asyncio.gather(calling, return_exceptions=True)
             remote.remove_listener(listener)
             remote.release()
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -42,7 +42,7 @@ class Board(Rendezvous):
         self.inbox.put_nowait(None)
 
     async def call(
-        self, node_id: NodeId, sealed: bytes, opened: asyncio.Event, learned: Callable[[Callee], None]
+        self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]
     ) -> None:
         await opened.wait()
         self.left.append(node_id)
@@ -124,3 +124,21 @@ async def test_either_end_calls_and_the_connection_goes_on(who: str) -> None:
         await dialed.close()
         echoing.cancel()
         await asyncio.gather(echoing, return_exceptions=True)
+
+
+async def test_who_has_hung_up_is_not_called_after() -> None:
+    """A node that was connected and is silent now is called only while a connection with it waits for that."""
+    boards = Board(), Board()
+    async with (
+        Endpoint.bind(config("127.0.0.2", boards[0])) as dialer,
+        Endpoint.bind(config("127.0.0.3", boards[1])) as listener,
+        wires_to(listener.local_addrs[0], 1) as wires,
+        asyncio.timeout(30),
+    ):
+        accepting = asyncio.create_task(anext(aiter(listener.accept())))
+        dialing = asyncio.create_task(dialer.connect(NodeAddr(listener.node_id, (), [wires[0].addr]), ALPN))
+        accepted = await (await accepting).accept()
+        await (await dialing).close()
+        await accepted.closed()
+        listener._rendezvous._outage(dialer.node_id)
+        assert not listener._rendezvous._returning
