@@ -28,9 +28,3 @@ def newer(versions: list[str]) -> list[str]:
     """Those of the versions that are newer than the running Python and found."""
     later = [version for version in versions if tuple(map(int, version.split("."))) > sys.version_info[:2]]
     return [version for version in later if found(version)]
-
-
-def older(versions: list[str]) -> list[str]:
-    """Those of the versions that are older than the running Python and found."""
-    earlier = [version for version in versions if tuple(map(int, version.split("."))) < sys.version_info[:2]]
-    return [version for version in earlier if found(version)]

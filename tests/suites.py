@@ -1,8 +1,8 @@
 """A pytest plugin that marks tests by folder: `interop`, `netns`, `costly`, and `slow` for commands as processes.
 
 Where CI is set, no test of the first two may be skipped. Property tests have no deadline: a busy machine is no fault
-of theirs. With `--whole-on-newest-of` what is costly or slow runs on one Python only, and property tests try few
-examples on the others; what dials is left out on those between the oldest and the newest.
+of theirs. With `--whole-on-newest-of` what is costly or slow, and what dials, runs on one Python only, and property
+tests try few examples on the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.pythons import newer, older
+from tests.pythons import newer
 
 settings.register_profile("unhurried", settings.default, deadline=None)
 settings.register_profile("brief", settings.get_profile("unhurried"), max_examples=10)
@@ -43,11 +43,6 @@ def _newer_pythons(config: pytest.Config) -> list[str]:
     return newer(versions.split(",")) if versions else []
 
 
-def _is_between(config: pytest.Config) -> bool:
-    versions = config.getoption("--whole-on-newest-of")
-    return bool(versions and newer(versions.split(",")) and older(versions.split(",")))
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Few examples, if this is not the Python on which all is run."""
     if _newer_pythons(config):
@@ -57,15 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what is left out, and why."""
     found = _newer_pythons(config)
-    dials = " and what dials" if _is_between(config) else ""
-    return [f"what is costly{dials} is left out: it runs on Python {found[-1]}"] if found else []
+    return [f"what is costly or slow, and what dials, is left out: it runs on Python {found[-1]}"] if found else []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is costly or slow, if this is not the Python on which all is run; begin with what is slow."""
     if _newer_pythons(config):
-        without = _DIALS if _is_between(config) else ()
-        costly = [item for item in items if _is_costly(item) or any(folder in item.path.parents for folder in without)]
+        costly = [item for item in items if _is_costly(item) or any(folder in item.path.parents for folder in _DIALS)]
         config.hook.pytest_deselected(items=costly)
         left_out = set(costly)
         items[:] = [item for item in items if item not in left_out]
