@@ -56,10 +56,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"what is costly or slow, and what dials, is left out: it runs on Python {found[-1]}"] if found else []
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't even read the folders that are left out as a whole."""
+    left_out = (*_COSTLY, *_DIALS, _PROCESSES) if _newer_pythons(config) else ()
+    return True if any(folder in collection_path.parents for folder in left_out) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is costly or slow, if this is not the Python on which all is run; begin with what is slow."""
     if _newer_pythons(config):
-        costly = [item for item in items if _is_costly(item) or any(folder in item.path.parents for folder in _DIALS)]
+        costly = [item for item in items if _is_costly(item)]
         config.hook.pytest_deselected(items=costly)
         left_out = set(costly)
         items[:] = [item for item in items if item not in left_out]
