@@ -64,8 +64,7 @@ class Caller:
         except DhtError as exc:
             raise DhtPutError(f"the call was not left: {exc}") from exc
         finally:
-            announcing.cancel()
-            await asyncio.gather(announcing, return_exceptions=True)
+            await _end(announcing)
 
     async def _call_contact(
         self, node_id: NodeId, words: Callable[[], bytes], opened: asyncio.Event, learned: Callable[[Callee], None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -155,15 +154,20 @@ class Reachable:
         """What a sealed call says, None where there is none that opens: others may have put something there too."""
         public = nonce.signing_key(key.public_key().public_bytes_raw()).public_key().public_bytes_raw()
 
-        def opens(item: MutableItem) -> bool:
-            with contextlib.suppress(ItemError):
-                open_call(nonce, key, item.value)
-                return True
-            return False
+        content: bytes | None = None
 
-        async for item in self._service.node.get_values(public, wanted=opens):
-            return open_call(nonce, key, item.value)
-        return None
+        def opens(item: MutableItem) -> bool:
+            nonlocal content
+            try:
+                content = open_call(nonce, key, item.value)
+            except ItemError as exc:
+                self._service.ctx.logger.debug("a call of %s is refused: %s", nonce.ip, exc)
+                return False
+            return True
+
+        async for _ in self._service.node.get_values(public, wanted=opens):
+            break
+        return content
 
     async def _attested(self, ip: str) -> bool:
         try:
